@@ -1,0 +1,280 @@
+"""GPT-2 in Flax Linen: a pure function of parameters and tokens.
+
+Shape letters: B batch, L query length, S key length, D model width, H heads, K head width, F MLP width, V vocabulary,
+C classes.
+"""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from llmjax.gpt2.config import GPT2Config
+
+Params = dict[str, Any]
+Head = Literal["lm", "classifier", "none"]
+
+
+def activation(name: str, x: jax.Array) -> jax.Array:
+    """Applies the activation that transformers calls `name` (its `ACT2FN` table) elementwise."""
+    match name:
+        case "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast":
+            return jax.nn.gelu(x, approximate=True)
+        case "gelu":
+            return jax.nn.gelu(x, approximate=False)
+        case "quick_gelu":
+            return x * jax.nn.sigmoid(1.702 * x)
+        case "relu":
+            return jax.nn.relu(x)
+        case "silu" | "swish":
+            return jax.nn.silu(x)
+        case "tanh":
+            return jnp.tanh(x)
+    raise ValueError(name)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
+    """Zeroes each element with probability `rate` and scales the rest by 1 / (1 - rate).
+
+    Draws 16 random bits an element where the usual 32-bit uniform draws twice that: on CPU the generator, not the
+    multiply, is what dropout costs. The rate is thereby rounded to a multiple of 2**-16.
+    """
+    keep = jax.random.bits(key, x.shape, jnp.uint16) >= jnp.uint16(round(rate * 2**16))
+    return jnp.where(keep, x / (1.0 - rate), 0).astype(x.dtype)
+
+
+class Dropout(nn.Module):
+    """`dropout` with the key drawn from the "dropout" stream; the identity when `deterministic`."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
+        if deterministic or self.rate == 0.0:
+            return x
+        return dropout(x, self.rate, self.make_rng("dropout"))
+
+
+def _dense(config: GPT2Config, features: int, name: str, stddev: float) -> nn.Dense:
+    return nn.Dense(
+        features,
+        dtype=config.dtype,
+        param_dtype=config.param_dtype,
+        kernel_init=nn.initializers.normal(stddev),
+        name=name,
+    )
+
+
+def _layer_norm(config: GPT2Config, name: str) -> nn.LayerNorm:
+    # E[x^2] - E[x]^2 cancels badly on the outlier channels that trained GPT-2s have.
+    return nn.LayerNorm(
+        epsilon=config.layer_norm_epsilon,
+        dtype=config.dtype,
+        param_dtype=config.param_dtype,
+        use_fast_variance=False,
+        name=name,
+    )
+
+
+def _residual_stddev(config: GPT2Config) -> float:
+    """GPT-2 scales the initial weights of projections into the residual stream by 1 / sqrt(2 N)."""
+    return config.initializer_range / (2 * config.n_layer) ** 0.5
+
+
+class Attention(nn.Module):
+    """Causal self-attention; with `query_B1`, only those positions ask, and all positions answer."""
+
+    config: GPT2Config
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BSD: Float[Array, "B S D"],
+        mask_BS: Bool[Array, "B S"] | None,
+        layer: int | jax.Array,
+        deterministic: bool,
+        query_BL: Int[Array, "B L"] | None = None,
+    ) -> Float[Array, "B L D"]:
+        config = self.config
+        batch, length, width = x_BSD.shape
+        qkv_BSE = _dense(config, 3 * width, "c_attn", config.initializer_range)(x_BSD)
+        q_BLD, k_BSD, v_BSD = jnp.split(qkv_BSE, 3, axis=-1)
+        if query_BL is None:
+            query_BL = jnp.arange(length)[None, :]
+        else:
+            q_BLD = jnp.take_along_axis(q_BLD, query_BL[..., None], axis=1)
+
+        def heads(x: jax.Array) -> jax.Array:
+            return x.reshape(batch, -1, config.n_head, config.head_dim)
+
+        q_BLHK, k_BSHK, v_BSHK = heads(q_BLD), heads(k_BSD), heads(v_BSD)
+        if config.reorder_and_upcast_attn:
+            q_BLHK, k_BSHK = q_BLHK.astype(jnp.float32), k_BSHK.astype(jnp.float32)
+        scale = config.head_dim**-0.5 if config.scale_attn_weights else 1.0
+        if config.scale_attn_by_inverse_layer_idx:
+            scale = scale / (layer + 1)
+        with jax.named_scope("scores"):
+            scores_BHLS = jnp.einsum("blhk,bshk->bhls", q_BLHK, k_BSHK, preferred_element_type=jnp.float32) * scale
+        with jax.named_scope("softmax"):
+            visible_BHLS = (jnp.arange(length) <= query_BL[..., None])[:, None]
+            if mask_BS is not None:
+                visible_BHLS &= mask_BS[:, None, None, :]
+            scores_BHLS = jnp.where(visible_BHLS, scores_BHLS, jnp.finfo(jnp.float32).min)
+            weights_BHLS = jax.nn.softmax(scores_BHLS, axis=-1).astype(v_BSHK.dtype)
+            weights_BHLS = Dropout(config.attn_pdrop, name="attn_dropout")(weights_BHLS, deterministic)
+        with jax.named_scope("mix"):
+            mixed_BLHK = jnp.einsum("bhls,bshk->blhk", weights_BHLS, v_BSHK)
+        out_BLD = _dense(config, width, "c_proj", _residual_stddev(config))(mixed_BLHK.reshape(batch, -1, width))
+        return Dropout(config.resid_pdrop, name="resid_dropout")(out_BLD, deterministic)
+
+
+class MLP(nn.Module):
+    """Two dense layers, D -> F -> D, with the activation between."""
+
+    config: GPT2Config
+
+    @nn.compact
+    def __call__(self, x_BLD: Float[Array, "B L D"], deterministic: bool) -> Float[Array, "B L D"]:
+        config = self.config
+        x_BLF = _dense(config, config.inner_dim, "c_fc", config.initializer_range)(x_BLD)
+        x_BLF = activation(config.activation_function, x_BLF)
+        x_BLD = _dense(config, config.n_embd, "c_proj", _residual_stddev(config))(x_BLF)
+        return Dropout(config.resid_pdrop, name="resid_dropout")(x_BLD, deterministic)
+
+
+class Block(nn.Module):
+    """One pre-norm transformer layer."""
+
+    config: GPT2Config
+    deterministic: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BSD: Float[Array, "B S D"],
+        mask_BS: Bool[Array, "B S"] | None,
+        layer: int | jax.Array,
+        query_BL: Int[Array, "B L"] | None = None,
+    ) -> Float[Array, "B L D"]:
+        config = self.config
+        normed_BSD = _layer_norm(config, "ln_1")(x_BSD)
+        attended_BLD = Attention(config, name="attn")(normed_BSD, mask_BS, layer, self.deterministic, query_BL)
+        x_BLD = x_BSD if query_BL is None else jnp.take_along_axis(x_BSD, query_BL[..., None], axis=1)
+        x_BLD = x_BLD + attended_BLD
+        return x_BLD + MLP(config, name="mlp")(_layer_norm(config, "ln_2")(x_BLD), self.deterministic)
+
+
+class _ScannedBlock(nn.Module):
+    """`Block` in the form `nn.scan` wants: (carry, layer number) -> (carry, no output)."""
+
+    config: GPT2Config
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array, layer: jax.Array, mask_BS: jax.Array | None) -> tuple[jax.Array, None]:
+        return Block(self.config, self.deterministic, name="block")(x_BLD, mask_BS, layer), None
+
+
+class GPT2(nn.Module):
+    """GPT-2 with a language-model head, a classification head, or none.
+
+    `GPT2(config, head).apply({"params": params}, tokens_BL, ...)` returns, always in float32,
+
+    - head "lm": next-token logits [B, L, V], from the embedding matrix unless `tie_word_embeddings` is false;
+    - head "classifier": class logits [B, C], read at each row's last real token, as transformers'
+      `GPT2ForSequenceClassification` reads them;
+    - head "none": hidden states after the last layer norm, [B, L, D].
+
+    `mask_BL` is true at real tokens; padding may stand on either side. `positions_BL` defaults to 0..L-1 in every row,
+    padding included, as in transformers. With `deterministic=False` pass `rngs={"dropout": key}`.
+    """
+
+    config: GPT2Config
+    head: Head = "lm"
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens_BL: Int[Array, "B L"],
+        mask_BL: Bool[Array, "B L"] | None = None,
+        positions_BL: Int[Array, "B L"] | None = None,
+        deterministic: bool = True,
+    ) -> Float[Array, "..."]:
+        config = self.config
+        batch, length = tokens_BL.shape
+        embed = {"dtype": config.dtype, "param_dtype": config.param_dtype}
+        init = nn.initializers.normal(config.initializer_range)
+        wte = nn.Embed(config.vocab_size, config.n_embd, embedding_init=init, name="wte", **embed)
+        wpe = nn.Embed(config.n_positions, config.n_embd, embedding_init=init, name="wpe", **embed)
+        if positions_BL is None:
+            positions_BL = jnp.arange(length)[None, :]
+        x_BLD = wte(tokens_BL) + wpe(positions_BL)
+        x_BLD = Dropout(config.embd_pdrop, name="embd_dropout")(x_BLD, deterministic)
+
+        # The class logits read one token a row, so the last layer computes queries and MLP for that token alone.
+        pooled_B1 = last_token(mask_BL, batch, length)[:, None] if self.head == "classifier" else None
+        if config.scan_layers:
+            x_BLD = self._scanned_layers(x_BLD, mask_BL, deterministic)
+            if pooled_B1 is not None:
+                x_BLD = jnp.take_along_axis(x_BLD, pooled_B1[..., None], axis=1)
+        else:
+            block = nn.remat(Block, static_argnums=(3,)) if config.remat else Block
+            for layer in range(config.n_layer):
+                query_BL = pooled_B1 if layer == config.n_layer - 1 else None
+                x_BLD = block(config, deterministic, name=f"h_{layer}")(x_BLD, mask_BL, layer, query_BL)
+        x_BLD = _layer_norm(config, "ln_f")(x_BLD)
+
+        if self.head == "none":
+            return x_BLD.astype(jnp.float32)
+        if self.head == "classifier":
+            score = nn.Dense(
+                config.num_labels, use_bias=False, kernel_init=init, name="score", **embed
+            )
+            return score(x_BLD[:, 0]).astype(jnp.float32)
+        if config.tie_word_embeddings:
+            with jax.named_scope("lm_head"):
+                logits_BLV = jnp.einsum(
+                    "bld,vd->blv", x_BLD, wte.embedding.astype(config.dtype), preferred_element_type=jnp.float32
+                )
+        else:
+            logits_BLV = nn.Dense(config.vocab_size, use_bias=False, kernel_init=init, name="lm_head", **embed)(x_BLD)
+        return logits_BLV.astype(jnp.float32)
+
+    def _scanned_layers(self, x_BLD: jax.Array, mask_BL: jax.Array | None, deterministic: bool) -> jax.Array:
+        block = nn.remat(_ScannedBlock, prevent_cse=False) if self.config.remat else _ScannedBlock
+        scanned = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, nn.broadcast),
+            length=self.config.n_layer,
+        )
+        return scanned(self.config, deterministic, name="h")(x_BLD, jnp.arange(self.config.n_layer), mask_BL)[0]
+
+
+def last_token(mask_BL: Bool[Array, "B L"] | None, batch: int, length: int) -> Int[Array, "B"]:
+    """Returns the index of each row's last real token, whichever side the padding is on; 0 in a row of padding."""
+    if mask_BL is None:
+        return jnp.full((batch,), length - 1)
+    return jnp.max(jnp.where(mask_BL, jnp.arange(length), 0), axis=-1)
+
+
+def init_params(model: GPT2, key: PRNGKeyArray | jax.Array) -> Params:
+    """Returns freshly drawn parameters of `model`: normal(`initializer_range`), residual projections scaled down."""
+    return jax.jit(lambda key: model.init(key, jnp.zeros((1, 1), jnp.int32))["params"])(key)
+
+
+def stack_layers(params: Params, n_layer: int) -> Params:
+    """Turns per-layer parameters (`h_0`, `h_1`, ...) into the stacked ones (`h/block`, leading axis N) of `scan_layers`."""
+    layers = [params[f"h_{layer}"] for layer in range(n_layer)]
+    rest = {name: value for name, value in params.items() if not name.startswith("h_")}
+    return {**rest, "h": {"block": jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)}}
+
+
+def unstack_layers(params: Params, n_layer: int) -> Params:
+    """Turns the stacked parameters of `scan_layers` into per-layer ones: the inverse of `stack_layers`."""
+    rest = {name: value for name, value in params.items() if name != "h"}
+    per_layer = {f"h_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], params["h"]["block"]) for i in range(n_layer)}
+    return {**rest, **per_layer}
