@@ -159,7 +159,7 @@ def from_hf_dict(raw: Mapping[str, Any], source: str, **overrides: Any) -> GPT2C
 
 
 def to_hf_dict(config: GPT2Config, head: str) -> dict[str, Any]:
-    """Returns the `config.json` object from which transformers builds the same model with the head `"lm"`/`"classifier"`."""
+    """Returns the `config.json` object from which transformers builds the same model with that head."""
     architecture = {"lm": "GPT2LMHeadModel", "classifier": "GPT2ForSequenceClassification", "none": "GPT2Model"}[head]
     values = {name: getattr(config, name) for name in _FILE_FIELDS}
     return {

@@ -204,7 +204,7 @@ class GPT2(nn.Module):
     ) -> Float[Array, "..."]:
         config = self.config
         batch, length = tokens_BL.shape
-        embed = {"dtype": config.dtype, "param_dtype": config.param_dtype}
+        embed: dict[str, Any] = {"dtype": config.dtype, "param_dtype": config.param_dtype}
         init = nn.initializers.normal(config.initializer_range)
         wte = nn.Embed(config.vocab_size, config.n_embd, embedding_init=init, name="wte", **embed)
         wpe = nn.Embed(config.n_positions, config.n_embd, embedding_init=init, name="wpe", **embed)
@@ -229,9 +229,7 @@ class GPT2(nn.Module):
         if self.head == "none":
             return x_BLD.astype(jnp.float32)
         if self.head == "classifier":
-            score = nn.Dense(
-                config.num_labels, use_bias=False, kernel_init=init, name="score", **embed
-            )
+            score = nn.Dense(config.num_labels, use_bias=False, kernel_init=init, name="score", **embed)
             return score(x_BLD[:, 0]).astype(jnp.float32)
         if config.tie_word_embeddings:
             with jax.named_scope("lm_head"):
@@ -248,7 +246,7 @@ class GPT2(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast),
+            in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType] (a tuple is what Linen documents)
             length=self.config.n_layer,
         )
         return scanned(self.config, deterministic, name="h")(x_BLD, jnp.arange(self.config.n_layer), mask_BL)[0]
@@ -267,7 +265,7 @@ def init_params(model: GPT2, key: PRNGKeyArray | jax.Array) -> Params:
 
 
 def stack_layers(params: Params, n_layer: int) -> Params:
-    """Turns per-layer parameters (`h_0`, `h_1`, ...) into the stacked ones (`h/block`, leading axis N) of `scan_layers`."""
+    """Turns per-layer parameters (`h_0`, `h_1`, ...) into those of `scan_layers` (`h/block`, stacked)."""
     layers = [params[f"h_{layer}"] for layer in range(n_layer)]
     rest = {name: value for name, value in params.items() if not name.startswith("h_")}
     return {**rest, "h": {"block": jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)}}

@@ -1,0 +1,159 @@
+"""Runs one job: `python launch.py --config=configs/JOB.py[:ARG] [--config.KEY=VALUE ...] [--workdir=FOLDER]`."""
+
+import ast
+import importlib
+import os
+import runpy
+import signal
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from absl import flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from llmjax.errors import UserError, did_you_mean
+from llmjax.files import cache_folder
+
+ROOT = Path(__file__).resolve().parent
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The job: a file of configs/, e.g. configs/quickstart.py.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for what the job writes. Default: runs/JOB.")
+
+
+def jobs() -> str:
+    """Returns a line for each job there is: its config file and the first line of that file's docstring."""
+    lines = []
+    for path in sorted((ROOT / "configs").glob("[!_]*.py")):
+        summary = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+        lines.append(f"  --config=configs/{path.name:16} {summary}")
+    return "\n".join(lines)
+
+
+def usage() -> str:
+    """Returns the text of `--help`."""
+    return (
+        f"{__doc__}\n\nJobs:\n{jobs()}\n\n"
+        "A job's settings stand in its config file, a comment each; --config.KEY=VALUE overrides any of them.\n"
+        "--config=configs/JOB.py:tiny runs the smallest form of a job. --workdir is where it writes (default runs/JOB)."
+    )
+
+
+def config_path(argv: list[str]) -> str:
+    """Returns the value of `--config` (a file that exists, and its argument if any), or raises `UserError`."""
+    for arg, following in zip(argv[1:], [*argv[2:], ""], strict=False):
+        name, _, value = arg.partition("=")
+        if name in ("--config", "-config"):
+            path = value or following
+            break
+    else:
+        raise UserError(f"No job was named: pass --config=configs/JOB.py.\n\nJobs:\n{jobs()}")
+    file = Path(path.partition(":")[0])
+    if not file.is_file():
+        folder = file.parent if file.parent.is_dir() else Path("configs")
+        raise UserError(
+            f"--config={path}: there is no file {file}.{did_you_mean(str(file), map(str, folder.glob('*.py')))}"
+        )
+    return path
+
+
+def split_overrides(argv: list[str], config: ConfigDict) -> tuple[list[str], dict[str, dict[str, object]]]:
+    """Checks that every `--config.KEY=VALUE` names a setting of `config`.
+
+    Returns:
+        the arguments, less those that fill an open table (a setting whose default is an empty dict), and those tables:
+        `--config.trip_counts.while.3=64` is {"trip_counts": {"while.3": 64}}.
+    """
+    settings = leaves(config)
+    kept, tables = [], {}
+    for arg in argv:
+        flag, _, value = arg.lstrip("-").partition("=")
+        key = flag.removeprefix("no").removeprefix("config.")
+        table = next((name for name, default in settings.items() if default == {} and key.startswith(f"{name}.")), None)
+        if not arg.startswith("-") or not flag.startswith(("config.", "noconfig.")):
+            kept.append(arg)
+        elif table is not None:
+            tables.setdefault(table, {})[key.removeprefix(f"{table}.")] = _literal(value)
+        elif key in settings:
+            kept.append(arg)
+        else:
+            raise UserError(f"--config.{key}: the job has no such setting.{did_you_mean(key, settings)}")
+    return kept, tables
+
+
+def leaves(config: ConfigDict, prefix: str = "") -> dict[str, object]:
+    """Returns every setting of `config` under its dotted name, an open table as {}."""
+    found: dict[str, object] = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict) and len(value):
+            found |= leaves(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = {} if isinstance(value, ConfigDict) else value
+    return found
+
+
+def _literal(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
+def parse(argv: list[str]) -> tuple[ConfigDict, str]:
+    """Turns the command line into a job's config and its working folder; anything amiss raises `UserError`."""
+    file, colon, argument = config_path(argv).partition(":")
+    get_config = runpy.run_path(file).get("get_config")
+    if get_config is None:
+        raise UserError(f"--config={file}: the file defines no get_config().")
+    kept, tables = split_overrides(argv, get_config(argument) if colon else get_config())
+    sys.argv = kept  # where ml_collections looks for the overrides
+    try:
+        rest = flags.FLAGS(kept)
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(
+            f"--{error.flagname} is no flag.{did_you_mean(error.flagname, ['config', 'workdir'])}"
+        ) from error
+    except flags.Error as error:
+        raise UserError(" ".join(str(error).split())) from error
+    if rest[1:]:
+        raise UserError(f"{rest[1]!r} is no flag: settings are written --config.KEY=VALUE.")
+    config = _CONFIG.value
+    with config.unlocked():
+        for table, values in tables.items():
+            config[table] = ConfigDict(values, allow_dotted_keys=True)
+    return config, _WORKDIR.value or os.path.join("runs", Path(file).stem)
+
+
+def experiment(name: str) -> ModuleType:
+    """Imports `experiments/NAME.py`, which must have `run(config, workdir)`."""
+    known = [path.stem for path in (ROOT / "experiments").glob("[!_]*.py")]
+    if name not in known:
+        raise UserError(f"config.experiment={name!r}: there is no experiments/{name}.py.{did_you_mean(name, known)}")
+    return importlib.import_module(f"experiments.{name}")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the job that `argv` names; returns 0, 2 after a user's mistake, or 128 + the signal that stopped it."""
+    if len(argv) == 1 or {"--help", "-h", "-help"} & set(argv):
+        print(usage())
+        return 0
+    logging.set_verbosity(logging.WARNING)
+    try:
+        config, workdir = parse(argv)
+        # Compiled programs are kept between runs: a second run of the same command starts at once.
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "xla"))
+        experiment(str(config.experiment)).run(config, workdir)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone: that is not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
