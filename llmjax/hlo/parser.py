@@ -299,7 +299,7 @@ class _Parser:
         config = attributes.pop("backend_config", None)
         if shape is None:
             try:
-                shape = infer_shape(opcode, [by_name[o].shape for o in operands], attributes)
+                shape = infer_shape(opcode, [by_name[o].shape for o in operands], attributes, self.computations)
             except ValueError as error:
                 self.fail(start, str(error))
         line = self.line_at(start)

@@ -9,8 +9,8 @@ from llmjax.hlo.shape import DTYPE_BITS, UNBOUNDED, Layout, Shape
 
 # An array with its layout, whose brace holds dimension numbers or starts with a colon: what tells it from the brace that
 # opens a computation's body. A layout's P(...) may hold a shape with braces of its own.
-ARRAY = r"[a-z]\w*+\[[\d,<=?\s]*+\](?:\{(?:\d[\d,\s]*+)?(?::(?:[^{}]++|\{[^{}]*+\})*+)?\})?"
-_ARRAY_RE = pattern(r"([a-z]\w*+)\[([\d,<=?\s]*+)\](?:\{([\d,\s]*+)(?::((?:[^{}]++|\{[^{}]*+\})*+))?\})?")
+ARRAY = r"[a-z]\w*+\[[\d,<=?\s]*+\](?:[ \t]*+\{(?:\d[\d,\s]*+)?(?::(?:[^{}]++|\{[^{}]*+\})*+)?\})?"
+_ARRAY_RE = pattern(r"([a-z]\w*+)\[([\d,<=?\s]*+)\](?:[ \t]*+\{([\d,\s]*+)(?::((?:[^{}]++|\{[^{}]*+\})*+))?\})?")
 _ARRAY_SPAN_RE = pattern(ARRAY)
 _DIM_RE = pattern(r"(<=)?(\d{1,18})|\?")
 _NOTE_RE = pattern(r"([A-Z]+|#|\*)((?:\((?:[^()]++|\((?:[^()]++|\([^()]*+\))*+\))*+\))+)")
