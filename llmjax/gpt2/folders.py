@@ -1,0 +1,148 @@
+"""Where a saved model is: a folder, a run's workdir or a hub id, and the files it should hold."""
+
+import contextlib
+import difflib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from llmjax.errors import UserError
+from llmjax.gpt2.config import GPT2Config, from_hf_dict
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "chat_template.jinja",
+)
+_FOREIGN_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
+
+
+def resolve_folder(path: str | Path) -> Path:
+    """Returns the folder of a checkpoint: `path` itself, its `best/` if it is a workdir, or the hub's local snapshot.
+
+    Raises:
+        UserError: there is no such folder, or the hub cannot be reached or has no such model.
+    """
+    name = str(path)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not any((folder / file).exists() for file in (WEIGHTS_FILE, INDEX_FILE)) and (folder / "best").is_dir():
+            return folder / "best"
+        return folder
+    if folder.exists():
+        raise UserError(f"{name!r} is a file; give the folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}.")
+    if not _is_hub_id(name):
+        raise UserError(f"{name!r}: no such folder.{_nearest_path(folder)}")
+    return _download(name)
+
+
+def read_config(folder: Path, **overrides: Any) -> GPT2Config:
+    """Reads `folder/config.json`, with `overrides` on top; `UserError` where it is absent or malformed."""
+    file = folder / CONFIG_FILE
+    if not file.is_file():
+        raise UserError(f"{folder}: has no {CONFIG_FILE}, so it is not a saved model.{_contents(folder)}")
+    return from_hf_dict(_read_json(file), str(file), **overrides)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Returns the safetensors files of a saved model: the whole one, or every shard that the index names."""
+    if (folder / WEIGHTS_FILE).exists():
+        return [folder / WEIGHTS_FILE]
+    if (folder / INDEX_FILE).exists():
+        weight_map = _read_json(folder / INDEX_FILE).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise UserError(f"{folder / INDEX_FILE}: has no 'weight_map' of tensor names to files.")
+        files = [folder / name for name in sorted(set(weight_map.values()))]
+        absent = [file.name for file in files if not file.exists()]
+        if absent:
+            raise UserError(f"{folder}: {INDEX_FILE} names {some(absent)}, not in the folder; copy or download again.")
+        return files
+    foreign = [name for name in _FOREIGN_WEIGHTS if (folder / name).exists()]
+    if foreign:
+        raise UserError(
+            f"{folder}: holds {foreign[0]} but no {WEIGHTS_FILE}; convert it once where torch is installed: python -c"
+            f' "from transformers import AutoModelForCausalLM as M; M.from_pretrained({str(folder)!r})'
+            f'.save_pretrained({str(folder)!r})" (AutoModelForSequenceClassification for a classifier).'
+        )
+    raise UserError(f"{folder}: has no {WEIGHTS_FILE}.{_contents(folder)}")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(file.read_text("utf-8"))
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+        raise UserError(f"{file}: is not JSON ({error}).") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{file}: should hold a JSON object, not a {type(raw).__name__}.")
+    return raw
+
+
+def _is_hub_id(name: str) -> bool:
+    """Whether a name that is no folder here is meant for the hub: `model` or `owner/model`."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name):
+        return False
+    return "/" not in name or not Path(name.split("/")[0]).is_dir()
+
+
+def _download(name: str) -> Path:
+    """Fetches config, weights and tokenizer of a hub id into the hub's cache, and returns the folder."""
+    from huggingface_hub import errors, snapshot_download
+
+    wanted = [CONFIG_FILE, INDEX_FILE, "model*.safetensors", *TOKENIZER_FILES]
+    nearby = _nearest_path(Path(name))
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except errors.GatedRepoError as error:
+        raise UserError(
+            f"{name!r}: this hub model is gated; accept its terms on the hub, then 'hf auth login'."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise UserError(
+            f"{name!r}: neither a folder here nor a public model on the Hugging Face hub.{nearby}"
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise UserError(
+            f"{name!r}: no such folder, and the Hugging Face hub cannot be reached for a model of that name;"
+            f" connect, or give a folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}.{nearby}"
+        ) from error
+    except (errors.HFValidationError, errors.HfHubHTTPError, OSError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{name!r}: cannot be fetched from the Hugging Face hub ({line}).{nearby}") from error
+
+
+def _nearest_path(path: Path) -> str:
+    """Returns " Did you mean 'x'?" for the existing folder nearest to a path that is not there."""
+    parent = path.absolute()
+    missing = parent.name
+    while not parent.is_dir() and parent != parent.parent:
+        parent, missing = parent.parent, parent.name
+    with contextlib.suppress(OSError):
+        folders = [entry.name for entry in parent.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+        near = difflib.get_close_matches(missing, folders, n=1, cutoff=0.5)
+        if near:
+            found = parent / near[0]
+            return f" Did you mean {(str(found) if path.is_absolute() else os.path.relpath(found))!r}?"
+        if parent != path.absolute().parent:
+            return f" There is no {missing!r} in {str(parent)!r}."
+    return ""
+
+
+def _contents(folder: Path) -> str:
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
+    return f" It holds: {some(names)}." if names else " It is empty."
+
+
+def some(names: list[str], limit: int = 6) -> str:
+    """Returns the first few names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

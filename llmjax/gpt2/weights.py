@@ -1,0 +1,247 @@
+"""GPT-2's parameters from and to the folders that transformers reads and writes.
+
+The tensor names are transformers' `GPT2LMHeadModel` / `GPT2ForSequenceClassification`; its `Conv1D` stores kernels as
+(in, out), as Linen does, so only the two heads (`score`, `lm_head`) are transposed.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import PRNGKeyArray
+
+from llmjax.errors import UserError
+from llmjax.gpt2.config import GPT2Config, to_hf_dict
+from llmjax.gpt2.folders import (
+    CONFIG_FILE,
+    TOKENIZER_FILES,
+    WEIGHTS_FILE,
+    read_config,
+    resolve_folder,
+    some,
+    weight_files,
+)
+from llmjax.gpt2.model import GPT2, Head, Params, init_params, stack_layers, unstack_layers
+
+_STORED_DTYPES = ("F64", "F32", "F16", "BF16")
+# Causal-mask buffers that transformers before 4.32 stored among the weights.
+_MASK_BUFFER = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
+# torch's Linear stores its kernel as (out, in).
+_HEADS = ("score.weight", "lm_head.weight")
+
+
+def load_pretrained(
+    path: str | Path,
+    head: Head,
+    *,
+    fresh_head_key: PRNGKeyArray | jax.Array | None = None,
+    **overrides: Any,
+) -> tuple[GPT2Config, Params]:
+    """Loads a GPT-2 that transformers, or `save_pretrained`, wrote.
+
+    Args:
+        path: a folder (config.json and model.safetensors, whole or sharded), a finished run's workdir (its `best/` is
+            taken), or a hub id such as `openai-community/gpt2`.
+        head: the head that the parameters are for. The other head's weights, where the file has them, are left out.
+        fresh_head_key: draws the classification head afresh from this key where the checkpoint has none or one for
+            another number of classes: to fine-tune a language model. Without it both are errors.
+        **overrides: `GPT2Config` fields that take precedence over config.json (`dtype`, `label_names`, ...).
+
+    Returns:
+        The config, and parameters in `config.param_dtype` as `GPT2(config, head)` wants them.
+
+    Raises:
+        UserError: nothing readable at `path`, or tensors that are missing, not expected or of another shape.
+    """
+    folder = resolve_folder(path)
+    config = read_config(folder, **overrides)
+    model = GPT2(dataclasses.replace(config, scan_layers=False), head)
+    shapes: dict[tuple[str, ...], Any] = flatten_dict(jax.eval_shape(lambda: init_params(model, jax.random.key(0))))
+    wanted = {_tensor_name(at): (at, leaf.shape) for at, leaf in shapes.items()}
+    with contextlib.ExitStack() as stack:
+        stored = {}
+        for file in weight_files(folder):
+            opened = stack.enter_context(_open(file))
+            stored |= {name.removeprefix("transformer."): (opened, name) for name in opened.keys()}  # noqa: SIM118
+        fresh = {"score.weight"} if fresh_head_key is not None and not _fits(stored, wanted, "score.weight") else set()
+        _check(folder, head, config, stored, wanted, fresh)
+        flat = {at: _read(stored, name, config) for name, (at, _) in wanted.items() if name not in fresh}
+    if fresh and "score.weight" in wanted:
+        at, shape = wanted["score.weight"]
+        draw = jax.random.normal(fresh_head_key, shape, jnp.float32)  # pyright: ignore[reportArgumentType]
+        flat[at] = (config.initializer_range * draw).astype(config.param_dtype)
+    params = unflatten_dict(flat)
+    return config, stack_layers(params, config.n_layer) if config.scan_layers else params
+
+
+def save_pretrained(
+    folder: str | Path, config: GPT2Config, params: Params, head: Head, tokenizer: Any | None = None
+) -> None:
+    """Writes a folder that transformers' `AutoModel...` and `AutoTokenizer` load, or replaces one, as a whole.
+
+    The folder is written under a temporary name beside it and then renamed, so that a reader never meets half of it.
+
+    Args:
+        folder: where to write. An existing folder is replaced only if it holds nothing but a saved model.
+        config: the model's shape; goes to config.json. Where it names no padding token, the tokenizer's is written, or
+            else the end-of-text token: transformers refuses batches without one.
+        params: as `GPT2(config, head)` has them, stacked (`scan_layers`) or not.
+        head: the head that `params` is for.
+        tokenizer: a transformers tokenizer to save along.
+
+    Raises:
+        UserError: the folder exists and holds other files, or cannot be written.
+    """
+    folder = Path(folder)
+    fresh, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("new", "old"))
+    try:
+        if old.exists() and not folder.exists():  # a kill between the two renames below
+            old.rename(folder)
+        _check_replaceable(folder)
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        _write(fresh, config, params, head, tokenizer)
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot save the model there ({error.strerror or error}).") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _tensor_name(at: tuple[str, ...]) -> str:
+    """Turns a parameter's path (h_3, attn, c_attn, kernel) into transformers' name (h.3.attn.c_attn.weight)."""
+    module = [part.replace("h_", "h.") if re.fullmatch(r"h_\d+", part) else part for part in at[:-1]]
+    return ".".join([*module, "bias" if at[-1] == "bias" else "weight"])
+
+
+@contextlib.contextmanager
+def _open(file: Path) -> Iterator[Any]:
+    """Opens a safetensors file, memory-mapped."""
+    import safetensors
+
+    try:
+        opened = safetensors.safe_open(str(file), framework="numpy")
+    except (safetensors.SafetensorError, OSError) as error:
+        with file.open("rb") as stream:
+            pointer = stream.read(19) == b"version https://git"
+        what = "is a Git LFS pointer: run 'git lfs pull'" if pointer else f"is not readable ({error}): copy it again"
+        raise UserError(f"{file}: {what}.") from error
+    with opened as handle:
+        yield handle
+
+
+def _shape(stored: dict[str, tuple[Any, str]], name: str) -> tuple[int, ...]:
+    """Shape of a stored tensor in our orientation."""
+    opened, key = stored[name]
+    shape = tuple(opened.get_slice(key).get_shape())
+    return shape[::-1] if name in _HEADS else shape
+
+
+def _fits(stored: dict[str, tuple[Any, str]], wanted: dict[str, Any], name: str) -> bool:
+    return name in stored and name in wanted and _shape(stored, name) == wanted[name][1]
+
+
+def _read(stored: dict[str, tuple[Any, str]], name: str, config: GPT2Config) -> jax.Array:
+    opened, key = stored[name]
+    array = opened.get_tensor(key)
+    array = array.T if name in _HEADS else array
+    # Cast by numpy, one tensor at a time: the device only ever holds what the model keeps.
+    return jnp.asarray(array.astype(jnp.dtype(config.param_dtype), copy=False))
+
+
+def _check(
+    folder: Path,
+    head: Head,
+    config: GPT2Config,
+    stored: dict[str, tuple[Any, str]],
+    wanted: dict[str, tuple[tuple[str, ...], tuple[int, ...]]],
+    fresh: set[str],
+) -> None:
+    """Raises one `UserError` that names every tensor that is missing, not expected, or of another shape or kind."""
+    needed = [name for name in wanted if name not in fresh]
+    missing = [name for name in needed if name not in stored]
+    if missing == ["score.weight"]:
+        raise UserError(
+            f"{folder}: a GPT-2 without a classification head ('score.weight'), so it cannot classify; fine-tune it"
+            " first (python launch.py --config=configs/finetune.py). In Python, fresh_head_key= starts a new head."
+        )
+    ignored = {name for name in stored if name in _HEADS or _MASK_BUFFER.fullmatch(name)}
+    extra = sorted(set(stored) - set(wanted) - ignored)
+    shared = [name for name in needed if name in stored]
+    misshapen = [
+        f"{name} is {list(_shape(stored, name))}, expected {list(wanted[name][1])}"
+        for name in shared
+        if _shape(stored, name) != wanted[name][1]
+    ]
+    dtypes = {name: stored[name][0].get_slice(stored[name][1]).get_dtype() for name in shared}
+    unreadable = [f"{name} ({dtype})" for name, dtype in dtypes.items() if dtype not in _STORED_DTYPES]
+    problems = [f"missing: {some(missing)}"] if missing else []
+    problems += [f"not expected: {some(extra)}"] if extra else []
+    problems += [f"shapes that config.json does not give: {some(misshapen)}"] if misshapen else []
+    problems += [f"stored in a type that is not read: {some(unreadable)}"] if unreadable else []
+    if problems:
+        raise UserError(
+            f"{folder}: its tensors are not those of a {config.n_layer}-layer GPT-2; {'; '.join(problems)}."
+        )
+    if head == "lm" and config.tie_word_embeddings and "lm_head.weight" in stored:
+        lm_head, embedding = (
+            opened.get_tensor(key) for opened, key in (stored["lm_head.weight"], stored["wte.weight"])
+        )
+        if not np.array_equal(lm_head, embedding):
+            raise UserError(
+                f"{folder}: lm_head.weight differs from wte.weight although config.json ties them;"
+                ' set "tie_word_embeddings": false in config.json.'
+            )
+
+
+def _write(folder: Path, config: GPT2Config, params: Params, head: Head, tokenizer: Any | None) -> None:
+    import safetensors.numpy
+
+    if "h" in params:
+        params = unstack_layers(params, config.n_layer)
+    tensors = {}
+    for at, leaf in flatten_dict(params).items():
+        name = _tensor_name(at)
+        array = np.asarray(leaf)
+        inner = name in _HEADS or head == "none"
+        tensors[name if inner else f"transformer.{name}"] = np.ascontiguousarray(array.T if name in _HEADS else array)
+    # transformers asks for this "format" before it reads a file.
+    safetensors.numpy.save_file(tensors, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
+    if tokenizer is not None:
+        tokenizer.save_pretrained(str(folder))
+    if config.pad_token_id is None:
+        pad = getattr(tokenizer, "pad_token_id", None)
+        config = dataclasses.replace(config, pad_token_id=config.eos_token_id if pad is None else pad)
+    (folder / CONFIG_FILE).write_text(
+        json.dumps(to_hf_dict(config, head), indent=2, ensure_ascii=False) + "\n", "utf-8"
+    )
+    for file in folder.iterdir():
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+
+
+def _check_replaceable(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is a file; give the name of a folder to save the model to.")
+    ours = re.compile(r"(model.*\.safetensors|.*\.index\.json|(generation_)?config\.json)")
+    others = [
+        file.name for file in folder.iterdir() if file.name not in TOKENIZER_FILES and not ours.fullmatch(file.name)
+    ]
+    if others:
+        raise UserError(f"{folder}: holds other things than a saved model ({some(sorted(others))}); save elsewhere.")
