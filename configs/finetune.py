@@ -1,0 +1,100 @@
+"""Fine-tune GPT-2 as a classifier on labelled texts: your own file, a hub data set or the packaged movie reviews.
+
+`:tiny` does it in seconds on 120 sentences that lie beside this file.
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from llmjax.errors import UserError, did_you_mean
+
+VARIANTS = ("", "tiny")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the job's settings; `arg` is "" or "tiny"."""
+    if arg not in VARIANTS:
+        raise UserError(
+            f"configs/finetune.py:{arg}: there is no such variant, only ':tiny'.{did_you_mean(arg, VARIANTS)}"
+        )
+    c = ConfigDict()
+    c.experiment = "finetune"
+
+    c.data = ConfigDict()
+    c.data.source = "vader_movies"  # "vader_movies", "files", or a hub data set: "hub:OWNER/NAME[/CONFIG]"
+    c.data.train = ""  # with "files": a TSV, CSV, JSONL or parquet file; with "hub:": the name of a split
+    c.data.dev = ""  # chooses the best parameters; empty = split off from train
+    c.data.test = ""  # measured once, at the end; empty = split off from train
+    c.data.text_column = "text"  # the column of the texts
+    c.data.label_column = "label"  # the column of the labels, whole numbers or names
+    c.data.label_names = ()  # the classes in order; empty = those of the source, else those found, sorted
+    c.data.dev_fraction = 0.1  # of train, where dev is empty
+    c.data.test_fraction = 0.1  # of train, where test is empty
+    c.data.limit = 0  # at most so many examples a split; 0 = all
+    c.data.seed = 0  # of splits made here
+    c.data.tokenizer = ""  # "gpt2", a folder or a hub id; empty = that of model.init, else "gpt2"
+    c.data.max_length = 128  # tokens a text; longer texts are cut and counted
+
+    c.model = ConfigDict()
+    c.model.init = ""  # start from these weights: a folder, a run's workdir or a hub id; empty = fresh ones
+    c.model.size = "small"  # of a fresh model: tiny, small, distilgpt2, gpt2, gpt2-medium, gpt2-large, gpt2-xl
+    c.model.n_layer = 0  # layers of a fresh model; 0 = as in size
+    c.model.n_embd = 0  # width of a fresh model; 0 = as in size
+    c.model.n_head = 0  # heads of a fresh model; 0 = as in size
+    c.model.resid_pdrop = 0.1  # dropout of what each layer adds
+    c.model.embd_pdrop = 0.1  # dropout of the embeddings
+    c.model.attn_pdrop = 0.1  # dropout of the attention weights
+    c.model.dtype = "float32"  # of the computation: float32 or bfloat16; parameters stay float32
+    c.model.scan_layers = False  # one compiled layer in a loop: deep models compile faster, small ones run slower
+    c.model.remat = False  # compute activations again in the backward pass: less memory, more time
+
+    c.train = ConfigDict()
+    c.train.epochs = 4  # passes over the training texts
+    c.train.batch_size = 32  # texts a step
+    c.train.eval_batch_size = 64  # texts a batch in evaluations
+    c.train.max_buckets = 4  # padded lengths at most; the step is compiled once for each
+    c.train.eval_every = 0  # steps between evaluations on dev, each followed by a checkpoint; 0 = once an epoch
+    c.train.metric = "accuracy"  # on dev, chooses the best parameters: accuracy, macro_f1 or loss
+    c.train.patience = 0  # evaluations without a better metric after which training stops; 0 = never
+    c.train.keep = 2  # checkpoints to resume from that are kept
+    c.train.seed = 0  # of fresh parameters, dropout and the order of the batches
+    c.train.label_smoothing = 0.0  # share of each label given to all classes alike
+    c.train.token_dropout = 0.0  # share of input tokens replaced by the end-of-text token while training
+    c.train.ema_decay = 0.0  # of the moving average of the parameters, which is then what is saved; 0 = off
+    c.train.lm_weight = 0.0  # weight of a next-token loss beside the classification loss; 0 = off
+    c.train.wandb = False  # send the metrics to Weights & Biases too (pip install wandb)
+    c.train.optimizer = _optimizer(2e-5)
+    c.train.pretrain_epochs = 0  # passes of next-token training over the same texts, before classification; 0 = none
+    c.train.pretrain_batch_size = 32  # texts a step there
+    c.train.pretrain_optimizer = _optimizer(1e-3)
+
+    c.examples = ("I love this movie.", "I hate this movie.")  # classified at the end
+
+    if arg == "tiny":
+        c.data.source = "files"
+        c.data.train = str(Path(__file__).parent / "data" / "tiny_reviews.tsv")
+        c.data.label_names = ("negative", "positive")
+        c.data.max_length = 32
+        c.model.size = "tiny"
+        c.train.epochs = 3
+        c.train.batch_size = 16
+        c.train.max_buckets = 1
+        c.train.optimizer.learning_rate = 3e-3
+    return c
+
+
+def _optimizer(learning_rate: float) -> ConfigDict:
+    c = ConfigDict()
+    c.learning_rate = learning_rate  # the peak
+    c.schedule = "cosine"  # from the peak down: cosine, linear or constant
+    c.warmup_fraction = 0.06  # of all updates, in which the rate rises to the peak
+    c.final_fraction = 0.0  # of the peak, at the end
+    c.b1 = 0.9  # Adam's decay of the mean gradient
+    c.b2 = 0.999  # Adam's decay of the mean squared gradient
+    c.eps = 1e-8  # Adam's guard against division by zero
+    c.weight_decay = 0.01  # of matrices; never of biases and layer norms
+    c.decay_embeddings = False  # whether it decays the embeddings too
+    c.clip_norm = 1.0  # gradients are scaled down to this norm; 0 = no clipping
+    c.accumulate = 1  # batches whose mean gradient makes one update
+    return c

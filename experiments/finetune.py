@@ -1,0 +1,209 @@
+"""The main job: labelled texts -> a trained classifier in a folder, its figures, and what to try next."""
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from llmjax.data import DataConfig, Dataset, choose_buckets, encode, encode_cached, load_dataset, load_tokenizer
+from llmjax.errors import UserError
+from llmjax.files import atomic_write
+from llmjax.gpt2.config import GPT2Config, from_size
+from llmjax.gpt2.folders import resolve_folder
+from llmjax.gpt2.model import GPT2, Params, init_params
+from llmjax.gpt2.weights import load_pretrained, save_pretrained
+from llmjax.train import (
+    OptimizerConfig,
+    Split,
+    TrainConfig,
+    evaluate_logits,
+    fit,
+    make_predict,
+    predict_logits,
+)
+from llmjax.train.metrics import from_json, table, to_json
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+def run(config: ConfigDict, workdir: str) -> None:
+    """Runs the job, or goes on with it where an earlier try with the same settings stopped, or shows what it gave."""
+    folder = Path(workdir)
+    data = config.data.to_dict()
+    tokenizer_name, max_length = data.pop("tokenizer"), data.pop("max_length")
+    data_config, train_config = DataConfig(**data), _train_config(config.train)
+    done = _results(folder, config)
+    if done is not None:
+        print(f"{workdir}: this run is finished; its results once more (another --workdir starts another run)")
+        _print_results(done, folder)
+        return
+
+    dataset = load_dataset(data_config)
+    init = str(resolve_folder(config.model.init)) if config.model.init else ""
+    tokenizer = load_tokenizer(tokenizer_name or init or "gpt2")
+    model, params = _model(config, init, dataset, len(tokenizer))
+    replacement = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.pad_token_id or 0
+    splits = {
+        name: Split(encode_cached(tokenizer, part.texts, min(max_length, model.n_positions)), part.labels_N)
+        for name, part in (("train", dataset.train), ("dev", dataset.dev), ("test", dataset.test))
+    }
+    _print_data(dataset, splits)
+    settings = _settings(config) | {"data.fingerprint": _fingerprint(splits)}
+    _claim(folder, settings)
+
+    fitted = fit(model, params, splits["train"], splits["dev"], train_config, folder, replacement, settings)
+
+    predict = make_predict(model)
+
+    def logits_of(encoded: Any) -> np.ndarray:
+        buckets = choose_buckets(encoded.lengths_N, train_config.max_buckets, longest=model.n_positions)
+        return predict_logits(predict, fitted.params, encoded, train_config.eval_batch_size, buckets)
+
+    results: dict[str, Any] = {"best_step": fitted.best_step, "steps": fitted.steps, "label_names": model.label_names}
+    for name in ("test", "dev"):
+        if len(splits[name]):
+            logits_NC = logits_of(splits[name].encoded)
+            results[name] = to_json(evaluate_logits(logits_NC, splits[name].labels_N, model.label_names))
+    results["examples"] = []
+    if config.examples:
+        texts = list(config.examples)
+        logits_NC = logits_of(encode(tokenizer, texts, min(max_length, model.n_positions), empty_id=replacement))
+        for text, probs_C in zip(texts, np.asarray(jax.nn.softmax(logits_NC)), strict=True):
+            best = int(probs_C.argmax())
+            results["examples"].append(
+                {"text": text, "label": model.label_names[best], "score": round(float(probs_C[best]), 6)}
+            )
+    save_pretrained(folder / "best", model, fitted.params, "classifier", tokenizer)
+    # Written last: a folder that has it is a finished run.
+    atomic_write(folder / "eval.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    _print_results(results, folder)
+
+
+def _train_config(section: ConfigDict) -> TrainConfig:
+    values = section.to_dict()
+    optimizers = {name: OptimizerConfig(**values.pop(name)) for name in ("optimizer", "pretrain_optimizer")}
+    return TrainConfig(**values, **optimizers)
+
+
+def _model(config: ConfigDict, init: str, dataset: Dataset, vocabulary: int) -> tuple[GPT2Config, Params]:
+    values = {name: value for name, value in config.model.to_dict().items() if name not in ("init", "size")}
+    shape = {name: values.pop(name) for name in ("n_layer", "n_embd", "n_head")}
+    key = jax.random.key(config.train.seed)
+    if init:
+        if any(shape.values()):
+            raise UserError(
+                f"model.init={config.model.init!r} fixes the shape: leave model.n_layer, n_embd, n_head at 0"
+            )
+        model, params = load_pretrained(
+            init, "classifier", fresh_head_key=key, label_names=dataset.label_names, **values
+        )
+        if vocabulary > model.vocab_size:
+            raise UserError(
+                f"the tokenizer has {vocabulary} tokens and {config.model.init!r} only {model.vocab_size}: set "
+                "data.tokenizer to the one that belongs to the model"
+            )
+        return model, params
+    chosen = {name: value for name, value in shape.items() if value}
+    model = from_size(config.model.size, vocab_size=vocabulary, label_names=dataset.label_names, **chosen, **values)
+    return model, init_params(GPT2(model, "classifier"), key)
+
+
+def _settings(config: ConfigDict) -> dict[str, Any]:
+    """Returns every setting under its dotted name, as JSON would give it back."""
+
+    def leaves(section: dict[str, Any], prefix: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in section.items():
+            found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        return found
+
+    return json.loads(json.dumps(leaves(config.to_dict(), "")))
+
+
+def _fingerprint(splits: dict[str, Split]) -> int:
+    """Returns a checksum of tokens and labels, so that data which changed under a run are noticed."""
+    value = 0
+    for split in splits.values():
+        for array in (split.encoded.tokens_T, split.encoded.offsets_M, split.labels_N):
+            value = zlib.crc32(np.ascontiguousarray(array), value)
+    return value
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _refuse_changes(folder: Path, settings: dict[str, Any]) -> None:
+    stored = _stored(folder)
+    for name, value in settings.items():
+        if name in stored and stored[name] != value:
+            raise UserError(
+                f"{folder} holds a run with {name}={stored[name]!r}, now it is {value!r}: use another --workdir, or the "
+                "settings of that run"
+            )
+
+
+def _results(folder: Path, config: ConfigDict) -> dict[str, Any] | None:
+    """Returns the results of a finished run in `folder`, or None; other settings than that run's are refused."""
+    file = folder / "eval.json"
+    if not file.exists():
+        return None
+    _refuse_changes(folder, _settings(config))
+    return json.loads(file.read_text("utf-8"))
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Writes down the settings of the run in `folder`; refuses where another run has left checkpoints."""
+    last = folder / "checkpoints" / "last"
+    if last.is_dir() and any(path.name.isdigit() for path in last.iterdir()):
+        _refuse_changes(folder, settings)
+    atomic_write(folder / "config.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+
+
+def _print_data(dataset: Dataset, splits: dict[str, Split]) -> None:
+    counts = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
+    print(f"data: {counts}; classes: {', '.join(dataset.label_names)}")
+    for note in dataset.notes:
+        print(f"  {note}")
+    truncated = sum(split.encoded.truncated for split in splits.values())
+    if truncated:
+        print(f"  {truncated:,} texts were longer than data.max_length tokens and were cut")
+
+
+def _print_results(results: dict[str, Any], folder: Path) -> None:
+    console = Console(highlight=False)
+    measured = [name for name in ("test", "dev") if name in results]
+    for name in measured:
+        console.print(table(from_json(results[name]), f"{name} (parameters of step {results['best_step']})"))
+    if measured:
+        figures = results[measured[0]]
+        low, high = figures["accuracy_95"]
+        print(
+            f"{measured[0]} accuracy {figures['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}); "
+            f"always answering the commonest class: {figures['majority_accuracy']:.4f}"
+        )
+    for example in results["examples"]:
+        print(f"  {example['text']!r} -> {example['label']} ({example['score']:.3f})")
+    print(
+        f"\nwritten to {folder}: best/ (transformers loads it), eval.json, metrics.jsonl, checkpoints/, TensorBoard events"
+    )
+    commands = {
+        "classify": f'--config.checkpoint={folder / "best"} --config.text="What a lovely film."',
+        "finetune": "--config.data.source=files --config.data.train=YOUR.tsv --workdir=runs/mine",
+        "generate": '--config.prompt="The film"',
+        "cost": "",
+    }
+    lines = [
+        f"  python launch.py --config=configs/{job}.py {rest}".rstrip()
+        for job, rest in commands.items()
+        if (CONFIGS / f"{job}.py").exists()
+    ]
+    print("try next:\n" + "\n".join(lines[:3]))

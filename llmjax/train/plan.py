@@ -1,0 +1,130 @@
+"""What a run will do: its settings, and the phases of training that they make."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import jax
+import numpy as np
+from jaxtyping import Int32
+
+from llmjax.data.batches import Batch, steps_per_epoch, train_batches
+from llmjax.data.tokenizer import Encoded
+from llmjax.errors import UserError, did_you_mean
+from llmjax.gpt2.config import GPT2Config
+from llmjax.train.optimizer import OptimizerConfig
+from llmjax.train.step import TrainStep, classification_loss, lm_loss, make_train_step, with_lm_term
+
+METRICS = ("accuracy", "macro_f1", "loss")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. A step is one batch; `optimizer.accumulate` of them make one update.
+
+    max_buckets: padded lengths at most; each compiles the step once.
+    eval_every: steps between evaluations on dev, each followed by a checkpoint; 0 = once an epoch.
+    metric: of the dev split, which chooses the best parameters: accuracy, macro_f1 or loss.
+    patience: evaluations without a better metric after which training stops; 0 = never.
+    keep: whole states kept on disk, beside the best parameters.
+    token_dropout: share of input tokens replaced by the tokenizer's end-of-text (or pad) token.
+    ema_decay: of the parameters' moving average, which is then what is evaluated and saved; 0 = off.
+    lm_weight: weight of a next-token loss added to the classification loss; 0 = off.
+    pretrain_epochs: passes of next-token training over the same texts before classification; 0 = none.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    eval_batch_size: int = 256
+    max_buckets: int = 4
+    eval_every: int = 0
+    metric: str = "accuracy"
+    patience: int = 0
+    keep: int = 2
+    seed: int = 0
+    label_smoothing: float = 0.0
+    token_dropout: float = 0.0
+    ema_decay: float = 0.0
+    lm_weight: float = 0.0
+    wandb: bool = False
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    pretrain_epochs: int = 0
+    pretrain_batch_size: int = 32
+    pretrain_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "eval_batch_size", "max_buckets", "keep", "pretrain_batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"train.{name} is {getattr(self, name)}: it must be 1 or more")
+        for name in ("eval_every", "patience", "lm_weight", "pretrain_epochs", "seed"):
+            if getattr(self, name) < 0:
+                raise UserError(f"train.{name} is {getattr(self, name)}: it must be 0 or more")
+        for name in ("label_smoothing", "token_dropout", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"train.{name} is {getattr(self, name)}: it must be in [0, 1)")
+        if self.metric not in METRICS:
+            near = did_you_mean(self.metric, METRICS)
+            raise UserError(f"train.metric is {self.metric!r}: it must be one of {', '.join(METRICS)}.{near}")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Tokenised texts with their classes."""
+
+    encoded: Encoded
+    labels_N: Int32[np.ndarray, "N"]
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Consecutive steps of one kind: those after `first_step` made steps, up to `end` made steps.
+
+    `train_step` is compiled once a bucket and donates its state; `batches(k)` yields from the phase's batch k on.
+    """
+
+    name: str
+    head: str
+    first_step: int
+    steps: int
+    epoch_steps: int
+    optimizer: OptimizerConfig
+    train_step: TrainStep
+    batches: Callable[[int], Iterator[Batch]]
+
+    @property
+    def end(self) -> int:
+        return self.first_step + self.steps
+
+
+def make_phases(
+    model: GPT2Config, train: Split, config: TrainConfig, buckets: tuple[int, ...], replacement: int
+) -> list[Phase]:
+    """Returns the phases of a run: "pretrain" on next tokens where asked for, then "finetune" on the classes.
+
+    `replacement` is the token id that token dropout puts in.
+    """
+    if (config.lm_weight or config.pretrain_epochs) and not model.tie_word_embeddings:
+        raise UserError("train.lm_weight and train.pretrain_epochs need a model with tie_word_embeddings=true")
+    lm = lm_loss(model)
+    classify = classification_loss(model, config.label_smoothing, config.token_dropout, replacement)
+    if config.lm_weight:
+        classify = with_lm_term(classify, lm, config.lm_weight)
+    phases: list[Phase] = []
+    for index, (name, head, loss_fn, epochs, batch_size, optimizer, ema_decay) in enumerate(
+        [
+            ("pretrain", "lm", lm, config.pretrain_epochs, config.pretrain_batch_size, config.pretrain_optimizer, 0.0),
+            ("finetune", "classifier", classify, config.epochs, config.batch_size, config.optimizer, config.ema_decay),
+        ]
+    ):
+        if not epochs:
+            continue
+        first = phases[-1].end if phases else 0
+        epoch_steps = steps_per_epoch(len(train), batch_size)
+        steps = epochs * epoch_steps
+        step = jax.jit(make_train_step(loss_fn, optimizer, steps, first, ema_decay), donate_argnums=0)
+        batches = partial(train_batches, train.encoded, train.labels_N, batch_size, buckets, 2 * config.seed + index)
+        phases.append(Phase(name, head, first, steps, epoch_steps, optimizer, step, batches))
+    return phases

@@ -1,0 +1,157 @@
+"""One training step as a pure function: (state, batch) -> (state, metrics)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, Int32
+
+from llmjax.data.batches import Batch
+from llmjax.gpt2.config import GPT2Config
+from llmjax.gpt2.model import GPT2, Params
+from llmjax.train.optimizer import OptimizerConfig, make_optimizer, make_schedule
+
+LossFn = Callable[[Params, Batch, jax.Array], tuple[jax.Array, jax.Array]]
+"""(params, batch, key) -> (loss, accuracy), both scalars in float32."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """Everything that training changes, and the key that it never changes: step s draws from `fold_in(key, s)`.
+
+    `ema` is the exponential moving average of `params`, or None where it is off.
+    """
+
+    step: Int32[Array, ""]
+    params: Params
+    ema: Params | None
+    opt_state: Any
+    key: jax.Array
+
+
+class StepMetrics(NamedTuple):
+    """What one step reports, all scalars; `finite` is false where loss or gradient norm is not and nothing was updated."""
+
+    loss: Float[Array, ""]
+    accuracy: Float[Array, ""]
+    grad_norm: Float[Array, ""]
+    learning_rate: Float[Array, ""]
+    finite: Bool[Array, ""]
+
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+
+
+def init_state(params: Params, optimizer: optax.GradientTransformation, seed: int, use_ema: bool) -> TrainState:
+    """Returns the state before the first step. The leaves are copies, so that donating them leaves `params` alone."""
+    params = jax.tree.map(jnp.array, params)
+    ema = jax.tree.map(jnp.array, params) if use_ema else None
+    # The key is drawn from at every dropout, and XLA's own generator is several times cheaper there than threefry.
+    key = jax.random.key(seed, impl="unsafe_rbg")
+    return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params), key)
+
+
+def drop_tokens(
+    tokens_BL: Int[Array, "B L"], mask_BL: Bool[Array, "B L"], rate: float, replacement: int, key: jax.Array
+) -> Int[Array, "B L"]:
+    """Replaces each real token by `replacement` with probability `rate` (to a multiple of 2**-16).
+
+    Word dropout as in Iyyer et al. 2015, "Deep Unordered Composition Rivals Syntactic Methods".
+    """
+    if rate == 0.0:
+        return tokens_BL
+    drop_BL = jax.random.bits(key, tokens_BL.shape, jnp.uint16) < jnp.uint16(round(rate * 2**16))
+    return jnp.where(drop_BL & mask_BL, replacement, tokens_BL)
+
+
+def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
+    """Returns sum(values * weights) / sum(weights); 0 where all weights are 0."""
+    return jnp.sum(values * weights) / jnp.maximum(jnp.sum(weights), 1e-8)
+
+
+def classification_loss(config: GPT2Config, label_smoothing: float, token_dropout: float, replacement: int) -> LossFn:
+    """Returns the weighted mean cross-entropy of the classifier, with smoothed labels, and its accuracy."""
+    model = GPT2(config, "classifier")
+
+    def loss_fn(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        token_key, dropout_key = jax.random.split(key)
+        tokens_BL = drop_tokens(batch.tokens_BL, batch.mask_BL, token_dropout, replacement, token_key)
+        logits_BC = model.apply(
+            {"params": params}, tokens_BL, batch.mask_BL, deterministic=False, rngs={"dropout": dropout_key}
+        )
+        targets_BC = jax.nn.one_hot(batch.labels_B, config.num_labels)
+        targets_BC = targets_BC * (1.0 - label_smoothing) + label_smoothing / config.num_labels
+        loss_B = optax.softmax_cross_entropy(logits_BC, targets_BC)
+        correct_B = (jnp.argmax(logits_BC, axis=-1) == batch.labels_B).astype(jnp.float32)
+        return weighted_mean(loss_B, batch.weights_B), weighted_mean(correct_B, batch.weights_B)
+
+    return loss_fn
+
+
+def lm_loss(config: GPT2Config) -> LossFn:
+    """Returns the mean next-token cross-entropy over real tokens, and the accuracy of the likeliest next token."""
+    model = GPT2(config, "lm")
+
+    def loss_fn(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits_BLV = model.apply(
+            {"params": params}, batch.tokens_BL, batch.mask_BL, deterministic=False, rngs={"dropout": key}
+        )[:, :-1]
+        targets_BL = batch.tokens_BL[:, 1:]
+        real_BL = batch.mask_BL[:, 1:] & batch.mask_BL[:, :-1]
+        weights_BL = real_BL * batch.weights_B[:, None]
+        loss_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, targets_BL)
+        correct_BL = (jnp.argmax(logits_BLV, axis=-1) == targets_BL).astype(jnp.float32)
+        return weighted_mean(loss_BL, weights_BL), weighted_mean(correct_BL, weights_BL)
+
+    return loss_fn
+
+
+def with_lm_term(main: LossFn, lm: LossFn, weight: float) -> LossFn:
+    """Returns `main` with `weight` times the language-model loss added (Radford et al. 2018, section 3.2)."""
+
+    def loss_fn(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        loss, accuracy = main(params, batch, key)
+        return loss + weight * lm(params, batch, jax.random.fold_in(key, 1))[0], accuracy
+
+    return loss_fn
+
+
+def make_train_step(
+    loss_fn: LossFn, config: OptimizerConfig, total_steps: int, first_step: int = 0, ema_decay: float = 0.0
+) -> TrainStep:
+    """Returns the pure `train_step(state, batch) -> (state, metrics)` of a phase of `total_steps` from `first_step` on.
+
+    A loss or gradient norm that is not finite leaves parameters, average and optimizer as they were, and says so. The
+    average moves at real updates only, by min(`ema_decay`, (1 + n) / (10 + n)) after n of them, so that it forgets the
+    first parameters fast.
+    """
+    optimizer = make_optimizer(config, total_steps)
+    schedule = make_schedule(config, max(1, total_steps // config.accumulate))
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        key = jax.random.fold_in(state.key, state.step)
+        (loss, accuracy), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, key)
+        grad_norm = optax.global_norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        done = state.step - first_step
+        ema = state.ema
+        if ema is not None:
+            count = done // config.accumulate
+            decay = jnp.minimum(ema_decay, (1.0 + count) / (10.0 + count))
+            if config.accumulate > 1:
+                decay = jnp.where((done + 1) % config.accumulate == 0, decay, 1.0)
+            ema = jax.tree.map(lambda average, new: decay * average + (1.0 - decay) * new, ema, params)
+        kept = (state.params, state.ema, state.opt_state)
+        params, ema, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), (params, ema, opt_state), kept
+        )
+        metrics = StepMetrics(loss, accuracy, grad_norm, schedule(done // config.accumulate), finite)
+        return TrainState(state.step + 1, params, ema, opt_state, state.key), metrics
+
+    return train_step
