@@ -1,0 +1,246 @@
+"""The cost of a module: each op's, times how often it runs.
+
+Computations are taken callees first for the work of one call, then callers first for the number of calls, so that a
+computation with many call sites is counted once and nesting costs no stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from llmjax.cost import library, loops, memory, rules
+from llmjax.cost.fusion import border
+from llmjax.cost.values import (
+    ZERO,
+    Branches,
+    Context,
+    Cost,
+    FusedCost,
+    Loop,
+    ModuleCost,
+    Number,
+    OpCost,
+    Traffic,
+    UnmodelledError,
+    total,
+)
+from llmjax.errors import UserError, did_you_mean
+from llmjax.hlo.ir import Computation, Instruction, Module
+
+
+def cost_module(
+    module: Module,
+    trip_counts: Mapping[str, int] | None = None,
+    branch_probabilities: Mapping[str, Sequence[float]] | None = None,
+) -> ModuleCost:
+    """Counts FLOPs and bytes of one execution of `module` on one device.
+
+    Args:
+        module: a parsed module, of any backend, optimised or not.
+        trip_counts: iterations of loops, by the name of the `while` instruction or of its body; they take precedence
+            over what the text says.
+        branch_probabilities: by the name of a `conditional`, one probability for each branch. Where none are stated the
+            branch with the largest sum of operations and bytes counts.
+
+    Raises:
+        UserError: a name that is no loop or conditional of the module, a negative count, probabilities that do not fit,
+            or a computation that calls itself.
+    """
+    given, probabilities = dict(trip_counts or {}), dict(branch_probabilities or {})
+    _check_names(module, given, probabilities)
+    called_by = loops.callers(module)
+    order = _callees_first(module)
+    work: dict[str, Cost] = {}
+    borders: dict[str, Traffic] = {}
+    interiors: dict[str, tuple[FusedCost, ...]] = {}
+    reasons: dict[str, str] = {}
+    ops: dict[str, list[OpCost]] = {}
+    calls: dict[str, list[tuple[str, Number]]] = {}
+    inclusive: dict[str, Cost] = {}
+    found_loops: dict[str, list[Loop]] = {}
+    found_branches: dict[str, list[Branches]] = {}
+
+    fused = {i.attr("calls") for c in module.computations.values() for i in c if i.opcode in ("fusion", "fusion-start")}
+    for name in order:
+        computation = module.computations[name]
+        context = Context(module, computation, work)
+        ops[name], calls[name], found_loops[name], found_branches[name] = [], [], [], []
+        for written in computation:
+            i = rules.started(written)
+            if i.opcode == "while":
+                loop = _loop(module, computation, i, given, called_by)
+                found_loops[name].append(loop)
+                trips = 1 if loop.trip_count is None else loop.trip_count
+                calls[name] += _named(module, i, ("body",), trips) + _named(module, i, ("condition",), trips + 1)
+            elif i.opcode == "conditional":
+                branches = _branches(computation, i, inclusive, probabilities)
+                found_branches[name].append(branches)
+                calls[name] += zip(branches.branches, branches.weights, strict=True)
+            elif i.opcode in ("call", "async-start"):
+                calls[name] += _named(module, i, ("to_apply", "calls", "called_computations"), 1)
+            elif i.opcode not in rules.FREE:
+                ops[name].append(_op(written, i, context, borders, interiors, reasons))
+        called = total(inclusive[callee] * times for callee, times in calls[name])
+        own = total(op.cost for op in ops[name])
+        work[name], inclusive[name] = (own + called).work, own + called
+        if name in fused:
+            borders[name] = border(computation, rules.is_elementwise, borders)
+            interiors[name] = _interior(computation, ops, calls, interiors)
+            reasons[name] = next((op.unmodelled for op in ops[name] if op.unmodelled), "")
+    counts = _counts(module, order, calls)
+    runs = [name for name in reversed(order) if name in counts]
+    return ModuleCost(
+        module,
+        tuple(replace(op, count=counts[name]) for name in runs for op in ops[name]),
+        tuple(replace(loop, count=counts[name]) for name in runs for loop in found_loops[name]),
+        tuple(replace(branches, count=counts[name]) for name in runs for branches in found_branches[name]),
+    )
+
+
+def _op(
+    written: Instruction,
+    i: Instruction,
+    context: Context,
+    borders: Mapping[str, Traffic],
+    interiors: Mapping[str, tuple[FusedCost, ...]],
+    reasons: Mapping[str, str],
+) -> OpCost:
+    """The cost of one execution of an instruction that is not control flow. `i` is `written`, or what it starts."""
+    place, callee = context.computation.name, i.attr("calls", "")
+    owner = library.library(i)
+    if i.opcode == "fusion" and callee in interiors:
+        inside, traffic = interiors[callee], borders[callee]
+        cost = total(part.cost for part in inside) + traffic.cost
+        return OpCost(written, place, 1, cost, traffic, inside, owner, reasons[callee])
+    rule, reason = rules.rule(i.opcode), ""
+    try:
+        if rule is None:
+            raise UnmodelledError(f"no rule for opcode {i.opcode!r}")
+        work, traffic = rule.work(i, context), rule.traffic(i, context)
+    except UnmodelledError as error:
+        reason, work = str(error), ZERO
+        traffic = memory.whole(i, context)
+    except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
+        # The text parses, but its dimensions or attributes do not fit the opcode.
+        reason, work = f"malformed {i.opcode}: {error}", ZERO
+        traffic = memory.whole(i, context)
+    return OpCost(written, place, 1, work + traffic.cost, traffic, (), owner, reason)
+
+
+def _interior(
+    computation: Computation,
+    ops: Mapping[str, list[OpCost]],
+    calls: Mapping[str, list[tuple[str, Number]]],
+    interiors: Mapping[str, tuple[FusedCost, ...]],
+) -> tuple[FusedCost, ...]:
+    """The work of a fused computation, instruction by instruction; of fusions and calls inside, theirs."""
+    found: list[FusedCost] = []
+    stack: list[tuple[str, Number]] = [(computation.name, 1)]
+    while stack:
+        name, times = stack.pop()
+        for op in ops[name]:
+            parts = op.fused or (FusedCost(op.instruction, name, op.cost.work),)
+            found += parts if times == 1 else [replace(part, cost=part.cost * times) for part in parts]
+        stack += [(callee, times * n) for callee, n in calls[name]]
+    return tuple(found)
+
+
+def _loop(
+    module: Module,
+    computation: Computation,
+    i: Instruction,
+    given: Mapping[str, int],
+    called_by: Mapping[str, list[tuple[Computation, Instruction]]],
+) -> Loop:
+    for name in (i.name, i.attr("body", "")):
+        if name in given:
+            return Loop(i, computation.name, given[name], "given", 1)
+    known = loops.known_trip_count(i)
+    if known is not None:
+        return Loop(i, computation.name, known, "known_trip_count", 1)
+    inferred = loops.infer_trip_count(module, computation, i, called_by)
+    return Loop(i, computation.name, inferred, "unknown" if inferred is None else "inferred", 1)
+
+
+def _branches(
+    computation: Computation,
+    i: Instruction,
+    inclusive: Mapping[str, Cost],
+    probabilities: Mapping[str, Sequence[float]],
+) -> Branches:
+    names = tuple(name for name in i.called_computations if name in inclusive)
+    if i.name in probabilities:
+        weights = tuple(probabilities[i.name])
+        if len(weights) != len(names) or min(weights) < 0 or sum(weights) > 1 + 1e-6:
+            raise UserError(
+                f"branch_probabilities[{i.name!r}]={list(weights)} must be {len(names)} probabilities, one a branch,"
+                " that sum to at most 1."
+            )
+        return Branches(i, computation.name, names, tuple(int(w) if w in (0, 1) else w for w in weights), True, 1)
+    sizes = [inclusive[n].flops + inclusive[n].transcendentals + inclusive[n].bytes for n in names]
+    largest = sizes.index(max(sizes)) if sizes else 0
+    return Branches(i, computation.name, names, tuple(int(k == largest) for k in range(len(names))), False, 1)
+
+
+def _named(module: Module, i: Instruction, attributes: tuple[str, ...], times: Number) -> list[tuple[str, Number]]:
+    """The computations that the first of `attributes` which `i` has names."""
+    for attribute in attributes:
+        value = i.attr(attribute)
+        if value:
+            names = (value,) if isinstance(value, str) else value
+            return [(name, times) for name in names if name in module.computations]
+    return []
+
+
+def _callees_first(module: Module) -> list[str]:
+    """Names of all computations that the entry reaches, each after those it calls."""
+    order: list[str] = []
+    state: dict[str, int] = {}
+    stack = [(module.entry_name, False)]
+    while stack:
+        name, leaving = stack.pop()
+        if leaving:
+            state[name] = 2
+            order.append(name)
+            continue
+        if state.get(name) == 2:
+            continue
+        if state.get(name) == 1:
+            raise UserError(f"HLO module {module.name!r}: computation {name!r} calls itself.")
+        state[name] = 1
+        stack.append((name, True))
+        callees = {n for i in module.computations[name] for n in i.called_computations if n in module.computations}
+        stack += [(callee, False) for callee in sorted(callees) if state.get(callee) != 2]
+    return order
+
+
+def _counts(
+    module: Module, order: Sequence[str], calls: Mapping[str, list[tuple[str, Number]]]
+) -> dict[str, Number]:
+    """How often each computation runs as control flow: 1 for the entry, then down the calls."""
+    counts: dict[str, Number] = {module.entry_name: 1}
+    for name in reversed(order):
+        if name in counts:
+            for callee, times in calls[name]:
+                counts[callee] = counts.get(callee, 0) + counts[name] * times
+    return counts
+
+
+def _check_names(
+    module: Module, trip_counts: Mapping[str, int], probabilities: Mapping[str, Sequence[float]]
+) -> None:
+    instructions = [i for c in module.computations.values() for i in c]
+    loop_names = {n for i in instructions if i.opcode == "while" for n in (i.name, i.attr("body", ""))}
+    branch_names = {i.name for i in instructions if i.opcode == "conditional"}
+    for name, count in trip_counts.items():
+        if name not in loop_names:
+            raise UserError(f"trip_counts[{name!r}]: module {module.name!r} has no such loop.{did_you_mean(name, loop_names)}")
+        if count < 0:
+            raise UserError(f"trip_counts[{name!r}]={count} must not be negative.")
+    for name in probabilities:
+        if name not in branch_names:
+            raise UserError(
+                f"branch_probabilities[{name!r}]: module {module.name!r} has no such conditional."
+                f"{did_you_mean(name, branch_names)}"
+            )
