@@ -87,10 +87,10 @@ def load_dataset(config: DataConfig) -> Dataset:
     label_names, labels = _class_numbers(list(parts.values()), config.label_names)
     splits = {name: Examples(words, numbers) for name, words, numbers in zip(parts, texts, labels, strict=True)}
     seed = 0 if config.source == "vader_movies" else config.seed
+    _require_classes(splits["train"], label_names, parts["train"].origin)
     splits, split_notes = _split_off(splits, config, seed)
     splits = {name: _limited(examples, config.limit, seed) for name, examples in splits.items()}
-    origin = parts["train"].origin
-    _require_classes(splits["train"], label_names, origin)
+    _require_classes(splits["train"], label_names, f"{parts['train'].origin}, what split and limit left of it")
     notes += split_notes + _overlap_notes(splits)
     return Dataset(splits["train"], splits["dev"], splits["test"], label_names, tuple(notes))
 

@@ -112,7 +112,9 @@ def _load_auto(name: str) -> Any:
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(str(path) if local else name, local_files_only=local)
+            return AutoTokenizer.from_pretrained(
+                str(path) if local else name, local_files_only=local, trust_remote_code=False
+            )
         except Exception as error:  # transformers and tokenizers raise bare Exception for broken files
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             if local:
@@ -219,7 +221,7 @@ def _identity(tokenizer: Any) -> str | None:
 
 def _read_cache(path: Path, rows: int, pad: int) -> Encoded | None:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             tokens_T, offsets_M, truncated = file["tokens_T"], file["offsets_M"], int(file["truncated"])
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
         return None
