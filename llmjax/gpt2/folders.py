@@ -115,7 +115,7 @@ def _download(name: str) -> Path:
             f"{name!r}: no such folder, and the Hugging Face hub cannot be reached for a model of that name;"
             f" connect, or give a folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}.{nearby}"
         ) from error
-    except (errors.HFValidationError, errors.HfHubHTTPError, OSError) as error:
+    except Exception as error:  # among others the own errors of whichever HTTP library the client uses
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{name!r}: cannot be fetched from the Hugging Face hub ({line}).{nearby}") from error
 
