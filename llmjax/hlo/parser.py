@@ -50,7 +50,7 @@ _VALUE_RE = pattern(
     r"|\[[\d,\s]++\]\s*+<=\s*+\[[\d,\s]++\](?:\s*+T\s*+\([\d,\s]++\))?"
     r"|[^\s,{}()\[\]\"=]++(?:\[[^\[\]]*+\])?(?:\{[^{}]*+\})?"
 )
-_COMPUTATION_RE = pattern(rf"(ENTRY(?=[\s%])\s*+)?%?({NAME}){SPACE}(?=[({{])")
+_COMPUTATION_RE = pattern(rf"(ENTRY(?![\w.\-]){SPACE})?%?({NAME}){SPACE}(?=[({{])")
 _PARAMETER_RE = pattern(rf"{SPACE}%?([^\s:(),]++){SPACE}:{SPACE}")
 _SEPARATOR_RE = pattern(rf"{SPACE}([,)]){SPACE}")
 _ARROW_RE = pattern(rf"{SPACE}->{SPACE}")
@@ -101,7 +101,7 @@ class _Parser:
             m = _HEADER_RE.match(text, pos)
             if not m:
                 self.fail(pos, "a name after 'HloModule'")
-            name = m[1]
+            name = m[1].rstrip(":")
             attributes, pos = self.header_attributes(m.end())
         tables = SourceTables()
         entry = last = ""

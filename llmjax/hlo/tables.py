@@ -36,6 +36,10 @@ def read_table(text: str, head: re.Match[str], tables: SourceTables, source: str
                 location, parent = (fields.get(key, 0) for key in _FRAME)
                 tables.frames[int(m[1])] = (location, parent)
             pos = m.end()
+        if title == "StackFrames" and tables.frames.get(1, (0, 0))[1] == 1:
+            # XLA of 2025 writes every parent one too high: the first frame, which is always an outermost one, would be
+            # its own parent.
+            tables.frames.update({frame: (place, parent - 1) for frame, (place, parent) in tables.frames.items()})
         expected = "a row such as 1 {file_location_id=1}"
     if m := _ROW_RE.match(text, pos):
         fail(text, m.end() - 1, expected, source)

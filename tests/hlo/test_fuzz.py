@@ -1,0 +1,101 @@
+"""Damaged texts: a module or an HloParseError, never another exception, never more than a second.
+
+`LLMJAX_FUZZ=20000 pytest tests/hlo/test_fuzz.py` tries that many mutations in place of 2000.
+"""
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmjax.hlo import HloParseError, parse
+
+COUNT = int(os.environ.get("LLMJAX_FUZZ", "2000"))
+FILES = sorted((Path(__file__).resolve().parent.parent / "testdata" / "hlo").glob("*.hlo"))
+TOKENS = [
+    "{", "}", "(", ")", "[", "]", '"', "\\", ",", "=", "%", "->", "<=", "/*", "*/", "//", "\n", " ", "ROOT ", "ENTRY ",
+    "HloModule x", "f32[", "s4[2]{0:E(4)}", "?", "metadata={", "backend_config={", "calls=", "to_apply={", "window={size=",
+    "constant(", "{...}", "-", "0", "99999999999999999999999", "nan", "\x00", "é", "\u2028", "FileNames\n", "sharding={",
+    "replica_groups=[2,2]<=[4]T(", "b(", "T(8,128)(", "a.b-c", ":", "_",
+]  # fmt: skip
+
+
+def mutate(text, rng):
+    """One to four small wounds, of a randomly cut window of the text so that small parts matter too."""
+    for _ in range(rng.randint(1, 4)):
+        pos = rng.randrange(len(text) + 1)
+        match rng.randrange(10):
+            case 0:  # a byte more
+                text = text[:pos] + chr(rng.randrange(256)) + text[pos:]
+            case 1:  # some bytes less
+                text = text[:pos] + text[pos + rng.randint(1, 8) :]
+            case 2:  # another byte
+                text = text[:pos] + chr(rng.randrange(32, 127)) + text[pos + 1 :]
+            case 3:  # a token more
+                text = text[:pos] + rng.choice(TOKENS) + text[pos:]
+            case 4:  # a token again and again
+                text = text[:pos] + rng.choice(TOKENS) * rng.choice([2, 100, 5000]) + text[pos:]
+            case 5:  # truncated
+                text = text[:pos] if rng.random() < 0.5 else text[pos:]
+            case 6 | 7:  # a line twice, gone, or elsewhere
+                lines = text.split("\n")
+                line = rng.randrange(len(lines))
+                there = rng.randrange(len(lines))
+                taken = lines[line] if rng.random() < 0.5 else lines.pop(line)
+                if rng.random() < 0.7:
+                    lines.insert(there, taken)
+                text = "\n".join(lines)
+            case 8:  # a stretch moved
+                length = rng.randint(1, 300)
+                there = rng.randrange(len(text) + 1)
+                text = text[:there] + text[pos : pos + length] + text[there:]
+            case 9:  # one kind of bracket or quote all over
+                a, b = rng.sample(['"', "{", "}", "(", ")", ",", "=", " ", "\n"], 2)
+                text = text.replace(a, b, rng.choice([1, 50]))
+    return text
+
+
+def trial(text):
+    """Seconds taken; any exception but HloParseError is the test's failure."""
+    start = time.process_time()
+    try:
+        module = parse(text)
+    except HloParseError as error:
+        assert error.line >= 1 and error.column >= 1
+        assert error.line <= text.count("\n") + 1
+    else:
+        assert module.entry.root.name in module.entry.by_name
+        for computation in module.computations.values():
+            assert all(name in computation.by_name for i in computation for name in i.operands)
+            assert all(c in module.computations for i in computation for c in i.called_computations)
+    return time.process_time() - start
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_mutations_of_real_texts(part):
+    rng = random.Random(part)
+    texts = [path.read_text() for path in FILES]
+    for _ in range(COUNT // 8):
+        text = rng.choice(texts)
+        if rng.random() < 0.7:  # a small module: the head, and some of the text
+            at = rng.randrange(len(text))
+            text = text[: text.index("\n") + 1] + text[text.find("\n", at) + 1 :][: rng.choice([300, 3000, 30000])]
+        text = mutate(text, rng)
+        assert trial(text) < 1.0
+
+
+@given(st.text())
+def test_any_text(text):
+    trial(text)
+
+
+@settings(max_examples=200)
+@given(st.lists(st.sampled_from(TOKENS), max_size=60).map("".join))
+def test_any_tokens_in_any_place(tokens):
+    trial(tokens)
+    trial("HloModule m\nENTRY e {\n p = f32[2] parameter(0)" + tokens + "\n}")
+    trial("HloModule m, " + tokens + "\nENTRY e { p = f32[2] parameter(0)\n}")
