@@ -41,7 +41,7 @@ def cost_module(
         trip_counts: iterations of loops, by the name of the `while` instruction or of its body; they take precedence
             over what the text says.
         branch_probabilities: by the name of a `conditional`, one probability for each branch. Where none are stated the
-            branch with the largest sum of operations and bytes counts.
+            branch with the largest sum of FLOPs, transcendentals (as ten each) and bytes counts.
 
     Raises:
         UserError: a name that is no loop or conditional of the module, a negative count, probabilities that do not fit,
@@ -178,7 +178,7 @@ def _branches(
                 " that sum to at most 1."
             )
         return Branches(i, computation.name, names, tuple(int(w) if w in (0, 1) else w for w in weights), True, 1)
-    sizes = [inclusive[n].flops + inclusive[n].transcendentals + inclusive[n].bytes for n in names]
+    sizes = [inclusive[n].flops + 10 * inclusive[n].transcendentals + inclusive[n].bytes for n in names]
     largest = sizes.index(max(sizes)) if sizes else 0
     return Branches(i, computation.name, names, tuple(int(k == largest) for k in range(len(names))), False, 1)
 
@@ -215,9 +215,7 @@ def _callees_first(module: Module) -> list[str]:
     return order
 
 
-def _counts(
-    module: Module, order: Sequence[str], calls: Mapping[str, list[tuple[str, Number]]]
-) -> dict[str, Number]:
+def _counts(module: Module, order: Sequence[str], calls: Mapping[str, list[tuple[str, Number]]]) -> dict[str, Number]:
     """How often each computation runs as control flow: 1 for the entry, then down the calls."""
     counts: dict[str, Number] = {module.entry_name: 1}
     for name in reversed(order):
@@ -227,15 +225,15 @@ def _counts(
     return counts
 
 
-def _check_names(
-    module: Module, trip_counts: Mapping[str, int], probabilities: Mapping[str, Sequence[float]]
-) -> None:
+def _check_names(module: Module, trip_counts: Mapping[str, int], probabilities: Mapping[str, Sequence[float]]) -> None:
     instructions = [i for c in module.computations.values() for i in c]
     loop_names = {n for i in instructions if i.opcode == "while" for n in (i.name, i.attr("body", ""))}
     branch_names = {i.name for i in instructions if i.opcode == "conditional"}
     for name, count in trip_counts.items():
         if name not in loop_names:
-            raise UserError(f"trip_counts[{name!r}]: module {module.name!r} has no such loop.{did_you_mean(name, loop_names)}")
+            raise UserError(
+                f"trip_counts[{name!r}]: module {module.name!r} has no such loop.{did_you_mean(name, loop_names)}"
+            )
         if count < 0:
             raise UserError(f"trip_counts[{name!r}]={count} must not be negative.")
     for name in probabilities:

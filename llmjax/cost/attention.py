@@ -1,7 +1,7 @@
 """FLOPs of fused attention kernels: cuDNN's and Transformer Engine's.
 
-Forward is two products (scores, mix) and a softmax; backward is five (scores again, and the gradients of weights, values,
-queries and keys). A causal mask or a sliding window does not lower the count: FLOPs are those of the dense mathematics.
+Forward is two products (scores, mix) and a softmax; backward is five (scores again, and the gradients of weights,
+values, queries and keys). A causal mask or a sliding window does not lower the count: it is that of the dense product.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def transformer_engine_backward(instruction: Instruction, context: Context) -> C
     size = _fields(instruction)
     scores = size["input_batch"] * size["attn_heads"] * size["q_max_seqlen"] * size["kv_max_seqlen"]
     width, value_width = _widths(size)
-    return Cost(matmul_flops=2 * scores * (3 * width + 2 * value_width), vector_flops=8 * scores, transcendentals=scores)
+    return Cost(
+        matmul_flops=2 * scores * (3 * width + 2 * value_width), vector_flops=8 * scores, transcendentals=scores
+    )
 
 
 def _fields(instruction: Instruction) -> dict[str, int]:

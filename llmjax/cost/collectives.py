@@ -89,7 +89,7 @@ def _pass(instruction: Instruction, context: Context, size: int) -> int:
 
 
 def _mesh_size(text: str) -> int:
-    """Devices in one group of `mesh['data'=4,'model'=2] {'model'}`: the product of the named axes; 0 if none is known."""
+    """Devices in one group of `mesh['data'=4,'model'=2] {'model'}`, the product of the named axes; 0 if unknown."""
     sizes = {name: int(size) for name, size in _AXIS.findall(text)}
     named = re.findall(r"""[\w.:-]+""", text.rpartition("{")[2])
     return math.prod(sizes[name] for name in named if name in sizes) if any(n in sizes for n in named) else 0

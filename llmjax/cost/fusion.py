@@ -19,9 +19,7 @@ _ELEMENT_FOR_ELEMENT = frozenset({"copy", "convert", "transpose", "reverse", "bi
 _SOURCES = frozenset({"parameter", "constant", "iota", "partition-id", "replica-id", "after-all"})
 
 
-def border(
-    computation: Computation, is_elementwise: Callable[[str], bool], inner: Mapping[str, Traffic]
-) -> Traffic:
+def border(computation: Computation, is_elementwise: Callable[[str], bool], inner: Mapping[str, Traffic]) -> Traffic:
     """Bytes read of each parameter and written of each result, by one execution of a fused computation.
 
     `is_elementwise` says of an opcode whether it goes element for element. `inner` has the borders of the fusions
@@ -63,9 +61,7 @@ def border(
         for p in computation.parameters
     )
     constants = sum(
-        _bytes(i.shape, need.get(i.name, 0))
-        for i in computation
-        if i.opcode == "constant" and i.shape.elements > 1
+        _bytes(i.shape, need.get(i.name, 0)) for i in computation if i.opcode == "constant" and i.shape.elements > 1
     )
     return Traffic(reads, tuple(writes), constants)
 

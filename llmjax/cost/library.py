@@ -78,15 +78,17 @@ CUSTOM_CALLS: tuple[tuple[str, CustomCall], ...] = (
     (r"lapack_[sdcz](\w+?)(_ffi)?|blas_[sdcz](trsm)(_ffi)?", CustomCall(factorisations.by_name, "lapack")),
     (r"cusolver_(\w+?)(_ffi)?|cublas_(\w+?)(_ffi)?", CustomCall(factorisations.by_name, "cusolver")),
     (r"hipsolver_(\w+?)(_ffi)?|hipblas_(\w+?)(_ffi)?", CustomCall(factorisations.by_name, "hipsolver")),
+    (r"GetRngSeed|Memset\w+", CustomCall(computed.nothing, None, memory.writes_only)),
     (r"PadToStatic|SliceToDynamic|X64Combine|X64SplitLow|X64SplitHigh", _MOVE),
-    (r"Memset\w+", CustomCall(computed.nothing, None, memory.writes_only)),
     (r"Sharding|SPMD\w+|ShardBarrier(From|To)|xla\.sdy\.\w+|annotate_device_placement|LayoutConstraint", _FREE),
     (r"MoveToHost|MoveToDevice|AllocateBuffer|CreateBuffer|Pin|Unpin|ConcatBitcast|SetBound", _FREE),
     (r"AssumeGatherIndicesInBound|InspectSharding|__xla_gpu_assert|x\.checkpoint|CoupledBarrier", _FREE),
 )
 _ROWS = tuple((re.compile(pattern), row) for pattern, row in CUSTOM_CALLS)
 
-_CALLBACK = re.compile(r"xla_(ffi_)?(partitioned_)?python_\w+callback|xla_buffer_python_\w+callback|HostExecute|CallbackFn")
+_CALLBACK = re.compile(
+    r"xla_(ffi_)?(partitioned_)?python_\w+callback|xla_buffer_python_\w+callback|HostExecute|CallbackFn"
+)
 
 # Who runs a kCustom fusion, by the beginning of the kind in its backend_config.
 _FUSION_LIBRARIES = {"__ynn": "ynnpack", "__xnn": "xnnpack", "__onednn": "onednn", "__eigen": "eigen"}
@@ -123,7 +125,7 @@ def traffic(instruction: Instruction, context: Context) -> Traffic:
     estimate = declared(instruction)
     if estimate is None or not estimate.bytes:
         return everything
-    return Traffic((), (estimate.bytes_written,), estimate.bytes_read)
+    return Traffic((), (int(estimate.bytes_written),), int(estimate.bytes_read))
 
 
 def library(instruction: Instruction) -> str | None:

@@ -1,8 +1,8 @@
 """How often a `while` runs: from its induction variable, where the compiler does not say.
 
 Values of the loop's carry are followed through tuples, copies, fusions and calls to affine forms a * carry[i] + b. The
-condition compares two of them; with the start from the loop's operand and the step from its body, the number of iterations is
-arithmetic.
+condition compares two of them; with the start from the loop's operand and the step from its body, the number of
+iterations is arithmetic.
 """
 
 from __future__ import annotations
@@ -119,19 +119,19 @@ class _Inference:
 
     def _scope(self, computation: Computation) -> _Scope:
         """The computation with its callers, as far as there is only one."""
-        chain = [(computation, None)]
+        inner: list[tuple[Computation, Instruction]] = []
         seen = {computation.name}
+        place = computation
         while True:
-            by = self.called_by.get(chain[-1][0].name, [])
+            by = self.called_by.get(place.name, [])
             if len(by) != 1 or by[0][0].name in seen:
                 break
-            chain[-1] = (chain[-1][0], by[0][1])
-            chain.append((by[0][0], None))
-            seen.add(by[0][0].name)
-        scope = None
-        for place, caller in reversed(chain):
+            inner.append((place, by[0][1]))
+            place = by[0][0]
+            seen.add(place.name)
+        scope = _Scope(place)
+        for place, caller in reversed(inner):
             scope = _Scope(place, caller, scope)
-        assert scope is not None
         return scope
 
     def _locate(self, scope: _Scope, i: Instruction, path: Path) -> tuple[_Scope, Instruction, Path] | None:

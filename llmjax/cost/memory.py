@@ -57,9 +57,7 @@ def scatter(instruction: Instruction, context: Context) -> Traffic:
     """Reads indices and updates, reads and writes in place as many elements as there are updates."""
     shapes = context.shapes(instruction)
     arrays = len(shapes) // 2
-    touched = tuple(
-        min(a.bytes, u.bytes) for a, u in zip(shapes[:arrays], shapes[arrays + 1 :], strict=False)
-    )
+    touched = tuple(min(a.bytes, u.bytes) for a, u in zip(shapes[:arrays], shapes[arrays + 1 :], strict=False))
     return Traffic(touched + tuple(s.bytes for s in shapes[arrays:]), touched)
 
 

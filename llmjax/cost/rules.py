@@ -1,7 +1,7 @@
 """One row for each opcode that XLA has: what it computes, what it moves.
 
-The opcodes are those of xla/hlo/ir/hlo_opcode.h. Conventions are those of XLA's HloCostAnalysis, so that its totals check
-ours; where it counts nothing (batch normalisation, top-k, reduce-scatter) or too much, the rule says what we count.
+The opcodes are those of xla/hlo/ir/hlo_opcode.h. Conventions are those of XLA's HloCostAnalysis, so that its totals
+check ours; where it counts nothing (batch normalisation, top-k, reduce-scatter) or too much, the rule says what we do.
 """
 
 from __future__ import annotations
@@ -28,25 +28,30 @@ _MOVES = Rule()
 _FREE = Rule(traffic=memory.free)
 _WRITES = Rule(traffic=memory.writes_only)
 
-ELEMENTWISE = """
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+ELEMENTWISE = _names("""
     abs add and bitcast-convert ceil clamp compare complex convert count-leading-zeros divide floor imag is-finite
     maximum minimum mulhi multiply negate not or popcnt real reduce-precision remainder round-nearest-afz
     round-nearest-even select shift-left shift-right-arithmetic shift-right-logical sign stochastic-convert subtract xor
-""".split()
+""")
 
-TRANSCENDENTAL = """
+TRANSCENDENTAL = _names("""
     acos acosh asin asinh atan atan2 atanh cbrt cosine cosh erf exponential exponential-minus-one log log-plus-one
     logistic power rsqrt sine sinh sqrt tan tanh
-""".split()
+""")
 
 # Other names for a buffer, structure, or what has no code; control flow is counted by its bodies (analysis.py).
 FREE = frozenset(
-    """
+    _names("""
     add-dependency after-all bitcast call conditional constant domain get-tuple-element opt-barrier parameter
     partition-id replica-id set-dimension-size tuple while
     all-gather-done all-reduce-done async-done async-start async-update collective-permute-done copy-done recv-done
     send-done
-    """.split()
+    """)
 )
 
 RULES: dict[str, Rule] = {

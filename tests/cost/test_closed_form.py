@@ -1,0 +1,93 @@
+"""GPT-2's matrix products, from its configuration, for every size and phase: exactly."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from llmjax.cost import cost_module
+from llmjax.gpt2.config import SIZES, GPT2Config, from_size
+from llmjax.gpt2.model import GPT2
+from llmjax.hlo.parser import parse
+
+BATCH, LENGTH = 2, 24
+
+
+def layer(config: GPT2Config, batch: int, length: int, queries: int) -> int:
+    """FLOPs of one layer over `length` tokens of which `queries` ask and go on."""
+    d, f = config.n_embd, config.inner_dim
+    project = 2 * batch * length * d * 3 * d
+    attend = 2 * (2 * batch * queries * length * d)
+    return project + attend + 2 * batch * queries * d * d + 2 * (2 * batch * queries * d * f)
+
+
+def language_model(config: GPT2Config, batch: int, length: int) -> int:
+    head = 2 * batch * length * config.n_embd * config.vocab_size
+    return config.n_layer * layer(config, batch, length, length) + head
+
+
+def classifier(config: GPT2Config, batch: int, length: int) -> int:
+    """The last layer's queries, output projection and MLP are those of one token a row."""
+    whole = (config.n_layer - 1) * layer(config, batch, length, length)
+    return whole + layer(config, batch, length, 1) + 2 * batch * config.n_embd * config.num_labels
+
+
+def abstract(config: GPT2Config, head: str):
+    model = GPT2(config, head)
+    tokens = jax.ShapeDtypeStruct((BATCH, LENGTH), jnp.int32)
+    return model, jax.eval_shape(model.init, jax.random.key(0), tokens)["params"], tokens
+
+
+def train_step(model):
+    def step(params, tokens):
+        def loss(params):
+            logits = model.apply({"params": params}, tokens)
+            return optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], tokens[:, 1:]).mean()
+
+        return jax.value_and_grad(loss)(params)
+
+    return step
+
+
+def matmul_flops(text: str) -> int:
+    cost = cost_module(parse(text))
+    assert not cost.lower_bound
+    return cost.totals.matmul_flops
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("phase", ["prefill", "train"])
+def test_language_model_compiled(size, phase):
+    config = from_size(size, scan_layers=True)
+    model, params, tokens = abstract(config, "lm")
+    step = train_step(model) if phase == "train" else lambda p, t: model.apply({"params": p}, t)
+    times = 3 if phase == "train" else 1  # a gradient for each operand of each product
+    text = jax.jit(step).lower(params, tokens).compile().as_text()
+    assert matmul_flops(text) == times * language_model(config, BATCH, LENGTH)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_classifier_before_optimisation(size):
+    """All layers, unrolled: the text before optimisation needs no long compilation."""
+    config = from_size(size)
+    model, params, tokens = abstract(config, "classifier")
+    lowered = jax.jit(lambda p, t: model.apply({"params": p}, t)).lower(params, tokens)
+    assert matmul_flops(lowered.as_text(dialect="hlo")) == classifier(config, BATCH, LENGTH)
+
+
+@pytest.mark.parametrize("size", ["tiny", "gpt2"])
+def test_classifier_compiled(size):
+    config = from_size(size, n_layer=2)
+    model, params, tokens = abstract(config, "classifier")
+    text = jax.jit(lambda p, t: model.apply({"params": p}, t)).lower(params, tokens).compile().as_text()
+    assert matmul_flops(text) == classifier(config, BATCH, LENGTH)
+
+
+def test_remat_computes_each_layer_again():
+    config = from_size("tiny", remat=True)
+    model, params, tokens = abstract(config, "lm")
+    text = jax.jit(train_step(model)).lower(params, tokens).as_text(dialect="hlo")
+    layers = config.n_layer * layer(config, BATCH, LENGTH, LENGTH)
+    # The last product of a layer, the MLP's projection, is not needed again.
+    last = config.n_layer * 2 * BATCH * LENGTH * config.n_embd * config.inner_dim
+    assert matmul_flops(text) == 3 * language_model(config, BATCH, LENGTH) + layers - last
