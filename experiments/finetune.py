@@ -146,8 +146,8 @@ def _refuse_changes(folder: Path, settings: dict[str, Any]) -> None:
     for name, value in settings.items():
         if name in stored and stored[name] != value:
             raise UserError(
-                f"{folder} holds a run with {name}={stored[name]!r}, now it is {value!r}: use another --workdir, or the "
-                "settings of that run"
+                f"{folder} holds a run with {name}={stored[name]!r}, now it is {value!r}: use another --workdir, or "
+                "the settings of that run"
             )
 
 
@@ -192,9 +192,8 @@ def _print_results(results: dict[str, Any], folder: Path) -> None:
         )
     for example in results["examples"]:
         print(f"  {example['text']!r} -> {example['label']} ({example['score']:.3f})")
-    print(
-        f"\nwritten to {folder}: best/ (transformers loads it), eval.json, metrics.jsonl, checkpoints/, TensorBoard events"
-    )
+    files = "best/ (transformers loads it), eval.json, metrics.jsonl, checkpoints/, TensorBoard events"
+    print(f"\nwritten to {folder}: {files}")
     commands = {
         "classify": f'--config.checkpoint={folder / "best"} --config.text="What a lovely film."',
         "finetune": "--config.data.source=files --config.data.train=YOUR.tsv --workdir=runs/mine",

@@ -13,7 +13,7 @@ from llmjax.train.step import TrainState
 
 @dataclass(frozen=True)
 class Progress:
-    """What the loop knows beside the state: the best dev value and its step, and evaluations since without a better one."""
+    """What the loop knows beside the state: the best dev value, its step, and how many evaluations it has stood."""
 
     step: int = 0
     evaluated_step: int = -1

@@ -24,6 +24,7 @@ from llmjax.train.plan import Phase, Split, TrainConfig, make_phases
 from llmjax.train.signals import StopSignals
 from llmjax.train.speed import SpeedMeter, measure_peak, train_flops
 from llmjax.train.step import StepMetrics, TrainState, init_state
+from llmjax.train.vocabulary import Vocabulary, vocabulary_of
 from llmjax.train.writers import FILE, MetricsLog, rewind
 
 Predict = Callable[[Params, np.ndarray, np.ndarray], jax.Array]
@@ -88,16 +89,19 @@ def fit(
     workdir.mkdir(parents=True, exist_ok=True)
     lengths_N = np.concatenate([train.encoded.lengths_N, dev.encoded.lengths_N])
     buckets = choose_buckets(lengths_N, config.max_buckets, longest=model.n_positions)
-    phases = make_phases(model, train, config, buckets, replacement)
+    vocabulary = vocabulary_of(train.encoded, params, replacement)
+    narrow = replace(model, vocab_size=len(vocabulary))
+    train = replace(train, encoded=vocabulary.renumber(train.encoded))
+    phases = make_phases(narrow, train, config, buckets, vocabulary.number(replacement))
     with ExitStack() as stack:
         checkpoints = Checkpoints(workdir / "checkpoints", config.keep)
         stack.callback(checkpoints.close)
-        state, progress = _start(params, phases, config, checkpoints)
+        state, progress = _start(vocabulary.narrow(params), phases, config, checkpoints)
         rewind(workdir / FILE, lambda record: _before(record, progress))
         log = stack.enter_context(MetricsLog(workdir, progress.step, config.wandb, settings))
         display = stack.enter_context(Display(phases[-1].end, progress.step))
         signals = stack.enter_context(StopSignals())
-        run = _Run(model, dev, config, buckets, phases, checkpoints, log, display, signals, state, progress)
+        run = _Run(model, vocabulary, dev, config, buckets, phases, checkpoints, log, display, signals, state, progress)
         return run.to_the_end()
 
 
@@ -133,6 +137,7 @@ class _Run:
     """One call of `fit`: what it was given, and what changes from step to step."""
 
     model: GPT2Config
+    vocabulary: Vocabulary
     dev: Split
     config: TrainConfig
     buckets: tuple[int, ...]
@@ -146,6 +151,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.predict = make_predict(self.model)
+        self.narrow = replace(self.model, vocab_size=len(self.vocabulary))
         self.speed = SpeedMeter(measure_peak(self.model.dtype))
         self.pending: tuple[int, Phase, Batch, StepMetrics] | None = None
         self.shapes: set[tuple[str, int]] = set()
@@ -178,8 +184,8 @@ class _Run:
             self.pending = (step, phase, batch, metrics)
         params = self.checkpoints.restore_best(self.eval_params())
         if params is None:
-            return Fitted(self.eval_params(), step, step)
-        return Fitted(params, self.progress.best_step, step)
+            return Fitted(self.vocabulary.widen(self.eval_params()), step, step)
+        return Fitted(self.vocabulary.widen(params), self.progress.best_step, step)
 
     def eval_params(self) -> Params:
         return self.state.params if self.state.ema is None else self.state.ema
@@ -201,7 +207,7 @@ class _Run:
         rows, length = int(np.count_nonzero(batch.rows_B >= 0)), batch.tokens_BL.shape[1]
         tokens = int(batch.mask_BL[batch.rows_B >= 0].sum())
         if (phase.name, length) in self.shapes:  # else the time is the compiler's
-            self.speed.add(seconds, tokens, train_flops(self.model, phase.head, rows, tokens, length))
+            self.speed.add(seconds, tokens, train_flops(self.narrow, phase.head, rows, tokens, length))
         self.shapes.add((phase.name, length))
         timing = {"seconds": seconds, "tokens_per_second": self.speed.tokens_per_second(), "mfu": self.speed.mfu()}
         epoch = (step - phase.first_step - 1) // phase.epoch_steps + 1
@@ -214,13 +220,13 @@ class _Run:
         rows = ", ".join(str(row) for row in batch.rows_B if row >= 0)
         path = self.checkpoints.last_path()
         raise UserError(
-            f"step {step}: loss {loss}, gradient norm {grad_norm}: training stopped and this step changed nothing. Lower "
+            f"step {step}: loss {loss}, gradient norm {grad_norm}: training stopped, the step changed nothing. Lower "
             f"train.optimizer.learning_rate, or look at these rows of train (counted from 0): {rows}. Last good "
             f"checkpoint: {path if path is not None else 'none yet'}"
         )
 
     def save_if_due(self, phase: Phase, step: int) -> None:
-        """Evaluates and saves where the plan says so; after a resume, an evaluation that was due and not made is made."""
+        """Evaluates and saves where the plan says so, also where a resumed run was stopped before it could."""
         done = step - phase.first_step
         if phase.name == "pretrain":
             if done and done % phase.epoch_steps == 0:
@@ -242,13 +248,13 @@ class _Run:
         return self.checkpoints.save_last(self.state, self.progress)
 
     def evaluate(self, step: int) -> None:
-        params = self.eval_params()
+        params = self.vocabulary.widen(self.eval_params())
         logits_NC = predict_logits(self.predict, params, self.dev.encoded, self.config.eval_batch_size, self.buckets)
         found = evaluate_logits(logits_NC, self.dev.labels_N, self.model.label_names)
         value = _value(found, self.config.metric)
         better = value > self.progress.best_value
         if better:
-            self.checkpoints.save_best(step, params)
+            self.checkpoints.save_best(step, self.eval_params())
             self.progress = replace(self.progress, best_step=step, best_value=value)
         bad = 0 if better else self.progress.bad_evaluations + 1
         self.progress = replace(self.progress, evaluated_step=step, bad_evaluations=bad)

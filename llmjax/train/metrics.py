@@ -1,4 +1,4 @@
-"""How good a classifier's answers are: accuracy, F1, confusion, calibration, and how sure we may be of them. NumPy only."""
+"""How good a classifier's answers are: accuracy, F1, confusion, calibration, intervals. NumPy only."""
 
 from dataclasses import dataclass
 from typing import Any

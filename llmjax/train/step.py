@@ -34,7 +34,7 @@ class TrainState:
 
 
 class StepMetrics(NamedTuple):
-    """What one step reports, all scalars; `finite` is false where loss or gradient norm is not and nothing was updated."""
+    """What one step reports, all scalars; where loss or gradient norm is not `finite`, nothing was updated."""
 
     loss: Float[Array, ""]
     accuracy: Float[Array, ""]
@@ -71,6 +71,11 @@ def drop_tokens(
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
     """Returns sum(values * weights) / sum(weights); 0 where all weights are 0."""
     return jnp.sum(values * weights) / jnp.maximum(jnp.sum(weights), 1e-8)
+
+
+def global_norm(tree: Params) -> Float[Array, ""]:
+    """Returns the Euclidean norm of all leaves as one vector."""
+    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
 
 
 def classification_loss(config: GPT2Config, label_smoothing: float, token_dropout: float, replacement: int) -> LossFn:
@@ -135,7 +140,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(state.key, state.step)
         (loss, accuracy), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, key)
-        grad_norm = optax.global_norm(grads)
+        grad_norm = global_norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

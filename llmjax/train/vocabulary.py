@@ -1,0 +1,54 @@
+"""Training on the rows of the token embedding that the training texts use, and no others.
+
+Of GPT-2's 50,257 tokens a small data set uses a quarter. The others get no gradient from a classifier, yet the
+optimizer would read and write them at every step, and a next-token loss would compute their logits. Leaving them out
+gives the same classifier (the embedding has no weight decay unless asked for) several times faster for small models; a
+next-token loss then chooses among the tokens in use.
+"""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int32
+
+from llmjax.data.tokenizer import Encoded
+from llmjax.gpt2.model import Params
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens in use, ascending, and the whole embedding that their rows are taken from and put back into."""
+
+    used_U: Int32[np.ndarray, "U"]
+    whole_VD: Float[Array, "V D"]
+
+    def __len__(self) -> int:
+        return len(self.used_U)
+
+    def narrow(self, params: Params) -> Params:
+        """Returns `params` with the embedding rows of the tokens in use only."""
+        return params | {"wte": {"embedding": params["wte"]["embedding"][self.used_U]}}
+
+    def widen(self, params: Params) -> Params:
+        """Returns narrow `params` with the whole embedding; rows not in use are the initial ones."""
+        whole_VD = jnp.asarray(self.whole_VD).at[self.used_U].set(params["wte"]["embedding"])
+        return params | {"wte": {"embedding": whole_VD}}
+
+    def renumber(self, encoded: Encoded) -> Encoded:
+        """Returns texts of tokens in use with each token's place among them in its stead."""
+        number = {"tokens_T": np.searchsorted(self.used_U, encoded.tokens_T).astype(np.int32)}
+        return replace(encoded, **number, pad_id=self.number(encoded.pad_id))
+
+    def number(self, token: int) -> int:
+        """Returns the place of a token in use."""
+        place = int(np.searchsorted(self.used_U, token))
+        assert self.used_U[place] == token, token
+        return place
+
+
+def vocabulary_of(encoded: Encoded, params: Params, *more: int) -> Vocabulary:
+    """Returns the tokens of `encoded`, its padding, and `more`, over the embedding of `params`."""
+    used_U = np.unique(np.concatenate([encoded.tokens_T, [encoded.pad_id, *more]])).astype(np.int32)
+    return Vocabulary(used_U, jax.device_get(params["wte"]["embedding"]))

@@ -1,0 +1,127 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import finetune as finetune_config
+from configs import quickstart, sst2
+from experiments import finetune
+from llmjax.errors import UserError
+
+CONFIGS = {"finetune": finetune_config, "quickstart": quickstart, "sst2": sst2}
+
+
+def tiny(**changes: object) -> ConfigDict:
+    config = finetune_config.get_config("tiny")
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of a finished run of quickstart:tiny."""
+    workdir = tmp_path_factory.mktemp("quickstart")
+    finetune.run(quickstart.get_config("tiny"), str(workdir))
+    return workdir
+
+
+def test_workdir_holds_what_a_finished_run_promises(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert {"best", "checkpoints", "metrics.jsonl", "eval.json", "config.json"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
+        path.name for path in (finished / "best").iterdir()
+    }
+    results = json.loads((finished / "eval.json").read_text())
+    assert results["label_names"] == ["negative", "positive"]
+    for split in ("test", "dev"):
+        assert results[split]["examples"] == np.sum(results[split]["confusion"]) == 12
+        assert results[split]["accuracy_95"][0] <= results[split]["accuracy"] <= results[split]["accuracy_95"][1]
+    assert [example["text"] for example in results["examples"]] == ["I love this movie.", "I hate this movie."]
+
+
+def test_a_finished_run_is_shown_again_and_not_made_again(finished: Path, capsys: pytest.CaptureFixture) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    finetune.run(quickstart.get_config("tiny"), str(finished))
+    out = capsys.readouterr().out
+    assert "this run is finished" in out and "test accuracy" in out and "'I hate this movie.' -> " in out
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_end_of_a_run_names_only_jobs_that_exist(finished: Path, capsys: pytest.CaptureFixture, repo: Path) -> None:
+    finetune.run(quickstart.get_config("tiny"), str(finished))
+    commands = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  python launch.py")]
+    assert commands
+    for command in commands:
+        assert (repo / command[2].removeprefix("--config=")).is_file()
+
+
+def test_other_settings_in_the_same_folder_are_refused(finished: Path) -> None:
+    config = quickstart.get_config("tiny")
+    config.train.optimizer.learning_rate = 0.5
+    with pytest.raises(UserError, match=r"train\.optimizer\.learning_rate=.*now it is 0\.5: use another --workdir"):
+        finetune.run(config, str(finished))
+
+
+def test_best_folder_is_a_start_for_another_run(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    config = tiny(**{"model.init": str(finished), "train.epochs": 1, "data.label_names": ("bad", "good")})
+    finetune.run(config, str(tmp_path))
+    stored = json.loads((tmp_path / "best" / "config.json").read_text())
+    assert stored["id2label"] == {"0": "bad", "1": "good"} and stored["n_embd"] == 32
+    with pytest.raises(UserError, match="fixes the shape"):
+        finetune.run(tiny(**{"model.init": str(finished), "model.n_layer": 1}), str(tmp_path / "other"))
+
+
+def test_a_stranger_file_of_three_classes_without_a_test_split(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rows = [f"{name} thing number {i}\t{name}" for i in range(30) for name in ("red", "green", "blue")]
+    file = tmp_path / "things.tsv"
+    file.write_text("words\tcolour\n" + "\n".join(rows) + "\n")
+    config = tiny(
+        **{
+            "data.train": str(file),
+            "data.text_column": "words",
+            "data.label_column": "colour",
+            "data.label_names": (),
+            "data.test_fraction": 0.0,
+            "data.max_length": 4,
+            "train.epochs": 6,
+            "train.optimizer.learning_rate": 1e-2,
+            "examples": ("red thing",),
+        }
+    )
+    finetune.run(config, str(tmp_path / "run"))
+    out = capsys.readouterr().out
+    results = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert results["label_names"] == ["blue", "green", "red"] and "test" not in results
+    assert results["dev"]["accuracy"] == 1.0 and results["examples"][0]["label"] == "red"
+    assert "dev accuracy 1.0000" in out and "were longer than data.max_length" in out
+
+
+def test_changed_data_under_a_stopped_run_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "data.tsv"
+    rows = [f"text {i}\t{i % 2}" for i in range(40)]
+    file.write_text("text\tlabel\n" + "\n".join(rows) + "\n")
+    config = tiny(**{"data.train": str(file), "data.label_names": (), "train.epochs": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "save_pretrained", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            finetune.run(config, str(tmp_path / "run"))
+    file.write_text("text\tlabel\n" + "\n".join([*rows, "text 40\t0"]) + "\n")
+    with pytest.raises(UserError, match=r"data\.fingerprint"):
+        finetune.run(config, str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configs_name_their_variants(name: str) -> None:
+    for arg in ("", "tiny"):
+        assert CONFIGS[name].get_config(arg).experiment == "finetune"
+    with pytest.raises(UserError, match="Did you mean 'tiny'"):
+        CONFIGS[name].get_config("tinny")
+
+
+def test_tiny_reviews_are_balanced_and_unique() -> None:
+    lines = Path(finetune_config.get_config("tiny").data.train).read_text("utf-8").splitlines()[1:]
+    texts, labels = zip(*(line.split("\t") for line in lines), strict=True)
+    assert len(set(texts)) == 120 and labels.count("0") == labels.count("1") == 60

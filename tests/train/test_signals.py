@@ -1,0 +1,46 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+from llmjax.train.signals import StopSignals
+
+TWICE = """
+import os, signal, time
+from llmjax.train.signals import StopSignals
+with StopSignals() as signals:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.01)
+    assert signals.received == signal.SIGINT
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+"""
+
+
+def test_the_second_signal_ends_the_process_at_once(repo: object) -> None:
+    done = subprocess.run([sys.executable, "-c", TWICE], cwd=str(repo), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 128 + signal.SIGINT
+    assert "again to exit at once" in done.stderr
+
+
+def test_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with StopSignals() as signals:
+        assert signals.received is None and signal.getsignal(signal.SIGINT) != before
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.received == signal.SIGTERM
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_other_threads_are_left_alone() -> None:
+    seen = []
+
+    def enter() -> None:
+        with StopSignals() as signals:
+            seen.append(signals.received)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert seen == [None]
