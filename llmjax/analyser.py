@@ -1,0 +1,101 @@
+"""The analyser's front door: a JAX function or HLO text -> a report of what it costs, op by op."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmjax.cost.names import RoleTable, read_roles
+from llmjax.errors import UserError
+from llmjax.hlo import parse
+from llmjax.report import CostReport, cost_report
+
+Roles = RoleTable | Sequence[tuple[str, str]] | str | Path
+
+
+def analyze(
+    program: Callable[..., Any] | Any,
+    *args: Any,
+    trip_counts: Mapping[str, int] | None = None,
+    roles: Roles | None = None,
+    branch_probabilities: Mapping[str, Sequence[float]] | None = None,
+    **kwargs: Any,
+) -> CostReport:
+    """Compiles `program` for the device that is here and counts what one call computes and moves, op by op.
+
+    Args:
+        program: a function, a jitted one, or its `.lower(...)` or `.lower(...).compile()`.
+        args, kwargs: its arguments; `jax.ShapeDtypeStruct`s will do. None where it is lowered already.
+        trip_counts: iterations of loops whose length the program does not say, by the name of the `while`.
+        roles: how module paths become roles: (regular expression, role) rows, first match wins, a JSON file of them,
+            or a RoleTable; llmjax.cost.names.ROLES is the default.
+        branch_probabilities: of each `conditional` named, one a branch; else its most expensive branch counts.
+
+    Raises:
+        UserError: what is asked for does not fit the program.
+    """
+    from llmjax.targets.local import compile_here
+
+    compiled = compile_here(program, *args, **kwargs)
+    return cost_report(
+        parse(compiled.text),
+        trip_counts,
+        role_table(roles),
+        branch_probabilities,
+        compiled.backend,
+        compiled.cost_analysis,
+        compiled.text,
+    )
+
+
+def analyze_hlo(
+    text_or_path: str | Path,
+    trip_counts: Mapping[str, int] | None = None,
+    roles: Roles | None = None,
+    branch_probabilities: Mapping[str, Sequence[float]] | None = None,
+) -> CostReport:
+    """Counts what one execution of HLO computes and moves, op by op. Needs no JAX, and no chip.
+
+    Args:
+        text_or_path: HLO text (of more than one line) or a file of it: what `compiled.as_text()` returns and
+            `--xla_dump_to` writes, of any backend.
+        trip_counts, roles, branch_probabilities: as of `analyze`.
+
+    Raises:
+        UserError: the file cannot be read or is not text; HloParseError, one of them, where the text is not HLO.
+    """
+    if isinstance(text_or_path, str) and ("\n" in text_or_path or text_or_path.lstrip().startswith("HloModule")):
+        text, source = text_or_path, "HLO text"
+    else:
+        text, source = read_hlo(Path(text_or_path)), str(text_or_path)
+    return cost_report(parse(text, source), trip_counts, role_table(roles), branch_probabilities, text=text)
+
+
+def read_hlo(path: Path) -> str:
+    """Reads a text file, or raises UserError: it is not there, cannot be read, or is binary."""
+    try:
+        data = path.expanduser().read_bytes()
+    except IsADirectoryError as error:
+        raise UserError(f"{str(path)!r} is a folder; name one file of HLO text in it.") from error
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be read: {error.strerror or error}.") from error
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise UserError(
+            f"{str(path)!r} is binary, perhaps an HloProto (.pb): dump text, with"
+            " XLA_FLAGS='--xla_dump_to=FOLDER --xla_dump_hlo_as_text'."
+        )
+    if not text.strip():
+        raise UserError(f"{str(path)!r} is empty: expected HLO text.")
+    return text
+
+
+def role_table(roles: Roles | None) -> RoleTable | None:
+    """Returns the table that `roles` stands for; None is the default one."""
+    if roles is None or isinstance(roles, RoleTable):
+        return roles
+    return read_roles(roles) if isinstance(roles, str | Path) else RoleTable(tuple((r[0], r[1]) for r in roles))

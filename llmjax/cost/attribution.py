@@ -1,0 +1,310 @@
+"""Whose cost it is: every op's, split over the instructions inside it, by module, role, layer, pass and source line.
+
+The parts of an op add up to it exactly. Its work goes to the interior instructions that do it. Its bytes go to those
+at the border: what is read of an operand, in equal parts to the instructions that read it; what is written, to the
+instruction that makes it (seen through bitcasts, reshapes and tuples); what is left (constants) to the root. Odd bytes
+go to the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from llmjax.cost.names import DATA_MOVEMENT, MOVES, UNATTRIBUTED, Reader, RoleTable
+from llmjax.cost.values import ZERO, Cost, ModuleCost, Number, OpCost, total
+from llmjax.hlo.ir import Computation, Instruction, Module, Shape
+
+Key = Literal["role", "layer", "module_path", "source", "pass", "opcode", "function"]
+KEYS: tuple[Key, ...] = ("role", "layer", "module_path", "source", "pass", "opcode", "function")
+NO_LAYER = "no layer"
+_SAME_BUFFER = frozenset({"bitcast", "reshape", "tuple", "get-tuple-element"})
+_HOPS = 16  # so far a name is looked for
+_NAMELESS = Instruction("", "", Shape("token"))
+_LIBRARIES = ("/site-packages/", "/dist-packages/", "/lib/python3", "<frozen ")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a cost belongs. `module_path`, `source` ("file:line") and `function` are "" where the text does not say.
+
+    `source` is the innermost frame outside installed libraries, or the innermost of all. `direction` is the pass:
+    "forward" (all of a program without derivatives), "backward" (recomputation included) or "other".
+    """
+
+    module_path: str = ""
+    role: str = UNATTRIBUTED
+    layer: int | None = None
+    direction: str = "other"
+    source: str = ""
+    function: str = ""
+
+    def key(self, key: Key) -> str | int:
+        """The name of the row of breakdown `key` that this belongs to."""
+        if key == "layer":
+            return self.layer if self.layer is not None else NO_LAYER if self.module_path else UNATTRIBUTED
+        values = {"role": self.role, "module_path": self.module_path, "pass": self.direction, "source": self.source}
+        return (self.function if key == "function" else values[key]) or UNATTRIBUTED
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The share of one execution of an op that one instruction has: the op itself, or one of a fusion's interior."""
+
+    instruction: Instruction
+    place: Place
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class AttributedOp:
+    """An op with its place and its parts. The place is that of its largest part: most matmul FLOPs, then most bytes."""
+
+    op: OpCost
+    place: Place
+    parts: tuple[Part, ...]
+
+    @property
+    def name(self) -> str:
+        return self.op.name
+
+    @property
+    def opcode(self) -> str:
+        return self.op.opcode
+
+    @property
+    def count(self) -> Number:
+        return self.op.count
+
+    @property
+    def total(self) -> Cost:
+        """Cost of all executions."""
+        return self.op.total
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a breakdown: its name (a number for a layer), how many ops have a share in it, and their cost."""
+
+    key: str | int
+    ops: int
+    cost: Cost
+
+
+def attribute(cost: ModuleCost, roles: RoleTable | None = None) -> tuple[AttributedOp, ...]:
+    """Returns every op of `cost` with its place and its parts, in the same order.
+
+    An instruction without a name, of XLA's making, takes a name near it: inside a fusion the fusion's; else that of the
+    first instruction that reads it, or that makes an operand of it; else that of the call or loop it is in. If it only
+    moves data and is in no fusion, its role is data movement.
+    """
+    return tuple(_Attribution(cost.module, roles or RoleTable()).ops(cost))
+
+
+def breakdown(ops: Iterable[AttributedOp], key: Key) -> tuple[Row, ...]:
+    """Sums `ops` by `key`: layers in order, all else with the largest share of FLOPs or bytes first."""
+    sums: dict[str | int, list[Number]] = {}
+    counts: dict[str | int, int] = {}
+    for op in ops:
+        seen = set()
+        for part in op.parts:
+            name = part.instruction.opcode if key == "opcode" else part.place.key(key)
+            row = sums.setdefault(name, [0] * 6)
+            c, n = part.cost, op.count
+            for k, value in enumerate(_values(c)):
+                row[k] += value * n
+            seen.add(name)
+        for name in seen:
+            counts[name] = counts.get(name, 0) + 1
+    rows = [Row(name, counts[name], Cost(*values)) for name, values in sums.items()]
+    if key == "layer":
+        return tuple(sorted(rows, key=lambda row: (isinstance(row.key, str), row.key)))
+    size = share_of(total(row.cost for row in rows))
+    return tuple(sorted(rows, key=lambda row: size(row.cost), reverse=True))
+
+
+def share_of(totals: Cost) -> Callable[[Cost], float]:
+    """How large a cost is beside `totals`: its share of FLOPs or of bytes, whichever is larger."""
+
+    def share(cost: Cost) -> float:
+        flops = cost.flops / totals.flops if totals.flops else 0.0
+        return max(flops, cost.bytes / totals.bytes if totals.bytes else 0.0)
+
+    return share
+
+
+def _values(c: Cost) -> tuple[Number, ...]:
+    return (c.matmul_flops, c.vector_flops, c.transcendentals, c.bytes_read, c.bytes_written, c.collective_bytes)
+
+
+class _Attribution:
+    """One pass over a module; what it has found out about a computation or a name it keeps."""
+
+    def __init__(self, module: Module, roles: RoleTable):
+        self.module = module
+        self.callers: dict[str, Instruction] = {}
+        self.homes: dict[int, str] = {}
+        names: set[str] = set()
+        for computation in module.computations.values():
+            for i in computation:
+                names.add(i.metadata.op_name)
+                for callee in i.called_computations:
+                    self.callers.setdefault(callee, i)
+                    self.homes.setdefault(id(i), computation.name)
+        self.reader = Reader(roles, names)
+        self.places: dict[object, Place] = {}
+        self.readers: dict[str, dict[str, tuple[Instruction, ...]]] = {}
+
+    def ops(self, cost: ModuleCost) -> Iterator[AttributedOp]:
+        for op in cost.ops:
+            parts = self.parts(op)
+            largest = max(parts, key=_size)
+            yield AttributedOp(op, largest.place, parts)
+
+    def parts(self, op: OpCost) -> tuple[Part, ...]:
+        callee = self.module.computations.get(op.instruction.attr("calls", "") or "")
+        if not op.fused or callee is None:
+            return (Part(op.instruction, self.place(op.instruction, op.computation), op.cost),)
+        costs: dict[int, Cost] = {}
+        found: dict[int, tuple[Instruction, str]] = {}
+        for part in op.fused:
+            key = id(part.instruction)
+            if part.cost:
+                costs[key] = costs[key] + part.cost if key in costs else part.cost
+                found[key] = (part.instruction, part.computation)
+        for i, share in self.border(op, callee):
+            costs[id(i)] = costs.get(id(i), ZERO) + share
+            found.setdefault(id(i), (i, callee.name))
+        if not found:
+            return (Part(op.instruction, self.place(op.instruction, op.computation), op.cost),)
+        return tuple(Part(i, self.place(i, home, op.instruction), costs[key]) for key, (i, home) in found.items())
+
+    def border(self, op: OpCost, interior: Computation) -> Iterator[tuple[Instruction, Cost]]:
+        """The shares of an op's bytes, each with the instruction of `interior` it goes to."""
+        parameters, makers = interior.parameters, _makers(interior)
+        read, written = op.cost.bytes_read, op.cost.bytes_written
+        for parameter, size in zip(parameters, op.traffic.reads, strict=False):
+            takers = self.takers(interior, parameter)
+            for taker, share in zip(takers, _even(size, len(takers)), strict=True):
+                read -= share
+                if share:
+                    yield taker, Cost(bytes_read=share)
+        for maker, size in zip(makers, op.traffic.writes, strict=False):
+            written -= size
+            if size:
+                yield maker, Cost(bytes_written=size)
+        if read or written:
+            yield makers[0] if makers else interior.root, Cost(bytes_read=read, bytes_written=written)
+
+    def users(self, computation: Computation) -> dict[str, tuple[Instruction, ...]]:
+        if computation.name not in self.readers:
+            self.readers[computation.name] = computation.users()
+        return self.readers[computation.name]
+
+    def takers(self, interior: Computation, parameter: Instruction) -> tuple[Instruction, ...]:
+        """The instructions that read a parameter, seen through other names of its buffer."""
+        users = self.users(interior)
+        found: dict[str, Instruction] = {}
+        stack = [parameter.name]
+        seen = set(stack)
+        while stack:
+            for user in users[stack.pop()]:
+                if user.opcode not in _SAME_BUFFER:
+                    found[user.name] = user
+                elif user.name not in seen:
+                    seen.add(user.name)
+                    stack.append(user.name)
+        return tuple(found.values()) or (interior.root,)
+
+    def place(self, i: Instruction, home: str, fusion: Instruction | None = None) -> Place:
+        """The place of an instruction of the computation `home`, inside `fusion` if given."""
+        named = self.named(i, home)
+        m = named.metadata
+        moves = named is not i and fusion is None and i.opcode.removesuffix("-start") in MOVES
+        own = named is i or named is fusion
+        opcode = i.opcode if not own or i.opcode in ("dot", "convolution") else ""
+        key = (m.op_name, m.stack_frame_id, m.source_file, m.source_line, moves, opcode)
+        if key not in self.places:
+            source, function = self.source(named)
+            self.places[key] = Place(
+                self.reader.name(m.op_name).path,
+                DATA_MOVEMENT if moves else self.reader.role(m.op_name, opcode),
+                self.reader.layer(m.op_name),
+                self.reader.direction(m.op_name),
+                source,
+                function,
+            )
+        return self.places[key]
+
+    def named(self, i: Instruction, home: str) -> Instruction:
+        """The instruction whose name counts for `i`: itself, or one near it with a name; `_NAMELESS` if none has."""
+        for _ in range(_HOPS):
+            if self.has_name(i):
+                return i
+            caller = self.callers.get(home)
+            neighbour = None if caller is not None and "fusion" in caller.opcode else self.neighbour(i, home)
+            if neighbour is not None and self.has_name(neighbour):
+                return neighbour
+            if neighbour is not None and neighbour.name in self.module.computations[home].by_name:
+                i = neighbour
+            elif caller is not None:
+                i, home = caller, self.homes[id(caller)]
+            else:
+                break
+        return i if self.has_name(i) else _NAMELESS
+
+    def has_name(self, i: Instruction) -> bool:
+        return bool(i.metadata.op_name) and not self.reader.name(i.metadata.op_name).argument
+
+    def neighbour(self, i: Instruction, home: str) -> Instruction | None:
+        """The first named reader of `i`, of a fusion the interior instruction that reads it; else the first named maker
+        of an operand; else the first reader."""
+        computation = self.module.computations[home]
+        readers = self.users(computation)[i.name]
+        for reader in readers:
+            interior = self.module.computations.get(reader.attr("calls", "") or "")
+            if interior is not None and "fusion" in reader.opcode:
+                parameters = interior.parameters
+                place = reader.operands.index(i.name)
+                for taker in self.takers(interior, parameters[place]) if place < len(parameters) else ():
+                    if self.has_name(taker):
+                        return taker
+            if self.has_name(reader):
+                return reader
+        makers = (maker for maker in computation.operands(i) if self.has_name(maker))
+        return next(makers, readers[0] if readers else None)
+
+    def source(self, i: Instruction) -> tuple[str, str]:
+        stack = self.module.stack(i)
+        own = (frame for frame in stack if not any(library in frame.file for library in _LIBRARIES))
+        frame = next(own, stack[0] if stack else None)
+        return (f"{frame.file}:{frame.line}", frame.function) if frame else ("", "")
+
+
+def _makers(interior: Computation) -> list[Instruction]:
+    """For each result of a fused computation the instruction that makes it, in the order of `Traffic.writes`."""
+    found: list[Instruction] = []
+    stack = [interior.root]
+    while stack:
+        i = stack.pop()
+        operands = interior.operands(i)
+        if i.opcode == "tuple":
+            stack.extend(reversed(operands))
+            continue
+        leaves = len(i.shape.leaves)
+        while i.opcode in ("bitcast", "reshape"):
+            i = interior.by_name[i.operands[0]]
+        found += [i] * leaves
+    return found
+
+
+def _even(size: int, count: int) -> list[int]:
+    share, odd = divmod(size, count)
+    return [share + (k < odd) for k in range(count)]
+
+
+def _size(part: Part) -> tuple[Number, Number, Number]:
+    c = part.cost
+    return c.matmul_flops, c.bytes, c.flops + c.transcendentals
+

@@ -1,0 +1,130 @@
+"""A report as JSON, CSV and plain records. The schema stands in docs/cost-json.md."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from llmjax.cost.attribution import AttributedOp, Key, Part, Place
+from llmjax.cost.values import Cost, Number
+
+if TYPE_CHECKING:
+    from llmjax.report.cost import CostReport
+
+SCHEMA = "llmjax.cost/1"
+FIGURES = (
+    "flops",
+    "matmul_flops",
+    "vector_flops",
+    "transcendentals",
+    "bytes_read",
+    "bytes_written",
+    "collective_bytes",
+)
+
+
+def figures(cost: Cost, times: Number = 1) -> dict[str, Number]:
+    """The figures of `cost` times `times`, under their names in the schema."""
+    return {name: getattr(cost, name) * times for name in FIGURES}
+
+
+def place_fields(place: Place) -> dict[str, Any]:
+    """The fields of a place; null where the program does not say."""
+    return {
+        "module_path": place.module_path or None,
+        "role": place.role,
+        "layer": place.layer,
+        "pass": place.direction,
+        "source": place.source or None,
+        "function": place.function or None,
+    }
+
+
+def to_object(report: CostReport) -> dict[str, Any]:
+    """The whole report as an object of the schema: every figure is that of all executions."""
+    cost = report.cost
+    return {
+        "schema": SCHEMA,
+        "module": cost.module.name,
+        "backend": report.backend,
+        "totals": figures(report.totals),
+        "compiler": dict(report.compiler) if report.compiler else None,
+        "coverage": cost.coverage,
+        "lower_bound": cost.lower_bound,
+        "unmodelled": [
+            {"name": op.name, "opcode": op.opcode, "target": op.instruction.custom_call_target or None}
+            | {"reason": op.unmodelled, "count": op.count, "bytes": op.total.bytes}
+            for op in cost.unmodelled
+        ],
+        "loops": [
+            {"name": loop.name, "trip_count": loop.trip_count, "from": loop.source, "count": loop.count}
+            for loop in cost.loops
+        ],
+        "conditionals": [
+            {"name": c.name, "branches": list(c.branches), "weights": list(c.weights), "stated": c.stated}
+            for c in cost.conditionals
+        ],
+        "ops": [_op(op) for op in report.ops],
+        **{f"by_{key}": _rows(report, key) for key in ("role", "layer", "module_path", "source", "pass", "opcode")},
+    }
+
+
+def to_json(report: CostReport) -> str:
+    """`to_object` as text."""
+    return json.dumps(to_object(report), indent=1, allow_nan=False) + "\n"
+
+
+def records(report: CostReport) -> list[dict[str, Any]]:
+    """One flat record an op, without its interior."""
+    return [{name: value for name, value in _op(op, False).items() if name != "fused"} for op in report.ops]
+
+
+def to_csv(report: CostReport) -> str:
+    """`records` as CSV with a header line."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records(report))
+    return text.getvalue()
+
+
+_COLUMNS = (
+    *("name", "opcode", "computation", "count", *FIGURES),
+    *("module_path", "role", "layer", "pass", "source", "function", "library", "unmodelled"),
+)
+
+
+def _op(op: AttributedOp, interior: bool = True) -> dict[str, Any]:
+    return {
+        "name": op.name,
+        "opcode": op.opcode,
+        "computation": op.op.computation,
+        "count": op.count,
+        **figures(op.op.cost, op.count),
+        **place_fields(op.place),
+        "library": op.op.library,
+        "unmodelled": op.op.unmodelled or None,
+        "fused": [_part(part, op.count) for part in op.parts] if interior and op.op.fused else [],
+    }
+
+
+def _part(part: Part, count: Number) -> dict[str, Any]:
+    named = {"name": part.instruction.name, "opcode": part.instruction.opcode}
+    return named | figures(part.cost, count) | place_fields(part.place)
+
+
+def _rows(report: CostReport, key: Key) -> list[dict[str, Any]]:
+    return [{key: row.key, "ops": row.ops, **figures(row.cost)} for row in report.by(key)]
+
+
+def compiler_figures(raw: Any) -> Mapping[str, float] | None:
+    """What XLA's own `cost_analysis()` says, under the schema's names; None where it says nothing usable."""
+    raw = raw[0] if isinstance(raw, list) and raw else raw
+    if not isinstance(raw, Mapping):
+        return None
+    names = {"flops": "flops", "transcendentals": "transcendentals", "bytes accessed": "bytes"}
+    found = {ours: float(raw[theirs]) for theirs, ours in names.items() if theirs in raw}
+    return {name: value for name, value in found.items() if 0 <= value < float("inf")} or None

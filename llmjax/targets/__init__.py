@@ -1,0 +1,1 @@
+"""A JAX function -> the compiled HLO of a chip."""

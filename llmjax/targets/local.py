@@ -1,0 +1,61 @@
+"""A JAX function -> the HLO that XLA compiles for the device that is here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from llmjax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled program: its HLO text, the platform it is for, and what XLA's own `cost_analysis()` says of it."""
+
+    text: str
+    backend: str
+    cost_analysis: Any
+
+
+def compile_here(program: Callable[..., Any] | Any, *args: Any, **kwargs: Any) -> Program:
+    """Compiles a function for the default device, or takes what is compiled or lowered already.
+
+    Args:
+        program: a function, what `jax.jit` makes of one, or its `.lower(...)` or `.lower(...).compile()`.
+        args, kwargs: what it will be called with; `jax.ShapeDtypeStruct`s will do. None for what is lowered already.
+
+    Raises:
+        UserError: `program` is none of these, or arguments were given to what is lowered already.
+    """
+    lowered = hasattr(program, "compile") or (hasattr(program, "as_text") and hasattr(program, "cost_analysis"))
+    if lowered and (args or kwargs):
+        raise UserError("analyze(...): the program is lowered already, so it takes no more arguments.")
+    if not lowered and not callable(program):
+        raise UserError(f"analyze({program!r}): expected a function, or one that is jitted, lowered or compiled.")
+    # A program from JAX's cache on disk may carry the source lines of an older text of the same function.
+    key = "jax_compilation_cache_include_metadata_in_key"
+    before = getattr(jax.config, key)
+    jax.config.update(key, True)
+    try:
+        if not lowered:
+            jitted = program if hasattr(program, "lower") else jax.jit(program)
+            program = jitted.lower(*args, **kwargs)
+        compiled = program.compile() if hasattr(program, "compile") else program
+    finally:
+        jax.config.update(key, before)
+    return Program(compiled.as_text(), _platform(compiled), _own_count(compiled))
+
+
+def _platform(compiled: Any) -> str:
+    try:
+        return compiled.runtime_executable().local_devices()[0].platform
+    except (AttributeError, IndexError, NotImplementedError, RuntimeError):
+        return jax.default_backend()
+
+
+def _own_count(compiled: Any) -> Any:
+    try:
+        return compiled.cost_analysis()
+    except (NotImplementedError, RuntimeError, ValueError):  # not every backend has one
+        return None
