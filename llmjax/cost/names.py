@@ -43,6 +43,7 @@ ROLES: tuple[tuple[str, str], ...] = (
         r"|pad|reshape|rev|scatter|select_n|slice|split|squeeze|transpose)$",
         DATA_MOVEMENT,
     ),
+    (r"/(attn|\w*attention\w*|self_attn)/", "attention scores"),  # scaling and masks outside any scope of their own
     (r"^inference (_?\w+/)*(argmax|sort|top_k|approx_top_k|cumsum|random_\w+|threefry2x32|rng_\w+)$", "sampling"),
 )
 OTHER = "other"

@@ -36,11 +36,14 @@ def print_report(report: CostReport, console: Console, top: int = TOP, title: st
     for note in _notes(report):
         console.print(Text(note, style="dim"))
     totals = report.totals
+    console.print()
     console.print(_breakdown("role", [(str(row.key), row) for row in report.by("role")], totals))
     layers = report.by("layer")
     if any(isinstance(row.key, int) for row in layers):
+        console.print()
         console.print(_breakdown("layer", list(_alike(layers)), totals))
     if top > 0 and report.ops:
+        console.print()
         console.print(_top(report, top, console.width))
 
 
@@ -161,11 +164,11 @@ def _alike(layers: Sequence[Row]) -> Iterable[tuple[str, Row]]:
 
 def _top(report: CostReport, top: int, width: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, expand=True, show_edge=False)
-    table.add_column("top ops, alike ones together", no_wrap=True, overflow="ellipsis", ratio=3)
+    table.add_column("top ops, +alike", no_wrap=True, overflow="ellipsis", ratio=2)
     table.add_column("of", no_wrap=True, overflow="ellipsis", ratio=3)
     for head in ("runs", "FLOPs", "bytes", "FLOP%", "byte%"):
         table.add_column(head, justify="right", no_wrap=True)
-    room = (width - 36) // 2 - 1
+    room = (width - 36) * 3 // 5 - 1
     for name, where, count, cost, unmodelled in _largest(report, top):
         where = where if len(where) <= room else "…" + where[-(room - 1) :]
         label = Text(name, style="red" if unmodelled else "")
@@ -193,7 +196,7 @@ def _where(op: AttributedOp) -> str:
     path = op.place.module_path or op.place.role
     if op.place.layer is not None:
         path = re.sub(rf"(?<=[_/.]){op.place.layer}(?=/|$)", "*", path, count=1)
-    return path + (" (backward)" if op.place.direction == "backward" else "")
+    return path + (" (bwd)" if op.place.direction == "backward" else "")
 
 
 def _table(first: str, *heads: str) -> Table:

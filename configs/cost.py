@@ -1,0 +1,35 @@
+"""Count what a program computes and moves, op by op: a GPT-2 phase, or any HLO text.
+
+`:tiny` counts a tiny GPT-2's classification.
+"""
+
+from ml_collections import ConfigDict
+
+from llmjax.errors import UserError, did_you_mean
+
+VARIANTS = ("", "tiny")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the job's settings; `arg` is "" or "tiny"."""
+    if arg not in VARIANTS:
+        raise UserError(f"configs/cost.py:{arg}: there is no such variant, only ':tiny'.{did_you_mean(arg, VARIANTS)}")
+    c = ConfigDict()
+    c.experiment = "cost"
+    c.hlo = ""  # a file of HLO text, or a folder that --xla_dump_to wrote; empty = compile the phase below
+    c.model = "gpt2"  # tiny, small, distilgpt2, gpt2, gpt2-medium, gpt2-large or gpt2-xl
+    c.phase = "decode"  # prefill, decode, generate, classify or train
+    c.batch = 1  # rows
+    c.length = 256  # tokens a row: of the prompt, the text, or the cache that a decode step reads
+    c.new_tokens = 64  # that generate makes
+    c.dtype = "float32"  # of the computation: float32 or bfloat16; for prefill, decode and generate also int8
+    c.trip_counts = ConfigDict()  # of loops whose length the text does not say: --config.trip_counts.NAME=64
+    c.roles = ""  # a JSON file that says which module paths have which role (docs/cost-json.md); empty = our own table
+    c.top = 10  # lines in the table of the largest ops
+
+    if arg == "tiny":
+        c.model = "tiny"
+        c.phase = "classify"
+        c.batch = 2
+        c.length = 16
+    return c

@@ -1,0 +1,121 @@
+"""The phases of a GPT-2's life as functions with abstract arguments: compiled like in real use, no weight allocated."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from llmjax.data.batches import Batch
+from llmjax.errors import UserError, did_you_mean
+from llmjax.gpt2.cache import bucket, empty_cache
+from llmjax.gpt2.config import DTYPES, GPT2Config, from_size
+from llmjax.gpt2.model import GPT2, init_params
+from llmjax.infer.prepare import activation_dtype, check_format, prepare
+from llmjax.infer.step import decode_step, prefill
+from llmjax.train import OptimizerConfig, init_state, make_optimizer, make_train_step
+from llmjax.train.step import classification_loss
+
+
+class Phase(NamedTuple):
+    """A jitted function, its abstract arguments, and what they are in a line for people."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    summary: str
+
+
+class Shape(NamedTuple):
+    """What a phase is compiled for; settings of the same names in configs/cost.py say what each is."""
+
+    model: str
+    phase: str
+    batch: int
+    length: int
+    new_tokens: int
+    dtype: str
+
+
+def build(shape: Shape) -> Phase:
+    """Returns the phase that `shape` names; a value that does not fit raises `UserError`."""
+    if shape.phase not in PHASES:
+        near = did_you_mean(shape.phase, PHASES)
+        raise UserError(f"phase={shape.phase!r} is none of {', '.join(PHASES)}.{near}")
+    for name in ("batch", "length", "new_tokens"):
+        if getattr(shape, name) < 1:
+            raise UserError(f"{name}={getattr(shape, name)} must be at least 1.")
+    inference = shape.phase in ("prefill", "decode", "generate")
+    if inference:
+        check_format(shape.dtype, "dtype")
+    elif shape.dtype not in DTYPES:
+        near = did_you_mean(shape.dtype, DTYPES)
+        raise UserError(f"dtype={shape.dtype!r} must be one of {', '.join(DTYPES)} for phase={shape.phase!r}.{near}")
+    config = from_size(shape.model) if inference else from_size(shape.model, dtype=shape.dtype)
+    tokens = shape.length + (shape.new_tokens if shape.phase == "generate" else 0)
+    if tokens > config.n_positions:
+        raise UserError(f"length={shape.length}: {tokens} tokens are more than {shape.model}'s {config.n_positions}.")
+    function, args, what = PHASES[shape.phase](config, shape)
+    return Phase(function, args, f"{shape.model} {shape.phase}: batch {shape.batch}, {what}, {shape.dtype}")
+
+
+def _ints(*dims: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(dims, jnp.int32)
+
+
+def _params(config: GPT2Config, head: Any) -> Any:
+    return jax.eval_shape(lambda: init_params(GPT2(config, head), jax.random.key(0)))
+
+
+def _prepared(config: GPT2Config, shape: Shape) -> Any:
+    params = _params(config, "lm")
+    return jax.eval_shape(lambda params: prepare(params, config, check_format(shape.dtype)), params)
+
+
+def _cache(config: GPT2Config, shape: Shape, slots: int) -> Any:
+    dtype = activation_dtype(check_format(shape.dtype))
+    return jax.eval_shape(lambda: empty_cache(config, shape.batch, slots, dtype))
+
+
+def _prefill(config: GPT2Config, shape: Shape) -> Phase:
+    cache = _cache(config, shape, bucket(shape.length))
+    args = (_prepared(config, shape), _ints(shape.batch, shape.length), _ints(shape.batch), cache)
+    return Phase(jax.jit(partial(prefill, config=config), donate_argnums=3), args, f"prompts of {shape.length}")
+
+
+def _decode(config: GPT2Config, shape: Shape) -> Phase:
+    cache = _cache(config, shape, bucket(shape.length))
+    args = (_prepared(config, shape), _ints(shape.batch), cache)
+    function = jax.jit(partial(decode_step, config=config), donate_argnums=2)
+    return Phase(function, args, f"one token, cache of {cache.slots}")
+
+
+def _classify(config: GPT2Config, shape: Shape) -> Phase:
+    model = GPT2(config, "classifier")
+
+    def classify(params: Any, tokens_BL: jax.Array, lengths_B: jax.Array) -> jax.Array:
+        mask_BL = jnp.arange(tokens_BL.shape[1])[None, :] < lengths_B[:, None]
+        logits_BC: Any = model.apply({"params": params}, tokens_BL, mask_BL)
+        return jax.nn.softmax(logits_BC, axis=-1)
+
+    args = (_params(config, "classifier"), _ints(shape.batch, shape.length), _ints(shape.batch))
+    return Phase(jax.jit(classify), args, f"texts of {shape.length}")
+
+
+def _train(config: GPT2Config, shape: Shape) -> Phase:
+    settings, steps = OptimizerConfig(), 1000
+    params = _params(config, "classifier")
+    state = jax.eval_shape(lambda params: init_state(params, make_optimizer(settings, steps), 0, False), params)
+    rows, weights = _ints(shape.batch), jax.ShapeDtypeStruct((shape.batch,), jnp.float32)
+    tokens_BL = _ints(shape.batch, shape.length)
+    batch = Batch(tokens_BL, jax.ShapeDtypeStruct(tokens_BL.shape, jnp.bool_), rows, weights, rows)
+    step = make_train_step(classification_loss(config, 0.0, 0.0, 0), settings, steps)
+    return Phase(jax.jit(step, donate_argnums=0), (state, batch), f"texts of {shape.length}")
+
+
+PHASES: dict[str, Callable[[GPT2Config, Shape], Phase]] = {
+    "prefill": _prefill,
+    "decode": _decode,
+    "classify": _classify,
+    "train": _train,
+}

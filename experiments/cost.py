@@ -1,0 +1,160 @@
+"""A program -> what it computes and moves: tables on the terminal, cost.json, cost.csv and the HLO in the workdir."""
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from llmjax.analyser import read_hlo, role_table
+from llmjax.cost.names import RoleTable
+from llmjax.errors import UserError, did_you_mean
+from llmjax.files import atomic_write
+from llmjax.hlo import Module, parse
+from llmjax.report import CostReport, cost_report, modules_table, print_report
+
+FEWEST_COLUMNS = 80
+
+
+class _Settings(NamedTuple):
+    """The settings of configs/cost.py, which says what each is."""
+
+    hlo: str
+    model: str
+    phase: str
+    batch: int
+    length: int
+    new_tokens: int
+    dtype: str
+    trip_counts: dict[str, int]
+    roles: str
+    top: int
+
+
+class _Source(NamedTuple):
+    """A module to analyse: `label` names its files, `title` its screen."""
+
+    label: str
+    title: str
+    text: str
+    module: Module
+    backend: str | None = None
+    cost_analysis: Any = None
+
+
+def run(config: ConfigDict, workdir: str) -> None:
+    """Analyses the configured program, prints what it costs, and writes the files."""
+    values = config.to_dict()
+    del values["experiment"]
+    settings = _Settings(**values)
+    if settings.top < 0:
+        raise UserError(f"top={settings.top} must be 0 (no table of ops) or more.")
+    roles = role_table(settings.roles or None)
+    _check_trip_counts(settings.trip_counts)
+    sources = _read(Path(settings.hlo).expanduser()) if settings.hlo else [_compile(settings)]
+    _check_loops(sources, settings.trip_counts)
+    reports = [(source, _analyse(source, settings, roles)) for source in sources]
+    console = Console()
+    if console.width < FEWEST_COLUMNS and not console.is_terminal:
+        console = Console(width=FEWEST_COLUMNS)
+    folder = Path(workdir)
+    if len(reports) == 1:
+        (source, report), target = reports[0], folder
+        print_report(report, console, settings.top, source.title)
+        _write(report, target)
+    else:
+        console.print(modules_table((source.label, report) for source, report in reports))
+        for source, report in reports:
+            _write(report, folder / source.label)
+        print(f"Each module's tables: --config.hlo={settings.hlo.rstrip('/')}/FILE")
+    written = "cost.json, cost.csv and module.hlo"
+    print(f"{written}{' of each module' if len(reports) > 1 else ''}: {workdir}")
+
+
+def _analyse(source: _Source, settings: _Settings, roles: RoleTable | None) -> CostReport:
+    loops = _loops(source.module)
+    trip_counts = {name: count for name, count in settings.trip_counts.items() if name in loops}
+    backend, count = source.backend, source.cost_analysis
+    return cost_report(source.module, trip_counts, roles, backend=backend, compiler=count, text=source.text)
+
+
+def _write(report: CostReport, folder: Path) -> None:
+    try:
+        atomic_write(folder / "cost.json", report.to_json())
+        atomic_write(folder / "cost.csv", report.to_csv())
+        atomic_write(folder / "module.hlo", report.text)
+    except OSError as error:
+        raise UserError(f"workdir {str(folder)!r} cannot be written: {error.strerror or error}.") from error
+
+
+def _check_trip_counts(trip_counts: dict[str, Any]) -> None:
+    for name, count in trip_counts.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            raise UserError(f"--config.trip_counts.{name}={count!r} must be a whole number, 0 or more.")
+
+
+def _check_loops(sources: list[_Source], trip_counts: dict[str, int]) -> None:
+    """Refuses a trip count of a loop that no module has."""
+    loops = sorted(set().union(*(_loops(source.module) for source in sources)))
+    for name in trip_counts:
+        if name not in loops:
+            known = f"; the loops: {', '.join(loops[:10])}" if loops else "; there is no loop"
+            near = did_you_mean(name, loops)
+            raise UserError(f"--config.trip_counts.{name}: there is no such loop{known}.{near}")
+
+
+def _loops(module: Module) -> set[str]:
+    """What a loop may be called: the name of its `while` or of its body."""
+    whiles = [i for c in module.computations.values() for i in c if i.opcode == "while"]
+    return {name for i in whiles for name in (i.name, i.attr("body", "")) if name}
+
+
+def _compile(settings: _Settings) -> _Source:
+    from experiments._gpt2 import Shape, build  # JAX is not needed where HLO is given
+    from llmjax.targets.local import compile_here
+
+    phase = build(Shape(*(getattr(settings, name) for name in Shape._fields)))
+    print(f"compiling {phase.summary}", file=sys.stderr)
+    program = compile_here(phase.function, *phase.args)
+    title = f"{phase.summary} · {program.backend}"
+    module = parse(program.text)
+    return _Source(module.name or settings.phase, title, program.text, module, program.backend, program.cost_analysis)
+
+
+def _read(path: Path) -> list[_Source]:
+    if not path.exists():
+        folder = path.parent
+        names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+        raise UserError(f"--config.hlo={str(path)!r} does not exist.{did_you_mean(path.name, names)}")
+    files = _modules(path) if path.is_dir() else [path]
+    sources = []
+    for file in files:
+        text = read_hlo(file)
+        module = parse(text, str(file))
+        sources.append(_Source(_label(file), f"{module.name or 'module'} · {file.name}", text, module))
+    return sources
+
+
+def _label(file: Path) -> str:
+    name = file.name.removesuffix(".txt").removesuffix(".hlo")
+    return name.removesuffix("after_optimizations").rstrip("._") or name
+
+
+def _modules(folder: Path) -> list[Path]:
+    """The optimised modules of a dump; of a folder without any, the files that begin like HLO text."""
+    files = sorted(p for p in folder.iterdir() if p.is_file())
+    found = [p for p in files if p.name.endswith("after_optimizations.txt")]
+    if not found:
+        texts = [p for p in files if p.suffix in (".txt", ".hlo") and _begins_like_hlo(p)]
+        found = [p for p in texts if "before_optimizations" not in p.name] or texts
+    if not found:
+        dump = "dump one with XLA_FLAGS='--xla_dump_to=FOLDER --xla_dump_hlo_as_text'"
+        binary = " (what it has is binary)" if any(p.suffix in (".pb", ".hlo_proto") for p in files) else ""
+        raise UserError(f"--config.hlo={str(folder)!r}: the folder holds no HLO text{binary}; {dump}.")
+    return found
+
+
+def _begins_like_hlo(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(4096).lstrip().startswith(b"HloModule")
