@@ -18,7 +18,9 @@ _WINDOW_FIELD_RE = pattern(r"\s*+(\w++)=([\dx_\-]++)")
 _DIMS_RE = pattern(r"([\dbf?]++)_([\dio?]++)->([\dbf?]++)")
 _SLICE_RE = pattern(r"\[\s*(-?\d{1,19})\s*:\s*(-?\d{1,19})\s*(?::\s*(-?\d{1,19})\s*)?\]")
 _IOTA_RE = pattern(r"\[([\d,\s]+)\]\s*<=\s*\[([\d,\s]+)\]\s*(?:T\s*\(([\d,\s]+)\))?")
-_ALIAS_RE = pattern(r"(\{[\d,\s]*\})\s*:\s*(?:\(\s*(\d{1,9})\s*(?:,\s*(\{[\d,\s]*\})\s*(?:,\s*([\w-]+)\s*)?)?\)|(\d{1,9}))")
+_ALIAS_RE = pattern(
+    r"(\{[\d,\s]*\})\s*:\s*(?:\(\s*(\d{1,9})\s*(?:,\s*(\{[\d,\s]*\})\s*(?:,\s*([\w-]+)\s*)?)?\)|(\d{1,9}))"
+)
 
 
 def to_int(text: str) -> int:
@@ -122,7 +124,7 @@ def _window_pad(text: str) -> tuple[int, int]:
 
 def to_padding(text: str) -> tuple[PadDim, ...]:
     dims = []
-    for item in text.split("x"):
+    for item in text.split("x") if text else ():  # a scalar's padding is empty
         numbers = tuple(map(to_int, item.split("_")))
         if len(numbers) not in (2, 3):
             raise ValueError("padding such as 0_1x2_3_1")
@@ -219,7 +221,7 @@ _METADATA_STRINGS = ("op_name", "op_type", "source_file", "scheduling_name")
 
 
 def to_metadata(text: str) -> Metadata:
-    inner = to_braces(text).strip() if "/*" not in text else text[1:-1].strip()
+    inner = to_braces(text).strip()
     known: dict[str, Any] = {}
     extra: list[tuple[str, str]] = []
     pos = 0
@@ -265,6 +267,7 @@ CONVERTERS: dict[str, Callable[[str], Any]] = {
     "slice_sizes": to_any,
     "control-predecessors": to_names,
     "output_to_operand_aliasing": to_aliases,
+    "input_output_alias": to_aliases,
     "frontend_attributes": to_frontend_attributes,
     "sharding": str,
     "origin": str,
@@ -285,7 +288,7 @@ CONVERTERS: dict[str, Callable[[str], Any]] = {
         (
             "index", "iota_dimension", "index_vector_dim", "channel_id", "feature_group_count", "batch_group_count",
             "feature_index", "exponent_bits", "mantissa_bits", "k", "delta", "split_count", "inferred_dimension",
-            "cross_program_prefetch_index",
+            "cross_program_prefetch_index", "num_partitions", "replica_count",
         ),
         to_int,
     ),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 class Window:
     """`window={size=3x3 stride=2x2 pad=0_1x0_1 lhs_dilate=.. rhs_dilate=.. rhs_reversal=..}`: one entry a dimension.
 
-    What the text leaves out has XLA's default (stride 1, no padding, no dilation, no reversal). Padding may be negative.
+    What the text leaves out has XLA's default (stride 1, no padding, no dilation). Padding may be negative.
     """
 
     size: tuple[int, ...] = ()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from llmjax.hlo.ir import Computation, Instruction
+import re
+
+from llmjax.hlo.ir import CALL_ATTRIBUTES, Computation, Instruction
 from llmjax.hlo.lexer import fail
+
+_CALL = rf"\b(?:{'|'.join(CALL_ATTRIBUTES)})=[^=]*?(?<![\w.\-])"
 
 
 def check_calls(computations: dict[str, Computation], text: str, source: str) -> None:
@@ -43,5 +47,5 @@ def _fail_at(instruction: Instruction, name: str, expected: str, text: str, sour
     for _ in range(instruction.line - 1):
         pos = text.find("\n", pos) + 1
     pos = max(text.find(instruction.name, pos), pos)
-    there = text.find(name, pos + len(instruction.name))
-    fail(text, there if there >= 0 else pos, expected, source)
+    there = re.compile(_CALL + rf"({re.escape(name)})(?![\w.\-])").search(text, pos)
+    fail(text, there.start(1) if there else pos, expected, source)

@@ -14,14 +14,16 @@ from llmjax.hlo.attributes import ConvDims, PadDim, Window
 from llmjax.hlo.ir import Computation
 from llmjax.hlo.shape import Shape
 
-_SAME_AS_FIRST = frozenset(
-    """abs acos acosh add add-dependency all-reduce all-reduce-done all-to-all and asin asinh atan2 atanh
-    batch-norm-inference cbrt ceil cholesky collective-broadcast collective-permute copy cosine cosh
-    count-leading-zeros divide domain dynamic-update-slice erf exponential exponential-minus-one floor log
-    log-plus-one logistic map maximum minimum multiply negate not opt-barrier optimization-barrier or popcnt power
-    remainder reverse round-nearest-afz round-nearest-even rsqrt scatter select-and-scatter shift-left
-    shift-right-arithmetic shift-right-logical sign sine sinh sqrt subtract tan tanh while xor""".split()
-)
+_SAME_AS_FIRST = {
+    "abs", "acos", "acosh", "add", "add-dependency", "all-reduce", "all-reduce-done", "all-to-all", "and", "asin",
+    "asinh", "atan2", "atanh", "batch-norm-inference", "cbrt", "ceil", "cholesky", "collective-broadcast",
+    "collective-permute", "copy", "cosine", "cosh", "count-leading-zeros", "divide", "domain",
+    "dynamic-update-slice", "erf", "exponential", "exponential-minus-one", "floor", "log", "log-plus-one",
+    "logistic", "map", "maximum", "minimum", "multiply", "negate", "not", "opt-barrier", "optimization-barrier",
+    "or", "popcnt", "power", "remainder", "reverse", "round-nearest-afz", "round-nearest-even", "rsqrt", "scatter",
+    "select-and-scatter", "shift-left", "shift-right-arithmetic", "shift-right-logical", "sign", "sine", "sinh",
+    "sqrt", "subtract", "tan", "tanh", "while", "xor",
+}  # fmt: skip
 _COMPLEX_OF = {"f32": "c64", "f64": "c128"}
 _REAL_OF = {"c64": "f32", "c128": "f64"}
 
@@ -70,7 +72,9 @@ def infer_shape(
             case "dynamic-slice":
                 return _with_dims(operands[0], a["dynamic_slice_sizes"])
             case "pad":
-                return _with_dims(operands[0], [_padded(d, p) for d, p in zip(operands[0].dims, a["padding"], strict=True)])
+                return _with_dims(
+                    operands[0], [_padded(d, p) for d, p in zip(operands[0].dims, a["padding"], strict=True)]
+                )
             case "call":
                 return computations[a["to_apply"]].root.shape
             case "conditional":

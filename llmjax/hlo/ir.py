@@ -67,8 +67,8 @@ CALL_ATTRIBUTES = (
 class Instruction:
     """One HLO instruction; compared by identity.
 
-    `opcode` is as written ("dot", "all-reduce-start", "fusion", "async-start", ...); where XLA writes sugar for an async
-    wrapper (`copy-start` is a real opcode, `slice-start` is sugar for an async-start that runs a slice) it stays sugar.
+    `opcode` is as written ("dot", "all-reduce-start", "fusion", "async-start", ...); XLA's sugar for
+    async wrappers stays (`copy-start` is a real opcode, `slice-start` is sugar for an async-start that runs a slice).
     `operands` are names of instructions of the same computation.
     `attributes` map the attribute's name to a Python value:
       window -> Window; dim_labels -> ConvDims; padding -> tuple[PadDim]; slice -> tuple[SliceDim];
@@ -77,7 +77,7 @@ class Instruction:
       calls, to_apply, body, ... -> str, branch_computations and called_computations -> tuple[str];
       control-predecessors -> tuple[str]; output_to_operand_aliasing -> tuple[Alias]; frontend_attributes -> dict;
       index, channel_id, ... -> int; is_stable, ... -> bool; epsilon, ... -> float;
-      direction, kind, custom_call_target, sharding, anything unknown -> str (text as written, quoted strings unescaped).
+      direction, kind, custom_call_target, sharding, anything unknown -> str (as written, quoted strings unescaped).
     `metadata` and `backend_config` are apart from them: `backend_config` is what json.loads gives when it is JSON, the
     raw text (str) when not, None when absent.
     `literal` is the text between the parentheses of a constant. `parameter_number` is that of a parameter, else -1.
@@ -243,9 +243,7 @@ class Module:
             return place
         if not m.source_file:
             return None
-        return SourceLocation(
-            m.source_file, m.source_line, "", m.source_column, m.source_end_line, m.source_end_column
-        )
+        return SourceLocation(m.source_file, m.source_line, "", m.source_column, m.source_end_line, m.source_end_column)
 
     def stack(self, instruction: Instruction) -> tuple[SourceLocation, ...]:
         """The instruction's source and its callers, innermost first; only the first where there are no tables."""

@@ -10,12 +10,13 @@ from llmjax.errors import UserError
 # Possessive quantifiers throughout (Python 3.11): on damaged text a pattern fails at once instead of backtracking.
 NAME = r"[A-Za-z_][\w.\-]*+"
 STRING = r'"(?:[^"\\]++|\\.)*+"'
-SPACE = r"(?:[ \t\r\n]++|/\*(?:[^*]++|\*(?!/))*+\*/|//[^\r\n]*+)*+"
+COMMENT = r"/\*(?:[^*]++|\*(?!/))*+\*/"
+SPACE = rf"(?:[ \t\r\n]++|{COMMENT}|//[^\r\n]*+)*+"
 
 
 def _braces(depth: int) -> str:
     inner = f"|{_braces(depth - 1)}" if depth else ""
-    return rf'\{{(?:[^{{}}"]++|{STRING}{inner})*+\}}'
+    return rf'\{{(?:[^{{}}"/]++|{STRING}|{COMMENT}|/{inner})*+\}}'
 
 
 def pattern(text: str) -> re.Pattern[str]:
@@ -26,8 +27,8 @@ def pattern(text: str) -> re.Pattern[str]:
 SPACE_RE = pattern(SPACE)
 STRING_RE = pattern(STRING)
 BRACES_RE = pattern(_braces(2))
-_COMMENT_RE = pattern(r"/\*.*?\*/")
-_NESTING_RE = pattern(rf'[^{{}}()\[\]"]++|{STRING}|[{{}}()\[\]]')
+_COMMENT_RE = pattern(rf"({STRING})|{COMMENT}")
+_NESTING_RE = pattern(rf'[^{{}}()\[\]"/]++|{STRING}|{COMMENT}|/|[{{}}()\[\]]')
 _ESCAPE_RE = pattern(r"\\([0-7]{1,3}|x[0-9a-fA-F]{1,2}|.)")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 _CLOSING = {"}": "{", ")": "(", "]": "["}
@@ -81,7 +82,7 @@ def balanced_end(text: str, pos: int) -> int:
 
 def without_comments(text: str) -> str:
     """The text less its `/*index=5*/` comments."""
-    return _COMMENT_RE.sub("", text) if "/*" in text else text
+    return _COMMENT_RE.sub(lambda m: m[1] or "", text) if "/*" in text else text
 
 
 def unquote(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from llmjax.hlo.attribute_text import CONVERTERS, to_aliases, to_any, to_name, to_names
+from llmjax.hlo.attribute_text import to_names
 from llmjax.hlo.attributes import SourceTables
 from llmjax.hlo.checks import check_calls
 from llmjax.hlo.infer import infer_shape
@@ -18,22 +18,21 @@ from llmjax.hlo.lexer import (
     BRACES_RE,
     NAME,
     SPACE,
-    STRING,
     HloParseError,
     balanced_end,
-    fail,
     pattern,
     skip_space,
     without_comments,
 )
+from llmjax.hlo.reader import ATTRIBUTE_RE, Reader
 from llmjax.hlo.shape import Shape
-from llmjax.hlo.shape_text import ARRAY, ShapeReader
+from llmjax.hlo.shape_text import ARRAY
 from llmjax.hlo.tables import TABLE_RE, read_table
 
 __all__ = ["HloParseError", "parse"]
 
 _DEEPEST = 64  # nested instructions and computations written inside one another
-_HEADER_RE = pattern(r"HloModule\s++([^\s,{}()\"]++)")
+_HEADER_RE = pattern(r"HloModule\s++(?!ENTRY\b)([^\s,{}()\"]++)")
 _LINE_RE = pattern(rf"{SPACE}(ROOT\s++)?%?({NAME})\s*+=\s*+({ARRAY})\s++([a-z][\w\-]*+)\(")
 _NAME_EQUALS_RE = pattern(rf"{SPACE}(ROOT\s++)?%?({NAME}){SPACE}=")
 _OPCODE_RE = pattern(rf"{SPACE}([a-z][\w\-]*+){SPACE}\(")
@@ -43,17 +42,9 @@ _OPERAND_END_RE = pattern(rf"{SPACE}%?({NAME}){SPACE}(?=[,)])")
 _NUMBER_RE = pattern(rf"{SPACE}(\d{{1,9}}){SPACE}\)")
 _SCALAR_RE = pattern(r"([^\s(){}\"/]*+)\)")
 _LITERAL_RE = pattern(r"(?:[\w\s.,+\-:\[\]*=%]++|/\*.*?\*/|[{}()])*+")
-_ATTRIBUTE_RE = pattern(rf"{SPACE},{SPACE}([A-Za-z_][\w\-]*+){SPACE}={SPACE}")
-_COMMA_RE = pattern(rf"{SPACE},{SPACE}")
-_VALUE_RE = pattern(
-    rf"{STRING}"
-    r"|\[[\d,\s]++\]\s*+<=\s*+\[[\d,\s]++\](?:\s*+T\s*+\([\d,\s]++\))?"
-    r"|[^\s,{}()\[\]\"=]++(?:\[[^\[\]]*+\])?(?:\{[^{}]*+\})?"
-)
 _COMPUTATION_RE = pattern(rf"(ENTRY(?![\w.\-]){SPACE})?%?({NAME}){SPACE}(?=[({{])")
 _PARAMETER_RE = pattern(rf"{SPACE}%?([^\s:(),]++){SPACE}:{SPACE}")
 _SEPARATOR_RE = pattern(rf"{SPACE}([,)]){SPACE}")
-_ARROW_RE = pattern(rf"{SPACE}->{SPACE}")
 _NAMES_RE = pattern(rf"\{{{SPACE}(?:%?{NAME}{SPACE}(?:,{SPACE}|(?=\}})))*+\}}")
 _JSON = json.JSONDecoder().raw_decode
 
@@ -69,27 +60,14 @@ def parse(text: str, source: str = "HLO text") -> Module:
     return _Parser(text.removeprefix("\ufeff"), source).module()
 
 
-class _Parser:
-    """One pass over one text; methods take a place, and return what is there and the place after it."""
+class _Parser(Reader):
+    """One pass over one text: modules, computations and instructions."""
 
     def __init__(self, text: str, source: str):
-        self.text = text
-        self.source = source
-        self.shapes = ShapeReader(text)
+        super().__init__(text, source)
         self.values: dict[tuple[str, str], Any] = {}
         self.computations: dict[str, Computation] = {}
         self.depth = 0
-        self.line = 1
-        self.line_pos = 0
-
-    def fail(self, pos: int, expected: str):
-        fail(self.text, pos, expected, self.source)
-
-    def line_at(self, pos: int) -> int:
-        if pos >= self.line_pos:
-            self.line += self.text.count("\n", self.line_pos, pos)
-            self.line_pos = pos
-        return self.line
 
     # --- the module
 
@@ -102,7 +80,7 @@ class _Parser:
             if not m:
                 self.fail(pos, "a name after 'HloModule'")
             name = m[1].rstrip(":")
-            attributes, pos = self.header_attributes(m.end())
+            attributes, pos = self.plain_attributes(m.end())
         tables = SourceTables()
         entry = last = ""
         while (pos := skip_space(text, pos)) < len(text):
@@ -126,50 +104,6 @@ class _Parser:
         layout = attributes.pop("entry_computation_layout", None)
         return Module(name, self.computations, entry, attributes, aliases, layout, tables)
 
-    def header_attributes(self, pos: int) -> tuple[dict[str, Any], int]:
-        found: dict[str, Any] = {}
-        while m := _ATTRIBUTE_RE.match(self.text, pos):
-            key, start = m[1], m.end()
-            if key in found:
-                self.fail(m.start(1), f"{key!r} only once")
-            if key == "entry_computation_layout":
-                found[key], pos = self.entry_layout(start)
-            else:
-                value, pos = self.value_text(start)
-                convert = to_aliases if key == "input_output_alias" else None
-                found[key] = self.convert(key, value, start, convert)
-        self.no_comma(pos)
-        return found, pos
-
-    def entry_layout(self, pos: int) -> tuple[ProgramShape, int]:
-        text = self.text
-        if not text.startswith("{", pos):
-            self.fail(pos, "a signature in braces")
-        start = skip_space(text, pos + 1)
-        if not text.startswith("(", start):
-            self.fail(start, "shapes of parameters in parentheses")
-        parameters, pos = self.shape(start)
-        result, pos = self.result_shape(pos)
-        pos = skip_space(text, pos)
-        if not text.startswith("}", pos):
-            self.fail(pos, "'}' after the entry's layout")
-        return ProgramShape(tuple(("", s) for s in parameters.tuple_shapes), result), pos + 1
-
-    def result_shape(self, pos: int) -> tuple[Shape, int]:
-        m = _ARROW_RE.match(self.text, pos)
-        if not m:
-            self.fail(pos, "'->'")
-        return self.shape(m.end())
-
-    def shape(self, pos: int) -> tuple[Shape, int]:
-        try:
-            found = self.shapes.read(pos)
-        except ValueError as error:
-            self.fail(pos, str(error))
-        if found is None:
-            self.fail(pos, "a shape such as f32[2,3]{1,0}")
-        return found
-
     # --- computations
 
     def computation(self, pos: int) -> tuple[Computation, int]:
@@ -189,11 +123,7 @@ class _Parser:
         if not text.startswith("{", pos):
             self.fail(pos, "'{' before the instructions")
         instructions, root, by_name, pos = self.instructions(pos + 1, name)
-        attributes: dict[str, Any] = {}
-        while m2 := _ATTRIBUTE_RE.match(text, pos):
-            value, pos = self.value_text(m2.end())
-            attributes[m2[1]] = self.convert(m2[1], value, m2.end())
-        self.no_comma(pos)
+        attributes, pos = self.plain_attributes(pos)
         found = Computation(name, instructions, root, by_name, signature, attributes, bool(m[1]), line)
         self.computations[name] = found
         return found, pos
@@ -384,7 +314,7 @@ class _Parser:
     def attributes(self, pos: int, owner: str, by_name: dict[str, Instruction], found: dict[str, Any]) -> int:
         text = self.text
         values = self.values
-        while m := _ATTRIBUTE_RE.match(text, pos):
+        while m := ATTRIBUTE_RE.match(text, pos):
             key, start = m[1], m.end()
             if key in found:
                 self.fail(m.start(1), f"{key!r} only once")
@@ -429,41 +359,3 @@ class _Parser:
             name, count = f"{inline_name}.{count}", count + 1
         self.computations[name] = Computation(name, instructions, root, by_name, line=line)
         return name, pos
-
-    def value_text(self, pos: int, key: str = "") -> tuple[str, int]:
-        text = self.text
-        if key == "literal":
-            start = pos
-            if not text.startswith("(", pos):
-                _, pos = self.shape(pos)
-                pos = skip_space(text, pos)
-            end = balanced_end(text, pos) if text.startswith(("{", "("), pos) else pos
-            m = _VALUE_RE.match(text, pos)
-            pos = end if end > pos else m.end() if m else -1
-            if pos < 0:
-                self.fail(start, "a literal")
-            return text[start:pos], pos
-        if text.startswith(("{", "("), pos):
-            end = balanced_end(text, pos)
-            if end < 0:
-                self.fail(pos, "matching brackets")
-            return text[pos:end], end
-        m = _VALUE_RE.match(text, pos)
-        if m:
-            return m[0], m.end()
-        if key == "padding":  # of a scalar
-            return "", pos
-        self.fail(pos, "a value" + (f" of {key}" if key else ""))
-
-    def convert(self, key: str, value: str, pos: int, how=None) -> Any:
-        if how is None:
-            how = to_name if key in CALL_ATTRIBUTES else CONVERTERS.get(key, to_any)
-        try:
-            return how(value)
-        except ValueError as error:
-            self.fail(pos, str(error))
-
-    def no_comma(self, pos: int) -> None:
-        m = _COMMA_RE.match(self.text, pos)
-        if m:
-            self.fail(m.end(), "an attribute 'name=value'")

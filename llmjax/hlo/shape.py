@@ -32,7 +32,7 @@ class Layout:
 
     `minor_to_major` lists dimension numbers, fastest varying first. `tiles` are T(8,128)(2,1), outermost first, None
     for `*`. `memory_space` is S(n): 0 is the chip's main memory; on TPU 1 is on-chip vector memory; on CPU and GPU 5 is
-    the host's. `element_bits` is E(n), how many bits an element takes when it is packed, else 0. `extra` holds the rarer
+    the host's. `element_bits` is E(n), how many bits an element takes when it is packed, else 0. `extra` holds rarer
     properties (D, L, P, M, SC, ...) as pairs of letters and text.
     """
 
@@ -91,7 +91,7 @@ class Shape:
 
     @property
     def elements(self) -> int:
-        """Number of elements; a dynamic dimension counts its bound, an unbounded one 1; of a tuple, its members' sum."""
+        """Number of elements; a dynamic dimension counts its bound, an unbounded one 1; a tuple sums its members."""
         if self.tuple_shapes or self.is_tuple:
             return sum(s.elements for s in self.tuple_shapes)
         if not self.is_array:
@@ -132,7 +132,8 @@ class Shape:
         """The arrays, tokens and opaque handles inside, left to right; an array is its own only leaf."""
         if not self.is_tuple and self.dtype != "buffer":
             return (self,)
-        found, stack = [], [self]
+        found: list[Shape] = []
+        stack: list[Shape] = [self]
         while stack:
             shape = stack.pop()
             if shape.is_tuple or shape.dtype == "buffer":
@@ -147,7 +148,9 @@ class Shape:
         if self.dtype == "buffer":
             return f"b({self.tuple_shapes[0]})"
         dynamic = self.dynamic or (False,) * len(self.dims)
-        sizes = ("?" if d == UNBOUNDED else f"<={d}" if dyn else str(d) for d, dyn in zip(self.dims, dynamic, strict=True))
+        sizes = (
+            "?" if d == UNBOUNDED else f"<={d}" if dyn else str(d) for d, dyn in zip(self.dims, dynamic, strict=True)
+        )
         return f"{self.dtype}[{','.join(sizes)}]" + (str(self.layout) if self.layout else "")
 
 

@@ -7,8 +7,8 @@ import re
 from llmjax.hlo.lexer import SPACE, pattern, skip_space, without_comments
 from llmjax.hlo.shape import DTYPE_BITS, UNBOUNDED, Layout, Shape
 
-# An array with its layout, whose brace holds dimension numbers or starts with a colon: what tells it from the brace that
-# opens a computation's body. A layout's P(...) may hold a shape with braces of its own.
+# An array with its layout, whose brace holds dimension numbers or starts with a colon: that tells it from the brace
+# that opens a computation's body. A layout's P(...) may hold a shape with braces of its own.
 ARRAY = r"[a-z]\w*+\[[\d,<=?\s]*+\](?:[ \t]*+\{(?:\d[\d,\s]*+)?(?::(?:[^{}]++|\{[^{}]*+\})*+)?\})?"
 _ARRAY_RE = pattern(r"([a-z]\w*+)\[([\d,<=?\s]*+)\](?:[ \t]*+\{([\d,\s]*+)(?::((?:[^{}]++|\{[^{}]*+\})*+))?\})?")
 _ARRAY_SPAN_RE = pattern(ARRAY)
@@ -137,7 +137,7 @@ def _parse_layout(order_text: str, notes: str, rank: int) -> Layout:
     while pos < len(notes):
         m = _NOTE_RE.match(notes, pos)
         if not m:
-            raise ValueError(f"layout properties such as T(8,128)S(1) in place of {notes[pos:pos + 40]!r}")
+            raise ValueError(f"layout properties such as T(8,128)S(1) in place of {notes[pos : pos + 40]!r}")
         key, value = m.groups()
         if key == "T":
             tiles = tuple(_tile(t) for t in _TILE_RE.findall(value))

@@ -18,9 +18,10 @@ COUNT = int(os.environ.get("LLMJAX_FUZZ", "2000"))
 FILES = sorted((Path(__file__).resolve().parent.parent / "testdata" / "hlo").glob("*.hlo"))
 TOKENS = [
     "{", "}", "(", ")", "[", "]", '"', "\\", ",", "=", "%", "->", "<=", "/*", "*/", "//", "\n", " ", "ROOT ", "ENTRY ",
-    "HloModule x", "f32[", "s4[2]{0:E(4)}", "?", "metadata={", "backend_config={", "calls=", "to_apply={", "window={size=",
-    "constant(", "{...}", "-", "0", "99999999999999999999999", "nan", "\x00", "é", "\u2028", "FileNames\n", "sharding={",
-    "replica_groups=[2,2]<=[4]T(", "b(", "T(8,128)(", "a.b-c", ":", "_",
+    "HloModule x", "f32[", "s4[2]{0:E(4)}", "?", "metadata={", "backend_config={", "calls=", "to_apply={",
+    "window={size=",
+    "constant(", "{...}", "-", "0", "99999999999999999999999", "nan", "\x00", "é", "\u2028", "FileNames\n",
+    "sharding={", "replica_groups=[2,2]<=[4]T(", "b(", "T(8,128)(", "a.b-c", ":", "_",
 ]  # fmt: skip
 
 

@@ -21,7 +21,9 @@ def layouts(draw, rank):
     order = tuple(draw(st.permutations(range(rank))))
     tile = st.lists(st.one_of(st.none(), st.integers(1, 999)), min_size=1, max_size=3).map(tuple)
     tiles = tuple(draw(st.lists(tile, max_size=3)))
-    extra = draw(st.sampled_from([(), (("L", "8"),), (("#", "u32"), ("*", "u16")), (("SC", "1:2,3"),), (("M", "1024"),)]))
+    extra = draw(
+        st.sampled_from([(), (("L", "8"),), (("#", "u32"), ("*", "u16")), (("SC", "1:2,3"),), (("M", "1024"),)])
+    )
     return Layout(order, tiles, draw(st.integers(0, 9)), draw(st.sampled_from([0, 1, 4])), extra)
 
 
@@ -42,7 +44,9 @@ def tuples(children):
 
 
 shapes = st.recursive(
-    arrays() | arrays().map(lambda s: Shape("buffer", tuple_shapes=(s,))) | st.just(Shape("token")), tuples, max_leaves=12
+    arrays() | arrays().map(lambda s: Shape("buffer", tuple_shapes=(s,))) | st.just(Shape("token")),
+    tuples,
+    max_leaves=12,
 )
 
 
