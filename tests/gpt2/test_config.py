@@ -1,0 +1,112 @@
+"""GPT-2's config: reading and writing transformers' config.json, and refusing what is not computed."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmjax.errors import UserError
+from llmjax.gpt2 import SIZES, GPT2Config, from_hf_dict, from_size, to_hf_dict
+from llmjax.gpt2.config import ACTIVATIONS
+
+OURS = {"dtype", "param_dtype", "scan_layers", "remat"}
+
+configs = st.builds(
+    lambda heads, width, labels, **fields: GPT2Config(
+        n_head=heads, n_embd=heads * width, label_names=tuple(labels), **fields
+    ),
+    heads=st.integers(1, 8),
+    width=st.integers(1, 64),
+    labels=st.lists(st.text(min_size=1, max_size=8), min_size=2, max_size=12, unique=True),
+    vocab_size=st.integers(1, 60000),
+    n_layer=st.integers(1, 48),
+    n_inner=st.none() | st.integers(1, 4096),
+    activation_function=st.sampled_from(ACTIVATIONS),
+    attn_pdrop=st.floats(0, 1),
+    layer_norm_epsilon=st.floats(1e-12, 1),
+    scale_attn_weights=st.booleans(),
+    scale_attn_by_inverse_layer_idx=st.booleans(),
+    reorder_and_upcast_attn=st.booleans(),
+    tie_word_embeddings=st.booleans(),
+    pad_token_id=st.none() | st.integers(0, 50000),
+)
+
+
+@given(config=configs, head=st.sampled_from(["lm", "classifier", "none"]))
+def test_a_config_survives_its_file(config, head):
+    text = json.dumps(to_hf_dict(config, head))
+    assert from_hf_dict(json.loads(text), "config.json") == config
+
+
+@settings(deadline=None)  # the first example imports transformers
+@given(configs)
+def test_transformers_reads_the_same_fields(config):
+    transformers = pytest.importorskip("transformers")
+    raw = json.loads(json.dumps(to_hf_dict(config, "classifier")))
+    theirs = transformers.GPT2Config(**raw)
+    for field in dataclasses.fields(config):
+        if field.name not in OURS | {"label_names"}:
+            assert getattr(theirs, field.name) == getattr(config, field.name), field.name
+    assert [theirs.id2label[i] for i in range(theirs.num_labels)] == list(config.label_names)
+
+
+def test_openais_own_config_is_read():
+    raw = {
+        "activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "attn_pdrop": 0.1,
+        "bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256, "initializer_range": 0.02,
+        "layer_norm_epsilon": 1e-05, "model_type": "gpt2", "n_ctx": 1024, "n_embd": 768, "n_head": 12,
+        "n_layer": 12, "n_positions": 1024, "resid_pdrop": 0.1, "summary_activation": None,
+        "summary_first_dropout": 0.1, "summary_proj_to_labels": True,
+        "summary_type": "cls_index", "summary_use_proj": True, "vocab_size": 50257,
+        "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
+    }  # fmt: skip
+    assert from_hf_dict(raw, "config.json") == from_size("gpt2")
+
+
+def test_older_names_and_overrides():
+    raw = {"model_type": "gpt2", "n_ctx": 512, "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 3}
+    raw |= {"attn_pdrop": 0, "eos_token_id": [7, 8], "num_labels": 3}
+    config = from_hf_dict(raw, "x", dtype="bfloat16", resid_pdrop=0.0)
+    assert (config.n_positions, config.n_embd, config.n_head, config.n_layer) == (512, 64, 4, 3)
+    assert (config.attn_pdrop, config.eos_token_id, config.num_labels) == (0.0, 7, 3)
+    assert (config.dtype, config.resid_pdrop, config.head_dim, config.inner_dim) == ("bfloat16", 0.0, 16, 256)
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        ({"model_type": "bert"}, "model_type='bert'"),
+        ({}, "no model_type"),
+        ({"model_type": "gpt2", "add_cross_attention": True}, "add_cross_attention=True"),
+        ({"model_type": "gpt2", "problem_type": "regression"}, "problem_type='regression'"),
+        ({"model_type": "gpt2", "quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"model_type": "gpt2", "pruned_heads": {"0": [1]}}, "pruned_heads"),
+        ({"model_type": "gpt2", "n_layer": "12"}, "n_layer='12' should be of type int"),
+        ({"model_type": "gpt2", "n_layer": True}, "n_layer=True"),
+        ({"model_type": "gpt2", "n_layer": 0}, "n_layer=0"),
+        ({"model_type": "gpt2", "n_embd": 100}, "not a multiple of n_head=12"),
+        ({"model_type": "gpt2", "attn_pdrop": None}, "attn_pdrop=None"),
+        ({"model_type": "gpt2", "activation_function": "gelu_knew"}, "Did you mean 'gelu_new'?"),
+        ({"model_type": "gpt2", "id2label": {"zero": "bad"}}, "id2label"),
+    ],
+)
+def test_what_is_not_computed_is_refused_by_name(raw, says):
+    with pytest.raises(UserError, match="config") as error:
+        from_hf_dict(raw, "config.json")
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_size_and_dtype_name_the_nearest():
+    with pytest.raises(UserError, match="Did you mean 'gpt2-medium'"):
+        from_size("gpt2-medum")
+    with pytest.raises(UserError, match="float32, bfloat16"):
+        from_size("tiny", dtype="float64")
+
+
+def test_every_size_has_whole_heads():
+    assert {size: from_size(size).head_dim for size in SIZES} == {
+        "tiny": 16, "small": 32, "distilgpt2": 64, "gpt2": 64, "gpt2-medium": 64, "gpt2-large": 64, "gpt2-xl": 64,
+    }  # fmt: skip
