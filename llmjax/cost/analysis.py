@@ -44,8 +44,7 @@ def cost_module(
             branch with the largest sum of FLOPs, transcendentals (as ten each) and bytes counts.
 
     Raises:
-        UserError: a name that is no loop or conditional of the module, a negative count, probabilities that do not fit,
-            or a computation that calls itself.
+        UserError: a name that is no loop or conditional of the module, a negative count, probabilities that do not fit.
     """
     given, probabilities = dict(trip_counts or {}), dict(branch_probabilities or {})
     _check_names(module, given, probabilities)
@@ -79,7 +78,7 @@ def cost_module(
                 calls[name] += zip(branches.branches, branches.weights, strict=True)
             elif i.opcode in ("call", "async-start"):
                 calls[name] += _named(module, i, ("to_apply", "calls", "called_computations"), 1)
-            elif i.opcode not in rules.FREE:
+            elif not rules.is_free(i.opcode):
                 ops[name].append(_op(written, i, context, borders, interiors, reasons))
         called = total(inclusive[callee] * times for callee, times in calls[name])
         own = total(op.cost for op in ops[name])
@@ -196,22 +195,17 @@ def _named(module: Module, i: Instruction, attributes: tuple[str, ...], times: N
 def _callees_first(module: Module) -> list[str]:
     """Names of all computations that the entry reaches, each after those it calls."""
     order: list[str] = []
-    state: dict[str, int] = {}
+    seen: set[str] = set()
     stack = [(module.entry_name, False)]
     while stack:
         name, leaving = stack.pop()
         if leaving:
-            state[name] = 2
             order.append(name)
-            continue
-        if state.get(name) == 2:
-            continue
-        if state.get(name) == 1:
-            raise UserError(f"HLO module {module.name!r}: computation {name!r} calls itself.")
-        state[name] = 1
-        stack.append((name, True))
-        callees = {n for i in module.computations[name] for n in i.called_computations if n in module.computations}
-        stack += [(callee, False) for callee in sorted(callees) if state.get(callee) != 2]
+        elif name not in seen:
+            seen.add(name)
+            stack.append((name, True))
+            callees = dict.fromkeys(n for i in module.computations[name] for n in i.called_computations)
+            stack += [(callee, False) for callee in callees if callee in module.computations]
     return order
 
 

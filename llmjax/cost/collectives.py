@@ -12,7 +12,8 @@ import re
 from llmjax.cost.values import Context, Cost
 from llmjax.hlo.ir import Instruction, Module
 
-_AXIS = re.compile(r"""['"]?([\w.:-]+)['"]?\s*=\s*(\d+)""")
+_AXIS = re.compile(r"""['"]?([\w.-]+)['"]?\s*=\s*(\d+)""")
+_NAMED_AXIS = re.compile(r"""['"]?([\w.-]+)['"]?(?::\(\d+\)(\d+))?""")
 
 
 def group_size(instruction: Instruction, module: Module) -> int:
@@ -89,7 +90,10 @@ def _pass(instruction: Instruction, context: Context, size: int) -> int:
 
 
 def _mesh_size(text: str) -> int:
-    """Devices in one group of `mesh['data'=4,'model'=2] {'model'}`, the product of the named axes; 0 if unknown."""
+    """Devices in one group of `mesh['data'=4,'model'=8]{'data','model':(1)2}`, the product of the named axes.
+
+    Of an axis, `:(1)2` names a part of two devices. 0 where no axis is known.
+    """
     sizes = {name: int(size) for name, size in _AXIS.findall(text)}
-    named = re.findall(r"""[\w.:-]+""", text.rpartition("{")[2])
-    return math.prod(sizes[name] for name in named if name in sizes) if any(n in sizes for n in named) else 0
+    named = [(name, part) for name, part in _NAMED_AXIS.findall(text.rpartition("{")[2]) if part or name in sizes]
+    return math.prod(int(part) if part else sizes[name] for name, part in named) if named else 0

@@ -26,8 +26,16 @@ _ROUTINES = {
     "gesdd": lambda m, n, k: 4 * max(m, n) ** 2 * k + 22 * k**3,
     "gtsv": lambda m, n, k: 8 * max(m, n),
 }
-_ALIASES = {"orgqr": ("ungqr",), "sytrd": ("hetrd",), "syevd": ("heevd", "syevj", "syev")}
-_ALIASES |= {"gesdd": ("gesvd", "gesvdj", "gesvdp"), "gtsv": ("gtsv2",)}
+# The names of complex matrices, of other algorithms, and those of TPU programs before these calls are expanded.
+_ALIASES = {
+    "geqrf": ("Qr",),
+    "gesdd": ("gesvd", "gesvdj", "gesvdp"),
+    "getrf": ("LuDecomposition",),
+    "gtsv": ("gtsv2",),
+    "orgqr": ("ungqr", "ProductOfElementaryHouseholderReflectors"),
+    "syevd": ("heevd", "syevj", "syev", "Eigh"),
+    "sytrd": ("hetrd",),
+}
 _NAMES = {alias: name for name, aliases in _ALIASES.items() for alias in (name, *aliases)}
 _TARGET = re.compile(r"(?:lapack_|blas_|cusolver_|cublas_|hipsolver_|hipblas_)([a-z0-9]+?)(?:_batched)?(?:_ffi)?")
 
@@ -36,7 +44,7 @@ def by_name(instruction: Instruction, context: Context) -> Cost:
     """FLOPs of a LAPACK, BLAS or cuSOLVER call, summed over the batch of matrices in its first operand."""
     target = instruction.custom_call_target
     match = _TARGET.fullmatch(target)
-    routine = match[1] if match else ""
+    routine = match[1] if match else target
     names = {routine, routine[1:]}  # LAPACK's have the type in front: spotrf, dpotrf
     matrix = next((s for s in context.shapes(instruction) if s.rank >= 2), None)
     if matrix is None:

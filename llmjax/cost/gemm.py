@@ -33,10 +33,15 @@ def gemm(instruction: Instruction, context: Context) -> Cost:
     """A cuBLAS(Lt) product from its dot_dimension_numbers, and its epilogue."""
     config = _config(instruction, "gemm_backend_config")
     numbers = config.get("dot_dimension_numbers")
-    if not isinstance(numbers, Mapping):
+    lhs, rhs, out = context.shape(instruction, 0), context.shape(instruction, 1), instruction.shape.leaves[0]
+    # Without them, of single matrices: (M K) (K N) / (M N) = K^2.
+    square = lhs.elements * rhs.elements // max(1, out.elements)
+    if isinstance(numbers, Mapping):
+        contracted = math.prod(lhs.dims[int(d)] for d in numbers.get("lhs_contracting_dimensions", ()))
+    elif out.rank == lhs.rank == rhs.rank == 2 and math.isqrt(square) ** 2 == square:
+        contracted = math.isqrt(square)
+    else:
         raise UnmodelledError("GEMM without dot_dimension_numbers")
-    lhs, out = context.shape(instruction, 0), instruction.shape.leaves[0]
-    contracted = math.prod(lhs.dims[int(d)] for d in numbers.get("lhs_contracting_dimensions", ()))
     accumulated = out.elements if float(config.get("beta", 0) or 0) else 0
     after = _epilogue(str(config.get("epilogue", "DEFAULT")), out.elements)
     return Cost(matmul_flops=2 * out.elements * contracted, vector_flops=accumulated) + after

@@ -78,6 +78,7 @@ CUSTOM_CALLS: tuple[tuple[str, CustomCall], ...] = (
     (r"lapack_[sdcz](\w+?)(_ffi)?|blas_[sdcz](trsm)(_ffi)?", CustomCall(factorisations.by_name, "lapack")),
     (r"cusolver_(\w+?)(_ffi)?|cublas_(\w+?)(_ffi)?", CustomCall(factorisations.by_name, "cusolver")),
     (r"hipsolver_(\w+?)(_ffi)?|hipblas_(\w+?)(_ffi)?", CustomCall(factorisations.by_name, "hipsolver")),
+    (r"Qr|LuDecomposition|Eigh|ProductOfElementaryHouseholderReflectors", CustomCall(factorisations.by_name)),
     (r"GetRngSeed|Memset\w+", CustomCall(computed.nothing, None, memory.writes_only)),
     (r"PadToStatic|SliceToDynamic|X64Combine|X64SplitLow|X64SplitHigh", _MOVE),
     (r"Sharding|SPMD\w+|ShardBarrier(From|To)|xla\.sdy\.\w+|annotate_device_placement|LayoutConstraint", _FREE),
@@ -109,7 +110,7 @@ def work(instruction: Instruction, context: Context) -> Cost:
         return row.work(instruction, context)
     estimate = declared(instruction)
     if estimate is not None:
-        return estimate
+        return estimate.work
     target = instruction.custom_call_target
     if _CALLBACK.fullmatch(target):
         raise UnmodelledError(f"{target}: what the host's Python computes is not in the text")

@@ -78,6 +78,7 @@ def infer_trip_count(
 class _Inference:
     module: Module
     called_by: Mapping[str, list[tuple[Computation, Instruction]]]
+    loop: Instruction | None = None
     steps: int = 0
     invariant_memo: dict[tuple[str, Path], bool] = field(default_factory=dict)
 
@@ -86,33 +87,36 @@ class _Inference:
         body = self.module.computations.get(loop.attr("body", ""))
         if condition is None or body is None or not loop.operands:
             return None
-        test = self._comparison(_Scope(condition), condition.root, ())
+        self.loop, outer = loop, self._scope(computation)
+        inside = _Scope(body, loop, outer)
+        test = self._comparison(_Scope(condition, loop, outer), condition.root, ())
         if test is not None:
-            return self._iterations(self._scope(computation), loop, body, test)
+            return self._iterations(inside, test)
         # A carry may hold the condition for the next iteration, computed at the end of the body.
-        flag = self._affine(_Scope(condition), condition.root, ())
+        flag = self._affine(_Scope(condition, loop, outer), condition.root, ())
         if flag is None or flag.path is None or (flag.scale, flag.offset) != (1, 0):
             return None
-        first = self._affine(self._scope(computation), computation.by_name[loop.operands[0]], flag.path)
-        test = self._comparison(_Scope(body), body.root, flag.path)
+        first = self._affine(outer, computation.by_name[loop.operands[0]], flag.path)
+        test = self._comparison(inside, body.root, flag.path)
         if first is None or first.path is not None or test is None:
             return None
-        more = self._iterations(self._scope(computation), loop, body, test)
+        more = self._iterations(inside, test)
         return 0 if not first.offset else None if more is None else 1 + more
 
-    def _iterations(self, scope: _Scope, loop: Instruction, body: Computation, test: _Comparison) -> int | None:
+    def _iterations(self, inside: _Scope, test: _Comparison) -> int | None:
         """Iterations for which `test` holds, from the first on."""
-        lhs, rhs = (self._course(scope, loop, body, side) for side in (test.lhs, test.rhs))
+        lhs, rhs = self._course(inside, test.lhs), self._course(inside, test.rhs)
         if lhs is None or rhs is None:
             return None
         return _holds(test.direction, lhs[0] - rhs[0], lhs[1] - rhs[1])
 
-    def _course(self, scope: _Scope, loop: Instruction, body: Computation, value: _Affine) -> tuple[int, int] | None:
+    def _course(self, inside: _Scope, value: _Affine) -> tuple[int, int] | None:
         """(first value, change an iteration) of an affine form of the carry."""
         if value.path is None:
             return value.offset, 0
-        first = self._affine(scope, scope.computation.by_name[loop.operands[0]], value.path)
-        step = self._affine(_Scope(body), body.root, value.path)
+        assert inside.caller is not None and inside.outer is not None
+        first = self._affine(inside.outer, inside.outer.computation.by_name[inside.caller.operands[0]], value.path)
+        step = self._affine(inside, inside.computation.root, value.path)
         if first is None or first.path is not None or step is None or step.path != value.path or step.scale != 1:
             return None
         return value.scale * first.offset + value.offset, value.scale * step.offset
@@ -187,7 +191,7 @@ class _Inference:
             return None
         scope, i, path = found
         if i.opcode == "parameter":
-            return _Affine(path, 1, 0) if scope.caller is None else None
+            return _Affine(path, 1, 0) if scope.caller is not None and scope.caller is self.loop else None
         if path:
             return None
         if i.opcode == "constant":

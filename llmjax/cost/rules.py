@@ -119,6 +119,11 @@ def rule(opcode: str) -> Rule | None:
     return _FREE if form in ("done", "update") and base in RULES else None
 
 
+def is_free(opcode: str) -> bool:
+    """Whether the opcode neither computes nor moves anything by itself."""
+    return rule(opcode) is _FREE
+
+
 def is_elementwise(opcode: str) -> bool:
     """Whether each element of the result needs one element of each operand of the same size."""
     return RULES.get(opcode) in (_ELEMENTWISE, _TRANSCENDENTAL)

@@ -122,7 +122,7 @@ def test_the_user_may_shorten_a_loop(scanned):
 def test_wrong_names_and_counts(scanned):
     module = parse(scanned)
     name = cost_module(module).loops[0].name
-    with pytest.raises(UserError, match="has no such loop. Did you mean"):
+    with pytest.raises(UserError, match=r"has no such loop\. Did you mean"):
         cost_module(module, trip_counts={name + "x": 3})
     with pytest.raises(UserError, match="must not be negative"):
         cost_module(module, trip_counts={name: -1})

@@ -1,0 +1,117 @@
+"""Bytes on the wire, by algorithm and group."""
+
+import pytest
+
+from llmjax.cost import cost_module
+from tests.cost.test_rules import REGIONS, module
+
+X = "x = f32[1024] parameter(0)\n"
+
+
+def wire(body: str, header: str = "") -> tuple[int, int, int]:
+    found = cost_module(module(X + body, header, REGIONS))
+    assert not found.unmodelled
+    return found.totals.collective_bytes, found.totals.vector_flops, found.totals.bytes
+
+
+EIGHT = ", replica_count=8"
+
+
+@pytest.mark.parametrize(
+    ("body", "header", "expected"),
+    [
+        ("ROOT y = f32[1024] all-reduce(x), to_apply=add", EIGHT, 2 * 4096 * 7 // 8),
+        (
+            "ROOT y = f32[1024] all-reduce(x), to_apply=add, replica_groups={{0,1,2,3},{4,5,6,7}}",
+            EIGHT,
+            2 * 4096 * 3 // 4,
+        ),
+        (
+            "ROOT y = f32[1024] all-reduce(x), to_apply=add, "
+            "replica_groups=mesh['data'=2,'model'=4]{'data','model':(1)2}",
+            EIGHT,
+            2 * 4096 * 3 // 4,
+        ),
+        ("ROOT y = f32[1024] all-reduce(x), to_apply=add, replica_groups={{0},{1}}", EIGHT, 0),
+        ("ROOT y = f32[1024] all-reduce(x), to_apply=add", "", 0),
+        (
+            "ROOT y = f32[1024] all-reduce(x), to_apply=add, channel_id=1, replica_groups=[2,4]<=[8], "
+            "use_global_device_ids=true",
+            ", num_partitions=8",
+            2 * 4096 * 3 // 4,
+        ),
+        ("ROOT y = f32[1024] all-reduce(x), to_apply=add, channel_id=1", ", num_partitions=4", 2 * 4096 * 3 // 4),
+        (
+            "ROOT y = f32[1024] all-reduce(x), to_apply=add, channel_id=1, use_global_device_ids=true, "
+            "replica_groups=mesh['data'=2,'model'=4]{'model'}",
+            ", num_partitions=8",
+            2 * 4096 * 3 // 4,
+        ),
+        ("ROOT y = f32[8192] all-gather(x), dimensions={0}", EIGHT, 7 * 4096),
+        ("ROOT y = f32[128] reduce-scatter(x), dimensions={0}, to_apply=add", EIGHT, 7 * 512),
+        ("ROOT y = f32[1024] all-to-all(x), dimensions={0}", EIGHT, 7 * 512),
+        ("ROOT y = f32[1024] collective-permute(x), source_target_pairs={{0,1},{1,0}}", EIGHT, 4096),
+        ("ROOT y = f32[1024] collective-permute(x), source_target_pairs={{0,0},{1,1}}", EIGHT, 0),
+        ("ROOT y = f32[1024] collective-broadcast(x), replica_groups={{0,1}}", EIGHT, 2048),
+        (
+            "o = f32[1024] parameter(1)\ni = s64[8] parameter(2)\n"
+            "ROOT y = f32[1024] ragged-all-to-all(x, o, i, i, i, i), replica_groups={{0,1,2,3,4,5,6,7}}",
+            EIGHT,
+            7 * 512,
+        ),
+    ],
+)  # fmt: skip
+def test_ring(body, header, expected):
+    assert wire(body, header)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("plain", "pair"),
+    [
+        (
+            "ROOT y = f32[1024] all-reduce(x), to_apply=add",
+            "s = f32[1024] all-reduce-start(x), to_apply=add\nROOT y = f32[1024] all-reduce-done(s)",
+        ),
+        (
+            "ROOT y = f32[8192] all-gather(x), dimensions={0}",
+            "s = (f32[1024], f32[8192]) all-gather-start(x), dimensions={0}\nROOT y = f32[8192] all-gather-done(s)",
+        ),
+        (
+            "ROOT y = f32[1024] collective-permute(x), source_target_pairs={{0,1}}",
+            "s = (f32[1024], f32[1024], u32[], u32[]) collective-permute-start(x), source_target_pairs={{0,1}}\n"
+            "ROOT y = f32[1024] collective-permute-done(s)",
+        ),
+        (
+            "ROOT y = f32[128] reduce-scatter(x), dimensions={0}, to_apply=add",
+            "s = ((f32[1024]), f32[128]) reduce-scatter-start(x), dimensions={0}, to_apply=add\n"
+            "u = ((f32[1024]), f32[128]) reduce-scatter-update(s)\nROOT y = f32[128] reduce-scatter-done(u)",
+        ),
+        (
+            "ROOT y = f32[100] slice(x), slice={[0:100]}",
+            "s = ((f32[1024]), f32[100], u32[]) slice-start(x), slice={[0:100]}\nROOT y = f32[100] slice-done(s)",
+        ),
+    ],
+)
+def test_pairs_count_once(plain, pair):
+    assert wire(plain, EIGHT) == wire(pair, EIGHT)
+
+
+def test_async_wrapper_counts_its_computation_once():
+    regions = REGIONS + "\nwrapped { p = f32[1024] parameter(0) ROOT g = f32[8192] all-gather(p), dimensions={0}\n}\n"
+    body = (
+        X + "s = ((f32[1024]), f32[8192]) async-start(x), calls=wrapped\n"
+        "u = ((f32[1024]), f32[8192]) async-update(s), calls=wrapped\nROOT y = f32[8192] async-done(u), calls=wrapped"
+    )
+    found = cost_module(module(body, EIGHT, regions))
+    assert found.totals.collective_bytes == 7 * 4096
+    assert [(op.name, op.computation) for op in found.ops] == [("g", "wrapped")]
+
+
+def test_send_and_receive():
+    body = (
+        X + "t = token[] after-all()\ns = (f32[1024], u32[], token[]) send(x, t), channel_id=1\n"
+        "d = token[] send-done(s), channel_id=1\nr = (f32[1024], u32[], token[]) recv(d), channel_id=1\n"
+        "ROOT e = (f32[1024], token[]) recv-done(r), channel_id=1"
+    )
+    found = cost_module(module(body)).totals
+    assert (found.collective_bytes, found.bytes_read, found.bytes_written) == (4096, 4096, 4096)
