@@ -203,19 +203,21 @@ class _Attribution:
         return self.readers[computation.name]
 
     def takers(self, interior: Computation, parameter: Instruction) -> tuple[Instruction, ...]:
-        """The instructions that read a parameter, seen through other names of its buffer."""
+        """The instructions that read a parameter, seen through other names of its buffer, in order of the text."""
         users = self.users(interior)
-        found: dict[str, Instruction] = {}
+        found: set[str] = set()
         stack = [parameter.name]
         seen = set(stack)
         while stack:
             for user in users[stack.pop()]:
                 if user.opcode not in _SAME_BUFFER:
-                    found[user.name] = user
+                    found.add(user.name)
                 elif user.name not in seen:
                     seen.add(user.name)
                     stack.append(user.name)
-        return tuple(found.values()) or (interior.root,)
+        if len(found) > 1:
+            return tuple(i for i in interior if i.name in found)
+        return tuple(interior[name] for name in found) or (interior.root,)
 
     def place(self, i: Instruction, home: str, fusion: Instruction | None = None) -> Place:
         """The place of an instruction of the computation `home`, inside `fusion` if given."""
@@ -307,4 +309,3 @@ def _even(size: int, count: int) -> list[int]:
 def _size(part: Part) -> tuple[Number, Number, Number]:
     c = part.cost
     return c.matmul_flops, c.bytes, c.flops + c.transcendentals
-

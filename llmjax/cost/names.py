@@ -19,15 +19,15 @@ DATA_MOVEMENT = "data movement"
 
 # (regular expression, role), first match wins. Searched for in `STAGE PATH/PRIMITIVE`: STAGE is forward, backward or
 # update in a program that takes derivatives and inference in one that does not; PATH is the module path with the names
-# of jitted functions; PRIMITIVE is JAX's name of the operation: "backward GPT2/h_3/mlp/tanh". Of a dot, a convolution
-# and an instruction with a borrowed name it is XLA's opcode: "backward GPT2/h_3/mlp/c_fc/dot".
+# of jitted functions, as `_take()`; PRIMITIVE is JAX's name of the operation: "backward GPT2/h_3/mlp/tanh". Of a dot, a
+# convolution and an instruction with a borrowed name it is XLA's opcode: "backward GPT2/h_3/mlp/c_fc/dot".
 ROLES: tuple[tuple[str, str], ...] = (
     (r"^update ", "optimiser"),
     (r"[ /](sampl\w*|top_[kp]|nucleus|temperature)/", "sampling"),
-    (r"^(forward|backward) (_?\w+/)?\w+$", "loss"),  # differentiated, and in no module
+    (r"^(forward|backward) (\w+\(\)/)*[\w\-]+$", "loss"),  # differentiated, and in no module
     (r"[ /]loss\w*/", "loss"),
     (r"/(scores|mix|logits_qk|attend|dot_product_attention)/", "attention scores"),
-    (r"/(attn|\w*attention\w*|self_attn)/(softmax/(\w+/)*)?(dot|convolution)$", "attention scores"),
+    (r"/(attn|\w*attention\w*|self_attn)/(softmax/(.+/)?)?(dot|convolution)$", "attention scores"),
     (r"/softmax/", "softmax"),
     (r"/(ln_\w+|\w*[lL]ayer_?[nN]orm\w*|\w*norm\w*|RMSNorm\w*)/", "layer norm"),
     (r"/(resid_dropout)/|/(h_\d+|blocks?\w*|layers?\w*)/(add|add_any)$", "residual"),
@@ -44,7 +44,7 @@ ROLES: tuple[tuple[str, str], ...] = (
         DATA_MOVEMENT,
     ),
     (r"/(attn|\w*attention\w*|self_attn)/", "attention scores"),  # scaling and masks outside any scope of their own
-    (r"^inference (_?\w+/)*(argmax|sort|top_k|approx_top_k|cumsum|random_\w+|threefry2x32|rng_\w+)$", "sampling"),
+    (r"^inference (\w+\(\)/)*(argmax|sort|top_k|approx_top_k|cumsum|random_\w+|threefry2x32|rng_\w+)$", "sampling"),
 )
 OTHER = "other"
 
@@ -136,12 +136,13 @@ def read_name(op_name: str) -> Name:
             differentiated = True
         if not inner or inner in _CALLS or "->" in inner or (path and inner.startswith(f"{path[-1]}.")):
             continue  # `GPT2/GPT2.method` is a method of the module before it; `bd,df->bf` is an einsum
-        functions.append(inner)
-        if not {"jit", "pjit"} & wrappers:
+        called = bool({"jit", "pjit"} & wrappers)
+        functions.append(f"{inner}()" if called else inner)
+        if not called:
             path.append(inner)
     if restarted:  # recomputation writes the whole stack once more
         path, functions = _once(path), _once(functions)
-    if scopes and _WRAPPED.fullmatch(scopes[0]) and functions and scopes[0].startswith(("jit(", "pjit(")):
+    if functions and scopes[0].startswith(("jit(", "pjit(")):
         functions = functions[1:]  # the program's own name
     inner, wrappers = _unwrap(primitive)
     transposed, differentiated = transposed or "transpose" in wrappers, differentiated or "jvp" in wrappers

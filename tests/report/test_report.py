@@ -1,0 +1,215 @@
+"""The report: its tables at 80 columns and wider, its JSON, CSV and HTML."""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import llmjax
+from llmjax.errors import UserError
+from llmjax.report.export import FIGURES, SCHEMA, compiler_figures
+from llmjax.report.table import to_text
+
+HLO = Path(__file__).parent.parent / "testdata" / "hlo"
+FIXTURES = sorted(path.name for path in HLO.glob("*.hlo"))
+
+UNKNOWN = """HloModule m
+body {
+  t = (s32[], f32[4,4]) parameter(0)
+  i = s32[] get-tuple-element(t), index=0
+  x = f32[4,4] get-tuple-element(t), index=1
+  n = s32[] custom-call(i), custom_call_target="mystery"
+  y = f32[4,4] dot(x, x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT r = (s32[], f32[4,4]) tuple(n, y)
+}
+cond {
+  t = (s32[], f32[4,4]) parameter(0)
+  i = s32[] get-tuple-element(t), index=0
+  c = s32[] constant(3)
+  ROOT l = pred[] compare(i, c), direction=LT
+}
+ENTRY e {
+  p = (s32[], f32[4,4]) parameter(0)
+  ROOT w.1 = (s32[], f32[4,4]) while(p), condition=cond, body=body
+}
+"""
+
+
+def wide(name: str, depth: int) -> str:
+    """A module whose names are too long for any terminal."""
+    path = "/".join(["a_rather_long_scope"] * depth)
+    return f"""HloModule {name}
+ENTRY e {{
+  {name} = f32[8] parameter(0)
+  ROOT {name}_out = f32[8] add({name}, {name}), metadata={{op_name="jit(f)/{path}/add"}}
+}}
+"""
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+@pytest.mark.parametrize("name", FIXTURES)
+def test_tables_fit(name, width):
+    text = to_text(llmjax.analyze_hlo(HLO / name), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "by role" in text and "FLOPs" in text
+    assert "\x1b" not in text
+
+
+def test_long_names_fit_and_paths_keep_their_end():
+    lines = to_text(llmjax.analyze_hlo(wide("an_instruction_name_" * 8, 12)), 80).splitlines()
+    table = lines[next(k for k, line in enumerate(lines) if line.startswith("top ops")) :]
+    assert max(map(len, table)) <= 80
+    assert "…" in table[2] and "long_scope" in table[2]
+
+
+def test_the_screen_tells_the_totals():
+    report = llmjax.analyze_hlo(HLO / "cpu_0.12.0.1_block_f32.hlo")
+    text = to_text(report, 80)
+    assert "6.55 MFLOP" in text  # make.py's two layers: 2 x (2 x 32 x 12 x 64^2 + 2 x 2 x 2 x 16^2 x 64)
+    assert "0-1, each" in text or ("\n0 " in text and "\n1 " in text)
+    assert "LOWER BOUND" not in text and "≥" not in text
+
+
+def test_what_is_unknown_cannot_be_missed():
+    text = to_text(llmjax.analyze_hlo(UNKNOWN), 80)
+    flat = " ".join(text.replace("│", " ").split())
+    assert "LOWER BOUND: the trip count of w.1 is unknown" in flat
+    assert "--config.trip_counts.w.1=N" in flat
+    assert "1 op is unmodelled" in flat and "mystery" in flat
+    assert "≥ 128 FLOP" in flat
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_given_trip_counts_multiply():
+    report = llmjax.analyze_hlo(UNKNOWN, trip_counts={"w.1": 5})
+    assert report.totals.matmul_flops == 5 * 2 * 4**3
+    assert "w.1 x5 (given)" in to_text(report, 80)
+    with pytest.raises(UserError, match=r"w\.1"):
+        llmjax.analyze_hlo(UNKNOWN, trip_counts={"w.2": 5})
+
+
+NUMBER = (int, float)
+PLACE = {
+    "module_path": (str, type(None)),
+    "role": str,
+    "layer": (int, type(None)),
+    "pass": str,
+    "source": (str, type(None)),
+    "function": (str, type(None)),
+}
+OP = {
+    "name": str,
+    "opcode": str,
+    "computation": str,
+    "count": NUMBER,
+    **dict.fromkeys(FIGURES, NUMBER),
+    **PLACE,
+    "library": (str, type(None)),
+    "unmodelled": (str, type(None)),
+    "fused": list,
+}
+REPORT = {
+    "schema": str,
+    "module": str,
+    "backend": (str, type(None)),
+    "totals": dict,
+    "compiler": (dict, type(None)),
+    "coverage": float,
+    "lower_bound": bool,
+    "unmodelled": list,
+    "loops": list,
+    "conditionals": list,
+    "ops": list,
+    **dict.fromkeys(("by_role", "by_layer", "by_module_path", "by_source", "by_pass", "by_opcode"), list),
+}
+
+
+def check(found, schema):
+    assert set(found) == set(schema)
+    for name, kind in schema.items():
+        assert isinstance(found[name], kind), (name, found[name])
+
+
+@pytest.mark.parametrize("text", [*FIXTURES, UNKNOWN])
+def test_json_has_the_schema_and_adds_up(text):
+    report = llmjax.analyze_hlo(text if "\n" in text else HLO / text)
+    found = json.loads(report.to_json())
+    check(found, REPORT)
+    assert found["schema"] == SCHEMA
+    for op in found["ops"]:
+        check(op, OP)
+        for part in op["fused"]:
+            check(part, {"name": str, "opcode": str, **dict.fromkeys(FIGURES, NUMBER), **PLACE})
+        if op["fused"]:
+            assert {name: sum(part[name] for part in op["fused"]) for name in FIGURES} == {n: op[n] for n in FIGURES}
+    for rows in [found["ops"], *(found[name] for name in REPORT if name.startswith("by_"))]:
+        assert {name: sum(row[name] for row in rows) for name in FIGURES} == found["totals"]
+    assert found["totals"]["flops"] == found["totals"]["matmul_flops"] + found["totals"]["vector_flops"]
+
+
+def test_the_schema_is_documented(repo):
+    text = (repo / "docs" / "cost-json.md").read_text()
+    for name in {*REPORT, *OP, *FIGURES}:
+        assert f"`{name}`" in text, name
+    assert SCHEMA in text
+
+
+def test_json_names_what_is_unknown():
+    found = json.loads(llmjax.analyze_hlo(UNKNOWN).to_json())
+    assert found["lower_bound"] is True
+    assert found["coverage"] < 1
+    assert [(op["name"], op["target"]) for op in found["unmodelled"]] == [("n", "mystery")]
+    assert found["loops"] == [{"name": "w.1", "trip_count": None, "from": "unknown", "count": 1}]
+
+
+def test_csv_has_a_line_an_op():
+    report = llmjax.analyze_hlo(HLO / FIXTURES[0])
+    rows = list(csv.DictReader(io.StringIO(report.to_csv())))
+    assert len(rows) == len(report.ops)
+    assert sum(int(row["flops"]) for row in rows) == report.totals.flops
+    assert set(rows[0]) == set(OP) - {"fused"}
+
+
+def test_pandas(monkeypatch):
+    report = llmjax.analyze_hlo(HLO / FIXTURES[0])
+    pandas = pytest.importorskip("pandas")
+    frame = report.to_pandas()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame["bytes_read"].sum() == report.totals.bytes_read
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UserError, match="pip install pandas"):
+        report.to_pandas()
+
+
+def test_repr_and_html():
+    report = llmjax.analyze_hlo(UNKNOWN.replace("w.1", "w_1").replace('"mystery"', '"<b>&"'))
+    assert "by role" in repr(report)
+    html = report._repr_html_()
+    assert "LOWER BOUND" in html and "&lt;b&gt;&amp;" in html and '<b>&"' not in html
+    assert html.count("<table>") == html.count("</table>") == 2
+
+
+def test_by_refuses_what_is_no_key():
+    with pytest.raises(UserError, match="Did you mean 'layer'"):
+        llmjax.analyze_hlo(UNKNOWN).by("layers")
+
+
+def test_backends_are_told_from_the_text():
+    for name in FIXTURES:
+        if "unoptimised" not in name and "sharded" not in name:
+            assert llmjax.analyze_hlo(HLO / name).backend in (name.partition("_")[0], None), name
+    assert llmjax.analyze_hlo(HLO / "tpu_block_f32.hlo").backend == "tpu"
+    assert llmjax.analyze_hlo(HLO / "gpu_block_f32.hlo").backend == "gpu"
+    assert llmjax.analyze_hlo(HLO / "cpu_0.12.0.1_block_f32.hlo").backend == "cpu"
+
+
+def test_figures_of_the_compiler():
+    assert compiler_figures({"flops": 3.0, "bytes accessed": 7.0, "utilization0{}": 1.0}) == {
+        "flops": 3.0,
+        "bytes": 7.0,
+    }
+    assert compiler_figures([{"flops": -1.0, "transcendentals": 2.0}]) == {"transcendentals": 2.0}
+    assert compiler_figures(None) is compiler_figures([]) is compiler_figures({}) is None
