@@ -4,11 +4,14 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmjax.hlo import attribute_text as at
 from llmjax.hlo.attributes import Alias, PadDim, ReplicaGroups, SliceDim, SourceTables, Window
+
+# A loaded machine may stop for longer than hypothesis allows an example.
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def test_window_defaults():
@@ -29,6 +32,7 @@ def windows(draw):
     return Window(some(sizes), some(sizes), some(pads), some(sizes), some(sizes), some(st.booleans()))
 
 
+@settings(CALM)
 @given(windows())
 def test_window_round_trip(window):
     def join(items):
@@ -42,6 +46,7 @@ def test_window_round_trip(window):
     assert at.to_window(text) == window
 
 
+@settings(CALM)
 @given(st.permutations("bf01"), st.permutations("io01"), st.permutations("bf01"))
 def test_dim_labels(lhs, rhs, out):
     dims = at.to_conv_dims(f"{''.join(lhs)}_{''.join(rhs)}->{''.join(out)}")
@@ -57,6 +62,7 @@ def test_dim_labels_of_a_plain_matmul():
     assert (dims.lhs_spatial, dims.rhs_spatial, dims.out_spatial) == ((), (), ())
 
 
+@settings(CALM)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())
 def test_iota_groups_are_a_transposed_range(reshape, data):
     numpy = pytest.importorskip("numpy")
@@ -82,6 +88,7 @@ def test_the_lists_of_a_pod_are_not_made_before_they_are_asked_for():
     assert (found.count, found.size) == (1, 10**8)
 
 
+@settings(CALM)
 @given(st.dictionaries(st.text("abc_", min_size=1), st.integers() | st.text() | st.lists(st.booleans(), max_size=3)))
 def test_backend_config_is_json_bare_or_quoted(value):
     text = json.dumps(value)

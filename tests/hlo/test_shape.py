@@ -1,13 +1,16 @@
 """Shapes: text and back, sizes."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmjax.hlo.shape import DTYPE_BITS, UNBOUNDED, Layout, Shape
 from llmjax.hlo.shape_text import ShapeReader, parse_array
 
 ARRAY_DTYPES = sorted(set(DTYPE_BITS) - {"token", "opaque"})
+
+# A loaded machine may stop for longer than hypothesis allows an example.
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def read(text):
@@ -50,17 +53,20 @@ shapes = st.recursive(
 )
 
 
+@settings(CALM)
 @given(shapes)
 def test_text_round_trip(shape):
     assert read(str(shape)) == shape
 
 
+@settings(CALM)
 @given(shapes)
 def test_comments_and_space_change_nothing(shape):
     text = str(shape).replace(", ", " ,\n /*index=5*/ ")
     assert read(text) == shape
 
 
+@settings(CALM)
 @given(shapes)
 def test_leaves_carry_all_elements_and_bytes(shape):
     assert sum(s.elements for s in shape.leaves) == shape.elements
