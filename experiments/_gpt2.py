@@ -106,9 +106,10 @@ def _train(config: GPT2Config, shape: Shape) -> Phase:
     settings, steps = OptimizerConfig(), 1000
     params = _params(config, "classifier")
     state = jax.eval_shape(lambda params: init_state(params, make_optimizer(settings, steps), 0, False), params)
-    rows, weights = _ints(shape.batch), jax.ShapeDtypeStruct((shape.batch,), jnp.float32)
-    tokens_BL = _ints(shape.batch, shape.length)
-    batch = Batch(tokens_BL, jax.ShapeDtypeStruct(tokens_BL.shape, jnp.bool_), rows, weights, rows)
+    rows, tokens_BL = _ints(shape.batch), _ints(shape.batch, shape.length)
+    mask_BL = jax.ShapeDtypeStruct(tokens_BL.shape, jnp.bool_)
+    leaves: list[Any] = [tokens_BL, mask_BL, rows, jax.ShapeDtypeStruct(rows.shape, jnp.float32), rows]
+    batch = Batch(*leaves)
     step = make_train_step(classification_loss(config, 0.0, 0.0, 0), settings, steps)
     return Phase(jax.jit(step, donate_argnums=0), (state, batch), f"texts of {shape.length}")
 
