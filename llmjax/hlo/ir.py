@@ -105,7 +105,7 @@ class Instruction:
         """Names of all computations that this instruction calls, in the order of the text."""
         found: list[str] = []
         for key, value in self.attributes.items():
-            if key in CALL_ATTRIBUTES and (key != "called_computations" or value):
+            if key in CALL_ATTRIBUTES:
                 found.extend((value,) if isinstance(value, str) else value)
         return tuple(found)
 
