@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from llmjax.train.loop import Stopped, fit, make_predict, predict_logits
 from llmjax.train.optimizer import OptimizerConfig
 from llmjax.train.plan import TrainConfig
 from llmjax.train.writers import FILE
+from tests.train.compile_cache import compile_cache
 from tests.train.toy import MODEL, make_split
 
 PARAMS = init_params(GPT2(MODEL, "classifier"), jax.random.key(0))
@@ -44,6 +46,12 @@ def records(workdir: Path) -> list[dict[str, Any]]:
 
 def assert_same(a: Any, b: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with compile_cache(tmp_path_factory.mktemp("compiled")):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +123,12 @@ fit(MODEL, PARAMS, TRAIN, DEV, CONFIG, Path(sys.argv[1]), replacement=4)
 def test_kill_9_loses_only_the_steps_since_the_last_checkpoint(
     whole: tuple[Path, loop.Fitted], tmp_path: Path, repo: Path
 ) -> None:
-    child = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], cwd=repo, stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    for line in child.stdout:
-        if line.startswith("step 10:"):  # the second evaluation was made: 10 is saved or about to be
-            child.kill()
-    child.wait()
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    with subprocess.Popen(command, cwd=repo, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if line.startswith("step 10:"):  # the second evaluation was made: 10 is saved or about to be
+                child.kill()
     assert child.returncode == -signal.SIGKILL
     checkpoints = Checkpoints(tmp_path / "checkpoints", CONFIG.keep)
     saved = checkpoints.last_step()
