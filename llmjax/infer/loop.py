@@ -1,0 +1,183 @@
+"""Whole generations as compiled programs: `start` reads the prompts, `advance` makes tokens in one `while_loop`."""
+
+import dataclasses
+import functools
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from llmjax.gpt2.cache import Cache, empty_cache
+from llmjax.gpt2.config import GPT2Config
+from llmjax.infer.prepare import Prepared, activation_dtype
+from llmjax.infer.sampling import Knobs, Plan, choose, logprob
+from llmjax.infer.step import decode_step, prefill
+
+
+class State(NamedTuple):
+    """A batch of generations under way: everything the next token depends on. Donated from call to call."""
+
+    cache: Cache
+    token_B: Int[Array, "B"]  # the newest, not yet in the cache
+    tokens_BT: Int[Array, "B T"]  # all so far
+    logprobs_BT: Float[Array, "B T"] | None
+    seen_BV: Bool[Array, "B V"] | None
+    count: Int[Array, ""]  # how many so far
+    done_B: Bool[Array, "B"]
+    rows_B: Int[Array, "B"]
+    knobs: Knobs
+    end_id: Int[Array, ""]
+
+
+class News(NamedTuple):
+    """What the host reads of a state; not donated, so it may be read while the next call runs."""
+
+    tokens_BT: Int[Array, "B T"]
+    logprobs_BT: Float[Array, "B T"] | None
+    count: Int[Array, ""]
+    done_B: Bool[Array, "B"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What a pair of programs is compiled for: rows B, prompt length L, cache length S, most new tokens T."""
+
+    batch: int
+    length: int
+    slots: int
+    new: int
+
+
+class Programs(NamedTuple):
+    """`start(params, tokens_BL, lengths_B, rows_B, done_B, knobs, end_id)` and `advance(params, state, done_B, limit)`.
+
+    Both return (State, News). `seconds` is how long tracing and compiling took, or reading from XLA's cache.
+    """
+
+    start: Any
+    advance: Any
+    seconds: float
+
+
+def compile_programs(config: GPT2Config, params: Prepared, shape: Shape, plan: Plan) -> Programs:
+    """Returns the compiled programs of a shape; the same ones when asked again."""
+    leaves, structure = jax.tree.flatten(params)
+    return _compile(config, structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves), shape, plan)
+
+
+@functools.lru_cache(maxsize=64)
+def _compile(config: GPT2Config, structure: Any, leaves: tuple, shape: Shape, plan: Plan) -> Programs:
+    began = time.perf_counter()
+    params = structure.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
+    arguments = example_arguments(shape)
+    begin = functools.partial(start, config=config, shape=shape, plan=plan)
+    further = functools.partial(advance, config=config, plan=plan)
+    state, _ = jax.eval_shape(begin, params, *arguments)
+    done_B, limit = jax.ShapeDtypeStruct((shape.batch,), bool), jax.ShapeDtypeStruct((), "int32")
+    compiled_start = jax.jit(begin).lower(params, *arguments).compile()
+    compiled_advance = jax.jit(further, donate_argnums=1).lower(params, state, done_B, limit).compile()
+    return Programs(compiled_start, compiled_advance, time.perf_counter() - began)
+
+
+def example_arguments(shape: Shape) -> tuple[Any, ...]:
+    """Returns the shapes of `start`'s arguments after the parameters."""
+    ints_B = jax.ShapeDtypeStruct((shape.batch,), "int32")
+    scalar, floating = jax.ShapeDtypeStruct((), "int32"), jax.ShapeDtypeStruct((), "float32")
+    knobs = Knobs(floating, scalar, floating, floating, jax.ShapeDtypeStruct((2,), "uint32"))
+    tokens_BL = jax.ShapeDtypeStruct((shape.batch, shape.length), "int32")
+    return tokens_BL, ints_B, ints_B, jax.ShapeDtypeStruct((shape.batch,), bool), knobs, scalar
+
+
+def start(
+    params: Prepared,
+    tokens_BL: Int[Array, "B L"],
+    lengths_B: Int[Array, "B"],
+    rows_B: Int[Array, "B"],
+    done_B: Bool[Array, "B"],
+    knobs: Knobs,
+    end_id: Int[Array, ""],
+    *,
+    config: GPT2Config,
+    shape: Shape,
+    plan: Plan,
+) -> tuple[State, News]:
+    """Reads the prompts and chooses each row's first token.
+
+    Args:
+        params: from `prepare`.
+        tokens_BL, lengths_B: prompts padded on the right, and their lengths.
+        rows_B: each row's number in the whole input.
+        done_B: rows that are only there to fill the batch.
+        knobs: sampling settings.
+        end_id: the token that ends a row; -1 for none.
+    """
+    format = {"float32": "float32", "bfloat16": "bfloat16", "int8": "int8"}[str(params["wte"]["kernel"].dtype)]
+    cache = empty_cache(config, shape.batch, shape.slots, activation_dtype(format))
+    logits_BV, cache = prefill(params, tokens_BL, lengths_B, cache, config=config)
+    seen_BV = None
+    if plan.penalty:
+        real_BL = jnp.arange(shape.length) < lengths_B[:, None]
+        # Padding is written to a column beyond the vocabulary, which is then cut off.
+        column_BL = jnp.where(real_BL, tokens_BL, config.vocab_size)
+        seen_BV = jnp.zeros((shape.batch, config.vocab_size + 1), bool)
+        seen_BV = seen_BV.at[jnp.arange(shape.batch)[:, None], column_BL].set(True)[:, :-1]
+    state = State(
+        cache=cache,
+        token_B=jnp.zeros((shape.batch,), jnp.int32),
+        tokens_BT=jnp.zeros((shape.batch, shape.new), jnp.int32),
+        logprobs_BT=jnp.zeros((shape.batch, shape.new), jnp.float32) if plan.logprobs else None,
+        seen_BV=seen_BV,
+        count=jnp.zeros((), jnp.int32),
+        done_B=done_B,
+        rows_B=rows_B,
+        knobs=knobs,
+        end_id=end_id,
+    )
+    state = _take(state, logits_BV, plan)
+    return state, _news(state)
+
+
+def advance(
+    params: Prepared,
+    state: State,
+    done_B: Bool[Array, "B"],
+    limit: Int[Array, ""],
+    *,
+    config: GPT2Config,
+    plan: Plan,
+) -> tuple[State, News]:
+    """Makes tokens until each row has `limit` of them or is done; rows of `done_B` are done from now on."""
+
+    def unfinished(state: State) -> jax.Array:
+        return (state.count < limit) & ~jnp.all(state.done_B)
+
+    def step(state: State) -> State:
+        logits_BV, cache = decode_step(params, state.token_B, state.cache, config=config)
+        return _take(state._replace(cache=cache), logits_BV, plan)
+
+    state = lax.while_loop(unfinished, step, state._replace(done_B=state.done_B | done_B))
+    return state, _news(state)
+
+
+def _take(state: State, logits_BV: jax.Array, plan: Plan) -> State:
+    """Chooses the next token of every row and notes it; in rows that are done it counts for nothing."""
+    token_B = choose(logits_BV, state.seen_BV, state.rows_B, state.count, state.knobs, plan)
+    at = (0, state.count)
+    batch = token_B.shape[0]
+    return state._replace(
+        token_B=token_B,
+        tokens_BT=lax.dynamic_update_slice(state.tokens_BT, token_B[:, None], at),
+        logprobs_BT=None
+        if state.logprobs_BT is None
+        else lax.dynamic_update_slice(state.logprobs_BT, logprob(logits_BV, token_B)[:, None], at),
+        seen_BV=None if state.seen_BV is None else state.seen_BV.at[jnp.arange(batch), token_B].set(True),
+        count=state.count + 1,
+        done_B=state.done_B | (token_B == state.end_id),
+    )
+
+
+def _news(state: State) -> News:
+    return News(state.tokens_BT, state.logprobs_BT, state.count, state.done_B)
