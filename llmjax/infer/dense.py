@@ -47,8 +47,6 @@ def _cpu(x_TD: jax.Array, kernel_ED: jax.Array) -> jax.Array:
     if kernel_ED.dtype == jnp.int8 and tokens == 2 and outputs % BLOCK == 0:
         kernel_PJD = kernel_ED.reshape(-1, BLOCK, kernel_ED.shape[1])
         x_PTD = jnp.broadcast_to(x_TD, (kernel_PJD.shape[0], *x_TD.shape))
-        y_PJT = lax.dot_general(
-            kernel_PJD, x_PTD, (((2,), (2,)), ((0,), (0,))), preferred_element_type=jnp.int32
-        )
+        y_PJT = lax.dot_general(kernel_PJD, x_PTD, (((2,), (2,)), ((0,), (0,))), preferred_element_type=jnp.int32)
         return y_PJT.reshape(outputs, tokens).T
     return _plain(x_TD, kernel_ED)

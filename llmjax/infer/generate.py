@@ -12,9 +12,9 @@ import numpy as np
 from llmjax.data.tokenizer import load_tokenizer
 from llmjax.errors import UserError
 from llmjax.gpt2.cache import bucket
-from llmjax.gpt2.config import GPT2Config
+from llmjax.gpt2.config import GPT2Config, from_size
 from llmjax.gpt2.folders import TOKENIZER_FILES, read_config, resolve_folder
-from llmjax.gpt2.model import Params
+from llmjax.gpt2.model import GPT2, Params, init_params
 from llmjax.gpt2.weights import load_pretrained
 from llmjax.infer.loop import News, Programs, Shape, State, compile_programs
 from llmjax.infer.memory import available, check_memory
@@ -328,3 +328,14 @@ def load_generator(
     check_memory(read_config(folder), format, shape or batch_shape([1], 64), available())
     config, params = load_pretrained(folder, "lm")
     return Generator.from_params(config, params, load_tokenizer(tokenizer or str(folder)), format)
+
+
+def random_generator(
+    size: str, tokenizer: str, format: Format, shape: Shape | None = None, seed: int = 0
+) -> Generator:
+    """Makes a generator of a named size with random weights, to time and to try; arguments as `load_generator`."""
+    loaded = load_tokenizer(tokenizer)
+    config = from_size(size, vocab_size=len(loaded))
+    check_memory(config, format, shape or batch_shape([1], 64), available())
+    params = init_params(GPT2(config, "lm"), jax.random.key(seed))
+    return Generator.from_params(config, params, loaded, format)

@@ -27,7 +27,9 @@ def needs(config: GPT2Config, format: Format, shape: Shape) -> Needs:
     """Returns the bytes that generating in batches of `shape` takes at its peak."""
     plain = jax.eval_shape(lambda: init_params(GPT2(config, "lm"), jax.random.key(0)))
     prepared = jax.eval_shape(lambda params: prepare(params, config, format), plain)
-    cached = 2 * config.n_layer * shape.batch * shape.slots * config.n_embd * jnp.dtype(activation_dtype(format)).itemsize
+    cached = (
+        2 * config.n_layer * shape.batch * shape.slots * config.n_embd * jnp.dtype(activation_dtype(format)).itemsize
+    )
     tokens = shape.batch * shape.length
     # Of a prompt's layer in float32: scores before and after the softmax, or the MLP before and after its activation.
     layer = 4 * max(2 * config.n_head * tokens * shape.length, 2 * tokens * config.inner_dim)
@@ -40,7 +42,7 @@ def _bytes(tree: object) -> int:
 
 
 def available() -> int | None:
-    """Returns the bytes that are free on the device, or on the machine where it computes on the CPU; None if unknown."""
+    """Returns the bytes that are free on the device, or on the machine where that is the CPU; None if unknown."""
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)

@@ -49,9 +49,7 @@ class Sampling:
     @property
     def plan(self) -> "Plan":
         """What is computed: the part of the settings that a compiled program is made for."""
-        return Plan(
-            self.temperature > 0, self.top_k > 0, self.top_p < 1, self.repetition_penalty != 1, self.logprobs
-        )
+        return Plan(self.temperature > 0, self.top_k > 0, self.top_p < 1, self.repetition_penalty != 1, self.logprobs)
 
     def knobs(self) -> "Knobs":
         """The values, as arguments of a compiled program."""

@@ -80,7 +80,7 @@ def score(
     Arguments as `prefill`'s. Padding and each row's first token, which nothing predicts, are 0.
     """
     hidden_BLD, cache = _prompts(params, tokens_BL, lengths_B, cache, config)
-    batch, length = tokens_BL.shape
+    length = tokens_BL.shape[1]
 
     def row(hidden_LD: jax.Array, tokens_L: jax.Array) -> jax.Array:
         # A row at a time: logits of all positions of all rows may be more than the weights.
@@ -216,7 +216,11 @@ def _attend(
 ) -> Float[Array, "B H L K"]:
     """Attention of whole prompts; products of `dtype` operands summed in float32, the softmax in float32."""
     with jax.named_scope("scores"):
-        q_BHLK, k_BHSK, v_BHSK = ((q_BHLK * _scale(config, layer)).astype(dtype), k_BHSK.astype(dtype), v_BHSK.astype(dtype))
+        q_BHLK, k_BHSK, v_BHSK = (
+            (q_BHLK * _scale(config, layer)).astype(dtype),
+            k_BHSK.astype(dtype),
+            v_BHSK.astype(dtype),
+        )
         scores_BHLS = jnp.einsum("bhlk,bhsk->bhls", q_BHLK, k_BHSK, preferred_element_type=jnp.float32)
     with jax.named_scope("softmax"):
         weights_BHLS = jax.nn.softmax(jnp.where(visible_BLS[:, None], scores_BHLS, _MASKED), axis=-1)

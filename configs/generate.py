@@ -1,0 +1,47 @@
+"""Continue texts with a GPT-2 language model: one prompt, a file of any length, or standard input.
+
+`:tiny` continues one prompt with a tiny model of random weights, to see the machinery run: the text means nothing.
+"""
+
+from ml_collections import ConfigDict
+
+from llmjax.errors import UserError, did_you_mean
+
+VARIANTS = ("", "tiny")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the job's settings; `arg` is "" or "tiny"."""
+    if arg not in VARIANTS:
+        raise UserError(
+            f"configs/generate.py:{arg}: there is no such variant, only ':tiny'.{did_you_mean(arg, VARIANTS)}"
+        )
+    c = ConfigDict()
+    c.experiment = "generate"
+    c.checkpoint = ""  # a folder that transformers wrote, a training run's workdir, a hub id, or random:SIZE
+    c.tokenizer = ""  # "gpt2", a folder or a hub id; empty = the one saved with the checkpoint
+    c.prompt = ""  # one text to continue
+    c.input = ""  # or a file: .tsv, .csv and .jsonl by column, any other one prompt a line; empty = standard input
+    c.column = "prompt"  # the column (or key) of the prompts in a .tsv, .csv or .jsonl
+    c.output = ""  # a .jsonl file to write, one object a prompt in input order; empty = standard output
+    c.stream = False  # print the text as it comes, for people, instead of JSON lines
+    c.max_new_tokens = 64  # at most so many tokens a text
+    c.trim = False  # cut a prompt that is too long for the context at its beginning, instead of refusing it
+
+    c.temperature = 0.0  # 0 = always the most probable token; 1 = draw as the model says; between = less daring
+    c.top_k = 0  # draw among the k most probable tokens; 0 = all
+    c.top_p = 1.0  # draw among the most probable tokens that hold this much probability together; 1 = all
+    c.repetition_penalty = 1.0  # above 1: tokens that stand in the text already become less probable
+    c.stop = ("",)  # end a text before the first of these strings: --config.stop="('END', 'Q:')"; empty = none
+    c.seed = 0  # of the draws; the same seed gives the same texts, at any batch size
+    c.logprobs = False  # add each token's log-probability to the output
+
+    c.format = "float32"  # of the weights: float32, bfloat16 or int8
+    c.batch_size = 8  # prompts at a time
+    c.cache_length = 0  # tokens a row of the cache holds; 0 = as few as prompt and new tokens need
+
+    if arg == "tiny":
+        c.checkpoint = "random:tiny"
+        c.prompt = "I love this movie"
+        c.max_new_tokens = 8
+    return c

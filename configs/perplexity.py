@@ -1,0 +1,37 @@
+"""Measure a GPT-2 language model's perplexity on a text, in each weight format.
+
+`:tiny` measures a tiny model of random weights on a few sentences, to see the machinery run.
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from llmjax.errors import UserError, did_you_mean
+
+VARIANTS = ("", "tiny")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the job's settings; `arg` is "" or "tiny"."""
+    if arg not in VARIANTS:
+        raise UserError(
+            f"configs/perplexity.py:{arg}: there is no such variant, only ':tiny'.{did_you_mean(arg, VARIANTS)}"
+        )
+    c = ConfigDict()
+    c.experiment = "perplexity"
+    c.checkpoint = ""  # a folder that transformers wrote, a training run's workdir, a hub id, or random:SIZE
+    c.tokenizer = ""  # "gpt2", a folder or a hub id; empty = the one saved with the checkpoint
+    c.input = ""  # a text file, UTF-8
+    c.formats = ("float32", "bfloat16", "int8")  # weight formats to measure
+    c.window = 0  # tokens the model sees at a time; 0 = its context
+    c.stride = 0  # tokens from one window to the next, each scored once; 0 = half a window
+    c.limit = 0  # at most so many tokens of the text; 0 = all
+    c.batch_size = 4  # windows at a time
+
+    if arg == "tiny":
+        c.checkpoint = "random:tiny"
+        c.input = str(Path(__file__).parent / "data" / "tiny_reviews.tsv")
+        c.window = 64
+        c.limit = 400
+    return c

@@ -1,0 +1,96 @@
+"""A language model and a text -> perplexity in each weight format."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from llmjax.data.tokenizer import load_tokenizer
+from llmjax.errors import UserError
+from llmjax.files import atomic_write
+from llmjax.gpt2.config import from_size
+from llmjax.gpt2.folders import TOKENIZER_FILES, resolve_folder
+from llmjax.gpt2.model import GPT2, init_params
+from llmjax.gpt2.weights import load_pretrained
+from llmjax.infer.perplexity import Perplexity, perplexity
+from llmjax.infer.prepare import check_format, prepare
+from llmjax.infer.texts import check_file
+
+
+def run(config: ConfigDict, workdir: str) -> None:
+    """Measures the configured model on the configured text; prints a table and writes `workdir`/perplexity.json."""
+    import jax
+
+    if not config.checkpoint:
+        raise UserError(
+            "no model was named: pass --config.checkpoint= a folder that transformers wrote, a language-model run's"
+            " workdir, a hub id such as openai-community/gpt2, or random:gpt2 for random weights."
+        )
+    if not config.input:
+        raise UserError("no text was named: pass --config.input=FILE, a text file in UTF-8.")
+    formats = [check_format(name, "formats") for name in config.formats]
+    if not formats:
+        raise UserError("formats is empty: name at least one of float32, bfloat16, int8.")
+    if config.batch_size < 1 or config.limit < 0:
+        raise UserError(f"batch_size={config.batch_size} must be at least 1 and limit={config.limit} 0 or more.")
+    file = check_file(config.input)
+    try:
+        text = file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: byte {error.start + 1} is not UTF-8; save the file as UTF-8.") from None
+    kind, _, size = config.checkpoint.partition(":")
+    if kind == "random":
+        tokenizer = load_tokenizer(config.tokenizer or "gpt2")
+        shape = from_size(size, vocab_size=len(tokenizer))
+        params = init_params(GPT2(shape, "lm"), jax.random.key(0))
+        print(f"{config.checkpoint}: a model of random weights", file=sys.stderr)
+    else:
+        folder = resolve_folder(config.checkpoint)
+        if not config.tokenizer and not any((folder / name).exists() for name in TOKENIZER_FILES):
+            raise UserError(f"{folder}: has no tokenizer files; name the tokenizer with --config.tokenizer=.")
+        tokenizer = load_tokenizer(config.tokenizer or str(folder))
+        shape, params = load_pretrained(folder, "lm")
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    ids = ids[: config.limit or None]
+    if len(ids) < 2:
+        raise UserError(f"{file}: has {len(ids)} tokens; perplexity needs at least 2.")
+    window, stride = _window(config, shape.n_positions, len(ids))
+    results: dict[str, Perplexity] = {}
+    for name in formats:
+        began = time.perf_counter()
+        prepared = prepare(params, shape, name)
+        results[name] = perplexity(prepared, shape, name, ids, window, stride, config.batch_size)
+        seconds = time.perf_counter() - began
+        print(f"{name}: {results[name].tokens / seconds:,.0f} tokens/s, compiling included", file=sys.stderr)
+    _report(config, results, window, stride, Path(workdir))
+
+
+def _window(config: ConfigDict, context: int, tokens: int) -> tuple[int, int]:
+    """Returns window and stride, checked."""
+    window = min(config.window or context, tokens)
+    stride = config.stride or max(1, window // 2)
+    if not 2 <= window <= context:
+        raise UserError(f"window={config.window} must be between 2 and {context}, the model's context.")
+    if not 1 <= stride <= window:
+        raise UserError(f"stride={config.stride} must be between 1 and the window, {window}.")
+    return window, stride
+
+
+def _report(config: ConfigDict, results: dict[str, Perplexity], window: int, stride: int, workdir: Path) -> None:
+    base_name, base = next(iter(results.items()))
+    table = Table(
+        "format", "loss", "perplexity", f"against {base_name}", title=f"{base.tokens:,} tokens of {config.input}"
+    )
+    rows = {}
+    for name, result in results.items():
+        change = result.perplexity / base.perplexity - 1
+        table.add_row(name, f"{result.loss:.5f}", f"{result.perplexity:,.3f}", f"{change:+.3%}")
+        rows[name] = {**result._asdict(), f"relative_to_{base_name}": change}
+    Console().print(table)
+    summary = {"checkpoint": config.checkpoint, "input": config.input, "window": window, "stride": stride}
+    atomic_write(workdir / "perplexity.json", json.dumps({**summary, "formats": rows}, indent=2) + "\n")
+    print(f"written to {workdir / 'perplexity.json'}")

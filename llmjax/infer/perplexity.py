@@ -1,0 +1,76 @@
+"""How well a language model predicts a text: perplexity over sliding windows."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from llmjax.gpt2.cache import empty_cache
+from llmjax.gpt2.config import GPT2Config
+from llmjax.infer.prepare import Format, Prepared, activation_dtype
+from llmjax.infer.step import score
+
+
+class Windows(NamedTuple):
+    """Windows over a text: `tokens_BL`, `lengths_B`, and `scored_BL`, the positions whose loss counts."""
+
+    tokens_BL: np.ndarray
+    lengths_B: np.ndarray
+    scored_BL: np.ndarray
+
+
+class Perplexity(NamedTuple):
+    """Mean negative log-likelihood a token (natural), its exponential, and over how many tokens."""
+
+    loss: float
+    perplexity: float
+    tokens: int
+
+
+def windows(ids: Sequence[int], window: int, stride: int, batch_size: int) -> Iterator[Windows]:
+    """Yields windows of `window` tokens, `stride` apart, in batches, the last ones padded to the same shape.
+
+    Every token but the first of the text is scored exactly once, in the first window that holds it: with at least
+    `window - stride` tokens before it, but for those of the first window. Source: transformers' documentation,
+    "Perplexity of fixed-length models".
+    """
+    spans = []  # start, end, first scored
+    scored = 1
+    for begin in range(0, len(ids), stride):
+        end = min(begin + window, len(ids))
+        if end > scored:
+            spans.append((begin, end, scored))
+            scored = end
+        if end == len(ids):
+            break
+    for at in range(0, len(spans), batch_size):
+        batch = Windows(
+            np.zeros((batch_size, window), np.int32),
+            np.ones(batch_size, np.int32),
+            np.zeros((batch_size, window), bool),
+        )
+        for row, (begin, end, first) in enumerate(spans[at : at + batch_size]):
+            batch.tokens_BL[row, : end - begin] = ids[begin:end]
+            batch.lengths_B[row] = end - begin
+            batch.scored_BL[row, first - begin : end - begin] = True
+        yield batch
+
+
+def perplexity(
+    params: Prepared, config: GPT2Config, format: Format, ids: Sequence[int], window: int, stride: int, batch_size: int
+) -> Perplexity:
+    """Returns the perplexity of prepared parameters on the tokens `ids`, at least two of them."""
+
+    @jax.jit
+    def scores(params: Prepared, tokens_BL: jax.Array, lengths_B: jax.Array) -> jax.Array:
+        cache = empty_cache(config, batch_size, window, activation_dtype(format))
+        return score(params, tokens_BL, lengths_B, cache, config=config)[0]
+
+    total, count = 0.0, 0
+    for batch in windows(ids, window, stride, batch_size):
+        scores_BL = np.asarray(scores(params, batch.tokens_BL, batch.lengths_B), np.float64)
+        total -= float(scores_BL[batch.scored_BL].sum())
+        count += int(batch.scored_BL.sum())
+    return Perplexity(total / count, math.exp(min(total / count, 700)), count)
