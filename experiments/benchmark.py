@@ -1,0 +1,174 @@
+"""llmjax, its peers and the machine's own limits, timed in turn: benchmark.json, a table and a picture."""
+
+import json
+import os
+import platform
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jaxlib
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from experiments.peers.case import MATRIX, Case
+from experiments.peers.report import picture, table
+from experiments.peers.runner import ENTRIES, PEERS, Contestant, Failed, Workers, contestants, first_token, versions
+from llmjax.data.tokenizer import load_tokenizer
+from llmjax.errors import UserError, did_you_mean
+from llmjax.files import atomic_write, cache_folder
+from llmjax.gpt2.config import GPT2Config, from_size
+from llmjax.gpt2.model import GPT2, init_params
+from llmjax.gpt2.weights import save_pretrained
+from llmjax.train.speed import train_flops
+
+KINDS = ("decode", "prefill", "classify", "train", "start")
+BYTES = {"float32": 4, "16-bit": 2, "8-bit": 1}
+MATMULS = {"float32": "matmul-float32", "16-bit": "matmul-bfloat16", "8-bit": "matmul-int8"}
+
+
+def run(config: ConfigDict, workdir: str) -> None:
+    """Times the configured cases and writes `workdir`/benchmark.json and benchmark.svg."""
+    cases = [parse_case(name, config) for name in config.cases]
+    for name in config.peers:
+        if name not in PEERS:
+            raise UserError(f"peers: {name!r} is none of {', '.join(PEERS)}.{did_you_mean(name, PEERS)}")
+    if config.repeats < 1 or config.threads < 0:
+        raise UserError(f"repeats={config.repeats} must be at least 1, and threads={config.threads} 0 or more.")
+    python = config.peer_python or sys.executable
+    wanted = {entry.name: entry.package for entry in ENTRIES if entry.name in ("llmjax", *config.peers)}
+    found = versions(python, (*wanted.values(), "transformers", "numpy"))
+    missing = [name for name, package in wanted.items() if name != "llmjax" and package not in found]
+    if missing:
+        print(f"not installed, left out: {', '.join(missing)} (pip install -e '.[peers]')", file=sys.stderr)
+    shape, folder = checkpoint(config.size)
+    threads = config.threads or len(os.sched_getaffinity(0))
+    record: dict[str, Any] = {"machine": machine(threads), "versions": found, "missing": missing, "results": []}
+    present = set(wanted) - set(missing)
+    target = Path(workdir)
+    target.mkdir(parents=True, exist_ok=True)
+    with Workers(folder, target / "workers.log", threads, python) as workers:
+        for at, case in enumerate(cases):
+            later = {who for other in cases[at:] for who in contestants(other, present)}
+            workers.keep((*later, *(Contestant("machine", name) for name in ("read", *MATMULS.values()))))
+            print(f"{case.name} ({at + 1} of {len(cases)})", file=sys.stderr, flush=True)
+            record["results"].append(measure(case, shape, workers, present, config.repeats))
+            workers.keep(tuple(who for other in cases[at + 1 :] for who in contestants(other, present)))
+            atomic_write(target / "benchmark.json", json.dumps(record, indent=2) + "\n")
+    record["machine"]["load_after"] = os.getloadavg()
+    atomic_write(target / "benchmark.json", json.dumps(record, indent=2) + "\n")
+    title = f"{config.size}, {record['machine']['processor']}, {threads} threads, jaxlib {jaxlib.__version__}"
+    atomic_write(target / "benchmark.svg", picture(record["results"], title))
+    Console().print(table(record["results"]))
+    for result in record["results"]:
+        for name, reason in result["failed"].items():
+            print(f"{result['case']}: {name} failed: {reason}", file=sys.stderr)
+    print(f"written to {target / 'benchmark.json'} and {target / 'benchmark.svg'}")
+
+
+def parse_case(name: str, config: ConfigDict) -> Case:
+    """Turns "decode-8-16-bit" into a case; anything else raises `UserError`."""
+    kind, _, rest = name.partition("-")
+    rows, _, width = rest.partition("-")
+    if kind not in KINDS or not rows.isdigit() or int(rows) < 1 or width not in BYTES:
+        raise UserError(
+            f"cases: {name!r} is not KIND-ROWS-WIDTH with KIND of {', '.join(KINDS)} and WIDTH of {', '.join(BYTES)},"
+            f" e.g. decode-8-float32.{did_you_mean(name, list(config.cases))}"
+        )
+    tokens = {"decode": config.new_tokens, "prefill": config.prompt_tokens, "start": 1}.get(kind, config.text_tokens)
+    return Case(kind, int(rows), tokens, width)
+
+
+def checkpoint(size: str) -> tuple[GPT2Config, Path]:
+    """Returns the shape and a folder with random weights of a size that every contestant reads, kept between runs."""
+    shape = from_size(size)
+    folder = cache_folder() / "benchmark" / size
+    if not (folder / "model.safetensors").exists():
+        params = init_params(GPT2(shape, "lm"), jax.random.key(0))
+        save_pretrained(folder, shape, params, "lm", load_tokenizer("gpt2"))
+    return shape, folder
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Returns what the figures depend on besides the code."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "device": jax.devices()[0].device_kind,
+        "threads": threads,
+        "python": platform.python_version(),
+        "jaxlib": jaxlib.__version__,
+        "load_before": os.getloadavg(),
+    }
+
+
+def measure(case: Case, shape: GPT2Config, workers: Workers, present: set[str], repeats: int) -> dict[str, Any]:
+    """Times a case: every contestant once, in turn, as often as asked, with the machine's own limit in each turn."""
+    field = [*contestants(case, present)]
+    seconds: dict[str, list[float]] = {who.name: [] for who in field}
+    details: dict[str, dict[str, float]] = {}
+    failed: dict[str, str] = {}
+    limits: list[float] = []
+    for turn in range(repeats):
+        # Everyone goes first once: what is left in the caches favours nobody.
+        for who in [*field[turn % len(field) :], *field[: turn % len(field)]] if field else ():
+            if who.name in failed:
+                continue
+            try:
+                if case.kind == "start":
+                    answer = first_token(who, workers.folder, workers.threads, workers.peer_python)
+                else:
+                    answer = workers.run(who, case)
+            except Failed as error:
+                failed[who.name] = str(error)
+                continue
+            seconds[who.name].append(answer["seconds"])
+            details.setdefault(who.name, {"format": who.format, "load": answer["load"], "once": answer["once"]})
+        limits += [limit(case, shape, workers)] if case.kind != "start" else []
+    rates = {name: case.total / statistics.median(times) for name, times in seconds.items() if times}
+    roof = statistics.median(limits) if limits else None
+    peers = {name: rate for name, rate in rates.items() if name != "llmjax"}
+    best = max(peers, key=lambda name: peers[name], default=None)
+    ours = rates.get("llmjax")
+    return {
+        "case": case.name,
+        "tokens": case.total,
+        "rates": rates,
+        "roof": roof,
+        "near_roof": ours / roof if ours and roof else None,
+        "best_peer": best,
+        "against_peer": ours / peers[best] if ours and best else None,
+        "seconds": seconds,
+        "roofs": limits,
+        "details": details,
+        "failed": failed,
+    }
+
+
+def limit(case: Case, shape: GPT2Config, workers: Workers) -> float:
+    """Returns the tokens/s that the machine allows, measured now: by reading the weights once a step, or by matmuls."""
+    if case.kind == "decode":
+        size = weight_bytes(shape, case.width)
+        sweep = workers.run(Contestant("machine", "read"), case._replace(tokens=size))
+        return case.batch / sweep["seconds"]
+    answer = workers.run(Contestant("machine", MATMULS[case.width]), case)
+    flops_per_second = 2.0 * MATRIX**3 / answer["seconds"]
+    return case.total * flops_per_second / case_flops(case, shape)
+
+
+def weight_bytes(shape: GPT2Config, width: str) -> int:
+    """Bytes of the matrices that a decode step reads."""
+    layer = 4 * shape.n_embd**2 + 2 * shape.n_embd * shape.inner_dim
+    return (shape.n_layer * layer + shape.vocab_size * shape.n_embd) * BYTES[width]
+
+
+def case_flops(case: Case, shape: GPT2Config) -> float:
+    """Matmul FLOPs that a prefill, classify or train case needs, at 2 a multiply-add."""
+    if case.kind == "prefill":
+        trunk = train_flops(shape, "classifier", case.batch, case.total, case.tokens) / 3
+        return trunk + 2.0 * case.batch * shape.n_embd * shape.vocab_size
+    flops = train_flops(shape, "classifier", case.batch, case.total, case.tokens)
+    return flops if case.kind == "train" else flops / 3

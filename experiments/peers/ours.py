@@ -1,0 +1,96 @@
+"""llmjax as a contestant of its own benchmark, through the code that the jobs run."""
+
+import functools
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.peers.case import PROMPT, Case, Timing, prompt_tokens
+from llmjax.data.batches import Batch
+from llmjax.gpt2.cache import bucket
+from llmjax.gpt2.model import GPT2, init_params
+from llmjax.gpt2.weights import load_pretrained
+from llmjax.infer.classify import Classifier
+from llmjax.infer.loop import Shape, compile_programs
+from llmjax.infer.prepare import check_format, prepare
+from llmjax.infer.sampling import Sampling
+from llmjax.train.optimizer import OptimizerConfig, make_optimizer
+from llmjax.train.step import classification_loss, init_state, make_train_step
+
+
+class Contestant:
+    """Holds the weights of one format; programs are compiled when a case first needs them."""
+
+    def __init__(self, folder: str, format: str, threads: int) -> None:
+        self.format = check_format(format)
+        self.config, self.params = load_pretrained(folder, "lm")
+        self.run_of: dict[Case, Any] = {}
+
+    def run(self, case: Case) -> Timing:
+        """Runs a case once; the first time of a case, it is compiled and run once before."""
+        began = time.perf_counter()
+        if case not in self.run_of:
+            self.run_of[case] = getattr(self, f"_{case.kind}")(case)
+            self.run_of[case]()
+        once = time.perf_counter() - began
+        began = time.perf_counter()
+        self.run_of[case]()
+        return Timing(time.perf_counter() - began, once)
+
+    @functools.cached_property
+    def _prepared(self) -> Any:
+        return jax.block_until_ready(prepare(self.params, self.config, self.format))
+
+    def _decode(self, case: Case) -> Any:
+        shape = Shape(case.batch, PROMPT, bucket(PROMPT + case.tokens), case.tokens)
+        return self._generation(case, shape, PROMPT, case.tokens)
+
+    def _prefill(self, case: Case) -> Any:
+        return self._generation(case, Shape(case.batch, case.tokens, bucket(case.tokens + 1), 1), case.tokens, 1)
+
+    def _generation(self, case: Case, shape: Shape, length: int, new: int) -> Any:
+        sampling = Sampling()
+        programs = compile_programs(self.config, self._prepared, shape, sampling.plan)
+        tokens_BL = np.array(prompt_tokens(case, self.config.vocab_size), np.int32)
+        lengths_B, rows_B = np.full(case.batch, length, np.int32), np.arange(case.batch, dtype=np.int32)
+        done_B = np.zeros(case.batch, bool)
+
+        def run() -> None:
+            state, news = programs.start(
+                self._prepared, tokens_BL, lengths_B, rows_B, done_B, sampling.knobs(), np.int32(-1)
+            )
+            if new > 1:
+                state, news = programs.advance(self._prepared, state, done_B, np.int32(new))
+            if int(news.count) != new:
+                raise RuntimeError(f"{int(news.count)} tokens instead of {new}")
+            np.asarray(news.tokens_BT)
+
+        return run
+
+    def _classify(self, case: Case) -> Any:
+        params = init_params(GPT2(self.config, "classifier"), jax.random.key(0))
+        classifier = Classifier.from_params(self.config, params, None)
+        tokens_BL = np.array(prompt_tokens(case, self.config.vocab_size), np.int32)
+        lengths_B = np.full(case.batch, case.tokens, np.int32)
+        return lambda: np.asarray(classifier.apply(params, tokens_BL, lengths_B))
+
+    def _train(self, case: Case) -> Any:
+        settings = OptimizerConfig(learning_rate=1e-5)
+        loss = classification_loss(self.config, 0.0, 0.0, 0)
+        step = jax.jit(make_train_step(loss, settings, total_steps=1000), donate_argnums=0)
+        params = init_params(GPT2(self.config, "classifier"), jax.random.key(0))
+        state = init_state(params, make_optimizer(settings, 1000), seed=0, use_ema=False)
+        tokens_BL = np.array(prompt_tokens(case, self.config.vocab_size), np.int32)
+        ones_B, rows_B = np.ones(case.batch, np.float32), np.arange(case.batch, dtype=np.int32)
+        batch = Batch(tokens_BL, np.ones(tokens_BL.shape, bool), rows_B % 2, ones_B, rows_B)
+
+        def run() -> None:
+            nonlocal state
+            state, metrics = step(state, batch)
+            jax.block_until_ready(state)
+            if not bool(metrics.finite):
+                raise RuntimeError("the loss is not finite")
+
+        return run
