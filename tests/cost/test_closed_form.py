@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import optax
 import pytest
 
+from experiments._gpt2 import Shape, build
 from llmjax.cost import cost_module
 from llmjax.gpt2.config import SIZES, GPT2Config, from_size
 from llmjax.gpt2.model import GPT2
 from llmjax.hlo.parser import parse
+from llmjax.infer.prepare import BLOCK
 
 BATCH, LENGTH = 2, 24
 
@@ -30,6 +32,23 @@ def classifier(config: GPT2Config, batch: int, length: int) -> int:
     """The last layer's queries, output projection and MLP are those of one token a row."""
     whole = (config.n_layer - 1) * layer(config, batch, length, length)
     return whole + layer(config, batch, length, 1) + 2 * batch * config.n_embd * config.num_labels
+
+
+def vocabulary(config: GPT2Config) -> int:
+    """Rows of the vocabulary projection as inference prepares it."""
+    return -(-config.vocab_size // BLOCK) * BLOCK
+
+
+def prefill(config: GPT2Config, batch: int, length: int) -> int:
+    """All positions of all layers, logits of the last token."""
+    head = 2 * batch * config.n_embd * vocabulary(config)
+    return config.n_layer * layer(config, batch, length, length) + head
+
+
+def decode(config: GPT2Config, batch: int, length: int) -> int:
+    """One token a row. Attention of a lone query is no matrix product: it multiplies and sums on the vector unit."""
+    d, f = config.n_embd, config.inner_dim
+    return config.n_layer * 2 * batch * (4 * d * d + 2 * d * f) + 2 * batch * d * vocabulary(config)
 
 
 def abstract(config: GPT2Config, head: str):
@@ -55,7 +74,7 @@ def matmul_flops(text: str) -> int:
     return cost.totals.matmul_flops
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", ["tiny", "distilgpt2"])
 @pytest.mark.parametrize("phase", ["prefill", "train"])
 def test_language_model_compiled(size, phase):
     config = from_size(size, scan_layers=True)
@@ -66,13 +85,32 @@ def test_language_model_compiled(size, phase):
     assert matmul_flops(text) == times * language_model(config, BATCH, LENGTH)
 
 
+PHASES = {
+    "prefill": prefill,
+    "decode": decode,
+    "classify": classifier,
+    "train": lambda config, batch, length: 3 * classifier(config, batch, length),
+}
+
+
 @pytest.mark.parametrize("size", SIZES)
-def test_classifier_before_optimisation(size):
-    """All layers, unrolled: the text before optimisation needs no long compilation."""
-    config = from_size(size)
-    model, params, tokens = abstract(config, "classifier")
-    lowered = jax.jit(lambda p, t: model.apply({"params": p}, t)).lower(params, tokens)
-    assert matmul_flops(lowered.as_text(dialect="hlo")) == classifier(config, BATCH, LENGTH)
+@pytest.mark.parametrize("phase", PHASES)
+def test_phases_before_optimisation(size, phase):
+    """All layers, unrolled, as they are used: the text before optimisation needs no long compilation."""
+    built = build(Shape(size, phase, BATCH, LENGTH, 1, "float32"))
+    text = built.function.lower(*built.args).as_text(dialect="hlo")
+    assert matmul_flops(text) == PHASES[phase](from_size(size), BATCH, LENGTH)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_phases_compiled(phase):
+    built = build(Shape("tiny", phase, BATCH, LENGTH, 1, "float32"))
+    config = from_size("tiny")
+    # Of the last layer's lone query, the gradients of keys and values are outer products: XLA makes multiplications
+    # of them, which are no matrix product any more.
+    outer = 2 * (2 * BATCH * LENGTH * config.n_embd) if phase == "train" else 0
+    text = built.function.lower(*built.args).compile().as_text()
+    assert matmul_flops(text) == PHASES[phase](config, BATCH, LENGTH) - outer
 
 
 @pytest.mark.parametrize("size", ["tiny", "gpt2"])
