@@ -11,7 +11,9 @@ class Display:
     """Shows how a run goes; a context manager."""
 
     def __init__(self, total: int, done: int) -> None:
-        self._total, self._bar, self._task = total, None, None
+        self._total = total
+        self._bar: Any = None
+        self._task: Any = None
         self._text, self._dev = "", ""
         self._next_line = 0.0
         self._started, self._first = time.perf_counter(), done

@@ -61,7 +61,7 @@ def make_schedule(config: OptimizerConfig, total_updates: int) -> optax.Schedule
     warmup = round(config.warmup_fraction * total_updates)
     falling = max(1, total_updates - warmup)
 
-    def schedule(count: jax.Array | int) -> jax.Array:
+    def schedule(count: Any) -> jax.Array:
         count = jnp.asarray(count, jnp.float32)
         progress = jnp.clip((count - warmup) / falling, 0.0, 1.0)
         if config.schedule == "cosine":
