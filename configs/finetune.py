@@ -33,7 +33,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.test_fraction = 0.1  # of train, where test is empty
     c.data.limit = 0  # at most so many examples a split; 0 = all
     c.data.seed = 0  # of splits made here
-    c.data.tokenizer = ""  # "gpt2", a folder or a hub id; empty = that of model.init, else "gpt2"
+    c.data.tokenizer = ""  # "gpt2", "gpt2-words" (lower case), a folder, a hub id; empty = of model.init, else "gpt2"
     c.data.max_length = 128  # tokens a text; longer texts are cut and counted
 
     c.model = ConfigDict()
@@ -42,6 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.model.n_layer = 0  # layers of a fresh model; 0 = as in size
     c.model.n_embd = 0  # width of a fresh model; 0 = as in size
     c.model.n_head = 0  # heads of a fresh model; 0 = as in size
+    c.model.embedding_std = 0.02  # of a fresh model's token embeddings; larger ones are learnt by heart more slowly
     c.model.resid_pdrop = 0.1  # dropout of what each layer adds
     c.model.embd_pdrop = 0.1  # dropout of the embeddings
     c.model.attn_pdrop = 0.1  # dropout of the attention weights
@@ -61,6 +62,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.seed = 0  # of fresh parameters, dropout and the order of the batches
     c.train.label_smoothing = 0.0  # share of each label given to all classes alike
     c.train.token_dropout = 0.0  # share of input tokens replaced by the end-of-text token while training
+    c.train.prefix_weight = 0.0  # share of the loss that reads the label at every token, not at the last alone
     c.train.ema_decay = 0.0  # of the moving average of the parameters, which is then what is saved; 0 = off
     c.train.lm_weight = 0.0  # weight of a next-token loss beside the classification loss; 0 = off
     c.train.wandb = False  # send the metrics to Weights & Biases too (pip install wandb)

@@ -3,6 +3,8 @@
 `:tiny` does it in seconds on 120 sentences, with no network.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs import finetune
@@ -10,18 +12,23 @@ from configs import finetune
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the settings of configs/finetune.py, where each is explained, changed for this job."""
-    c = finetune.get_config(arg)
+    c: Any = finetune.get_config(arg)
     if arg == "tiny":
         return c
     c.data.max_length = 64  # the longest sentence has 60 words
-    c.model.size = "small"  # 2 layers of width 128
-    c.model.resid_pdrop = 0.3  # few sentences: most of the work is not to learn them by heart
-    c.model.embd_pdrop = 0.3
+    c.data.tokenizer = "gpt2-words"  # lower case: with so few sentences a word should be one token
+    c.model.size = "small"  # 2 layers,
+    c.model.n_embd = 64  # half as wide: twice the width learns the sentences by heart and no more
+    c.model.n_head = 2
+    c.model.embedding_std = 0.1
+    c.model.resid_pdrop = 0.5
+    c.model.embd_pdrop = 0.5
     c.model.attn_pdrop = 0.1
-    c.train.epochs = 12
-    c.train.batch_size = 128
+    c.train.epochs = 6
+    c.train.batch_size = 32
     c.train.eval_batch_size = 256
     c.train.label_smoothing = 0.1
     c.train.token_dropout = 0.1
+    c.train.ema_decay = 0.998
     c.train.optimizer.learning_rate = 1e-3
     return c

@@ -44,7 +44,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     del values["experiment"]
     settings = _Settings(**values)
     source = _check(settings)
-    classifier = _load(settings)
+    classifier = load(settings.checkpoint, settings.tokenizer, settings.dtype)
     shown_live = sys.stderr.isatty() and (bool(settings.output) or not sys.stdout.isatty())
     progress = Progress(
         TextColumn("{task.fields[texts]:,} texts, {task.fields[rate]:,.0f} a second"),
@@ -77,11 +77,6 @@ def run(config: ConfigDict, workdir: str) -> None:
 
 def _check(settings: _Settings) -> Path | None:
     """Refuses settings that cannot work before a model is loaded; returns the input file, if there is one."""
-    if not settings.checkpoint:
-        raise UserError(
-            "no model was named: pass --config.checkpoint= a training run's workdir (e.g. runs/quickstart), a folder"
-            " that transformers wrote, or a hub id."
-        )
     if any("\ud800" <= char <= "\udfff" for char in settings.text):
         raise UserError(f"text={settings.text!r} is not UTF-8.")
     if settings.text and settings.input:
@@ -100,17 +95,21 @@ def _check(settings: _Settings) -> Path | None:
     return source
 
 
-def _load(settings: _Settings) -> Classifier:
-    kind, _, size = settings.checkpoint.partition(":")
+def load(checkpoint: str, tokenizer: str, dtype: str) -> Classifier:
+    """Returns the classifier that a job's settings name: a folder's, a hub id's, or random:SIZE for trials."""
+    kind, _, size = checkpoint.partition(":")
+    if not checkpoint:
+        raise UserError(
+            "no model was named: pass --config.checkpoint= a training run's workdir (e.g. runs/quickstart), a folder"
+            " that transformers wrote, or a hub id."
+        )
     if kind != "random":
-        return load_classifier(settings.checkpoint, settings.tokenizer, dtype=settings.dtype)
-    print(
-        f"{settings.checkpoint}: a model of random weights: its labels mean nothing", file=sys.stderr
-    )
-    tokenizer = load_tokenizer(settings.tokenizer or "gpt2")
+        return load_classifier(checkpoint, tokenizer, dtype=dtype)
+    print(f"{checkpoint}: a model of random weights: its labels mean nothing", file=sys.stderr)
+    words = load_tokenizer(tokenizer or "gpt2")
     labels = ("negative", "positive")
-    shape = from_size(size, vocab_size=len(tokenizer), label_names=labels, dtype=settings.dtype)
-    return Classifier.from_params(shape, init_params(GPT2(shape, "classifier"), jax.random.key(0)), tokenizer)
+    shape = from_size(size, vocab_size=len(words), label_names=labels, dtype=dtype)
+    return Classifier.from_params(shape, init_params(GPT2(shape, "classifier"), jax.random.key(0)), words)
 
 
 def _texts(settings: _Settings, source: Path | None, advance: Callable[[int], object]) -> Iterable[str]:

@@ -34,26 +34,27 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 def run(config: ConfigDict, workdir: str) -> None:
     """Runs the job, or goes on with it where an earlier try with the same settings stopped, or shows what it gave."""
     folder = Path(workdir)
-    data = config.data.to_dict()
+    values: dict[str, Any] = config.to_dict()
+    init, data = values["model"]["init"], dict(values["data"])
     tokenizer_name, max_length = data.pop("tokenizer"), data.pop("max_length")
-    data_config, train_config = DataConfig(**data), _train_config(config.train)
-    done = _results(folder, config)
+    data_config, train_config = DataConfig(**data), _train_config(values["train"])
+    done = _results(folder, values)
     if done is not None:
         print(f"{workdir}: this run is finished; its results once more (another --workdir starts another run)")
         _print_results(done, folder)
         return
 
     dataset = load_dataset(data_config)
-    init = str(resolve_folder(config.model.init)) if config.model.init else ""
+    init = str(resolve_folder(init)) if init else ""
     tokenizer = load_tokenizer(tokenizer_name or init or "gpt2")
-    model, params = _model(config, init, dataset, len(tokenizer))
+    model, params = _model(values["model"], train_config.seed, init, dataset, len(tokenizer))
     replacement = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.pad_token_id or 0
     splits = {
         name: Split(encode_cached(tokenizer, part.texts, min(max_length, model.n_positions)), part.labels_N)
         for name, part in (("train", dataset.train), ("dev", dataset.dev), ("test", dataset.test))
     }
     _print_data(dataset, splits)
-    settings = _settings(config) | {"data.fingerprint": _fingerprint(splits)}
+    settings = _settings(values) | {"data.fingerprint": _fingerprint(splits)}
     _claim(folder, settings)
 
     fitted = fit(model, params, splits["train"], splits["dev"], train_config, folder, replacement, settings)
@@ -70,8 +71,8 @@ def run(config: ConfigDict, workdir: str) -> None:
             logits_NC = logits_of(splits[name].encoded)
             results[name] = to_json(evaluate_logits(logits_NC, splits[name].labels_N, model.label_names))
     results["examples"] = []
-    if config.examples:
-        texts = list(config.examples)
+    if values["examples"]:
+        texts = list(values["examples"])
         logits_NC = logits_of(encode(tokenizer, texts, min(max_length, model.n_positions), empty_id=replacement))
         for text, probs_C in zip(texts, np.asarray(jax.nn.softmax(logits_NC)), strict=True):
             best = int(probs_C.argmax())
@@ -84,36 +85,37 @@ def run(config: ConfigDict, workdir: str) -> None:
     _print_results(results, folder)
 
 
-def _train_config(section: ConfigDict) -> TrainConfig:
-    values = section.to_dict()
-    optimizers = {name: OptimizerConfig(**values.pop(name)) for name in ("optimizer", "pretrain_optimizer")}
-    return TrainConfig(**values, **optimizers)
+def _train_config(values: dict[str, Any]) -> TrainConfig:
+    optimizers: dict[str, Any] = {name: OptimizerConfig(**values[name]) for name in ("optimizer", "pretrain_optimizer")}
+    return TrainConfig(**values | optimizers)
 
 
-def _model(config: ConfigDict, init: str, dataset: Dataset, vocabulary: int) -> tuple[GPT2Config, Params]:
-    values = {name: value for name, value in config.model.to_dict().items() if name not in ("init", "size")}
-    shape = {name: values.pop(name) for name in ("n_layer", "n_embd", "n_head")}
-    key = jax.random.key(config.train.seed)
+def _model(
+    values: dict[str, Any], seed: int, init: str, dataset: Dataset, vocabulary: int
+) -> tuple[GPT2Config, Params]:
+    options = {name: value for name, value in values.items() if name not in ("init", "size")}
+    embedding_std = options.pop("embedding_std")
+    shape = {name: options.pop(name) for name in ("n_layer", "n_embd", "n_head")}
+    options["label_names"] = dataset.label_names
+    key = jax.random.key(seed)
     if init:
         if any(shape.values()):
-            raise UserError(
-                f"model.init={config.model.init!r} fixes the shape: leave model.n_layer, n_embd, n_head at 0"
-            )
-        model, params = load_pretrained(
-            init, "classifier", fresh_head_key=key, label_names=dataset.label_names, **values
-        )
+            raise UserError(f"model.init={init!r} fixes the shape: leave model.n_layer, n_embd and n_head at 0")
+        model, params = load_pretrained(init, "classifier", fresh_head_key=key, **options)
         if vocabulary > model.vocab_size:
             raise UserError(
-                f"the tokenizer has {vocabulary} tokens and {config.model.init!r} only {model.vocab_size}: set "
-                "data.tokenizer to the one that belongs to the model"
+                f"the tokenizer has {vocabulary} tokens and {init!r} only {model.vocab_size}: set data.tokenizer to "
+                "the one that belongs to the model"
             )
         return model, params
     chosen = {name: value for name, value in shape.items() if value}
-    model = from_size(config.model.size, vocab_size=vocabulary, label_names=dataset.label_names, **chosen, **values)
-    return model, init_params(GPT2(model, "classifier"), key)
+    model = from_size(values["size"], vocab_size=vocabulary, **chosen, **options)
+    params = init_params(GPT2(model, "classifier"), key)
+    scale = embedding_std / model.initializer_range
+    return model, params | {"wte": jax.tree.map(lambda leaf: leaf * scale, params["wte"])}
 
 
-def _settings(config: ConfigDict) -> dict[str, Any]:
+def _settings(values: dict[str, Any]) -> dict[str, Any]:
     """Returns every setting under its dotted name, as JSON would give it back."""
 
     def leaves(section: dict[str, Any], prefix: str) -> dict[str, Any]:
@@ -122,7 +124,7 @@ def _settings(config: ConfigDict) -> dict[str, Any]:
             found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
         return found
 
-    return json.loads(json.dumps(leaves(config.to_dict(), "")))
+    return json.loads(json.dumps(leaves(values, "")))
 
 
 def _fingerprint(splits: dict[str, Split]) -> int:
@@ -130,7 +132,7 @@ def _fingerprint(splits: dict[str, Split]) -> int:
     value = 0
     for split in splits.values():
         for array in (split.encoded.tokens_T, split.encoded.offsets_M, split.labels_N):
-            value = zlib.crc32(np.ascontiguousarray(array), value)
+            value = zlib.crc32(array.tobytes(), value)
     return value
 
 
@@ -151,12 +153,12 @@ def _refuse_changes(folder: Path, settings: dict[str, Any]) -> None:
             )
 
 
-def _results(folder: Path, config: ConfigDict) -> dict[str, Any] | None:
+def _results(folder: Path, values: dict[str, Any]) -> dict[str, Any] | None:
     """Returns the results of a finished run in `folder`, or None; other settings than that run's are refused."""
     file = folder / "eval.json"
     if not file.exists():
         return None
-    _refuse_changes(folder, _settings(config))
+    _refuse_changes(folder, _settings(values))
     return json.loads(file.read_text("utf-8"))
 
 

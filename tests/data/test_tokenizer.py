@@ -28,6 +28,15 @@ def rows(encoded):
     return [encoded[i].tolist() for i in range(len(encoded))]
 
 
+def test_gpt2_words_lower_cases_and_begins_with_a_space_also_when_loaded_from_a_folder(tmp_path):
+    made = load_tokenizer("gpt2-words")
+    made.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    for words in (made, load_tokenizer(str(tmp_path))):
+        assert words.convert_ids_to_tokens(words("Love this")["input_ids"]) == ["Ġlove", "Ġthis"]
+        assert (len(words), words.eos_token_id, pad_id(words)) == (50257, 50256, 50256)
+
+
 def test_gpt2_is_the_real_vocabulary(gpt2_tokenizer):
     encoded = encode(gpt2_tokenizer, ["I love this movie.", "电影"], 64)
     assert rows(encoded) == [LOVE, gpt2_tokenizer.encode("电影")]

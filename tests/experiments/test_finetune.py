@@ -133,3 +133,13 @@ def test_tiny_reviews_are_balanced_and_unique() -> None:
     lines = Path(finetune_config.get_config("tiny").data.train).read_text("utf-8").splitlines()[1:]
     texts, labels = zip(*(line.split("\t") for line in lines), strict=True)
     assert len(set(texts)) == 120 and labels.count("0") == labels.count("1") == 60
+
+
+def test_sst2_reads_the_two_files_of_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no folder"):
+        sst2.get_config(str(tmp_path))
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.tsv").write_text("text\tlabel\n")
+    data = sst2.get_config(str(tmp_path)).data
+    assert (data.source, data.train, data.text_column) == ("files", str(tmp_path / "train.tsv"), "text")
+    assert sst2.get_config().data.source == "hub:stanfordnlp/sst2"

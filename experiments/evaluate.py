@@ -1,0 +1,43 @@
+"""A trained classifier and labelled texts -> its figures, as a table and as JSON."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from experiments.classify import load
+from llmjax.data import DataConfig, load_dataset
+from llmjax.errors import UserError
+from llmjax.files import atomic_write
+from llmjax.train.metrics import evaluate_logits, table, to_json
+
+
+def run(config: ConfigDict, workdir: str) -> None:
+    """Classifies every text of the configured file and writes `workdir`/eval.json."""
+    if not config.input:
+        raise UserError("no labelled texts were named: pass --config.input=FILE (with source 'hub:...': a split).")
+    classifier = load(config.checkpoint, config.tokenizer, config.dtype)
+    dataset = load_dataset(
+        DataConfig(
+            source=config.source,
+            train=config.input,
+            text_column=config.text_column,
+            label_column=config.label_column,
+            label_names=classifier.label_names,
+            dev_fraction=0.0,
+            test_fraction=0.0,
+        )
+    )
+    for note in dataset.notes:
+        print(note)
+    predictions = classifier.classify(dataset.train.texts)
+    probs_NC = np.array([list(prediction.scores.values()) for prediction in predictions])
+    log_probs_NC = np.log(np.maximum(probs_NC, np.finfo(np.float32).tiny))
+    found = evaluate_logits(log_probs_NC, dataset.train.labels_N, classifier.label_names)
+    file = Path(workdir) / "eval.json"
+    figures = {"checkpoint": str(config.checkpoint), "input": str(config.input), **to_json(found)}
+    atomic_write(file, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+    Console(highlight=False).print(table(found, f"{config.checkpoint} on {config.input}"))
+    print(f"written to {file}")
