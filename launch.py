@@ -17,7 +17,7 @@ from llmjax.files import cache_folder
 
 ROOT = Path(__file__).resolve().parent
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The job: a file of configs/, e.g. configs/quickstart.py.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for what the job writes. Default: runs/JOB.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for what the job writes. Default: runs/JOB or runs/JOB-ARG.")
 
 
 def jobs() -> str:
@@ -34,7 +34,7 @@ def usage() -> str:
     return (
         f"{__doc__}\n\nJobs:\n{jobs()}\n\n"
         "A job's settings stand in its config file, a comment each; --config.KEY=VALUE overrides any of them.\n"
-        "--config=configs/JOB.py:tiny runs the smallest form of a job. --workdir is where it writes (default runs/JOB)."
+        "--config=configs/JOB.py:tiny runs the smallest form of a job. --workdir is where it writes\n(default runs/JOB, runs/JOB-tiny)."
     )
 
 
@@ -120,7 +120,8 @@ def parse(argv: list[str]) -> tuple[ConfigDict, str]:
     with config.unlocked():
         for table, values in tables.items():
             config[table] = ConfigDict(values, allow_dotted_keys=True)
-    return config, _WORKDIR.value or os.path.join("runs", Path(file).stem)
+    variant = f"-{argument}" if argument.isidentifier() else ""
+    return config, _WORKDIR.value or os.path.join("runs", Path(file).stem + variant)
 
 
 def experiment(name: str) -> ModuleType:

@@ -53,7 +53,7 @@ def test_overrides_reach_the_config(parse):
 def test_argument_and_default_workdir(parse):
     config, workdir = parse("--config", "job.py:tiny", "--noconfig.on")
     assert config["arg"] == "tiny"
-    assert workdir.replace("\\", "/") == "runs/job"
+    assert workdir.replace("\\", "/") == "runs/job-tiny"
 
 
 def test_open_tables_take_any_name(parse):
