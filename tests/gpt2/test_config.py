@@ -34,13 +34,14 @@ configs = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(config=configs, head=st.sampled_from(["lm", "classifier", "none"]))
 def test_a_config_survives_its_file(config, head):
     text = json.dumps(to_hf_dict(config, head))
     assert from_hf_dict(json.loads(text), "config.json") == config
 
 
-@settings(deadline=None)  # the first example imports transformers
+@settings(deadline=None)
 @given(configs)
 def test_transformers_reads_the_same_fields(config):
     transformers = pytest.importorskip("transformers")
