@@ -34,7 +34,8 @@ def usage() -> str:
     return (
         f"{__doc__}\n\nJobs:\n{jobs()}\n\n"
         "A job's settings stand in its config file, a comment each; --config.KEY=VALUE overrides any of them.\n"
-        "--config=configs/JOB.py:tiny runs the smallest form of a job. --workdir is where it writes\n(default runs/JOB, runs/JOB-tiny)."
+        "--config=configs/JOB.py:tiny runs the smallest form of a job. --workdir is where it writes\n"
+        "(default runs/JOB, runs/JOB-tiny)."
     )
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib
-from ml_collections import ConfigDict
+import jaxlib.version
 from rich.console import Console
 
 from experiments.peers.case import MATRIX, Case
@@ -29,7 +28,7 @@ BYTES = {"float32": 4, "16-bit": 2, "8-bit": 1}
 MATMULS = {"float32": "matmul-float32", "16-bit": "matmul-bfloat16", "8-bit": "matmul-int8"}
 
 
-def run(config: ConfigDict, workdir: str) -> None:
+def run(config: Any, workdir: str) -> None:
     """Times the configured cases and writes `workdir`/benchmark.json and benchmark.svg."""
     cases = [parse_case(name, config) for name in config.cases]
     for name in config.peers:
@@ -59,7 +58,7 @@ def run(config: ConfigDict, workdir: str) -> None:
             atomic_write(target / "benchmark.json", json.dumps(record, indent=2) + "\n")
     record["machine"]["load_after"] = os.getloadavg()
     atomic_write(target / "benchmark.json", json.dumps(record, indent=2) + "\n")
-    title = f"{config.size}, {record['machine']['processor']}, {threads} threads, jaxlib {jaxlib.__version__}"
+    title = f"{config.size}, {record['machine']['processor']}, {threads} threads, jaxlib {jaxlib.version.__version__}"
     atomic_write(target / "benchmark.svg", picture(record["results"], title))
     Console().print(table(record["results"]))
     for result in record["results"]:
@@ -68,7 +67,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     print(f"written to {target / 'benchmark.json'} and {target / 'benchmark.svg'}")
 
 
-def parse_case(name: str, config: ConfigDict) -> Case:
+def parse_case(name: str, config: Any) -> Case:
     """Turns "decode-8-16-bit" into a case; anything else raises `UserError`."""
     kind, _, rest = name.partition("-")
     rows, _, width = rest.partition("-")
@@ -100,7 +99,7 @@ def machine(threads: int) -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "threads": threads,
         "python": platform.python_version(),
-        "jaxlib": jaxlib.__version__,
+        "jaxlib": jaxlib.version.__version__,
         "load_before": os.getloadavg(),
     }
 
@@ -109,7 +108,7 @@ def measure(case: Case, shape: GPT2Config, workers: Workers, present: set[str], 
     """Times a case: every contestant once, in turn, as often as asked, with the machine's own limit in each turn."""
     field = [*contestants(case, present)]
     seconds: dict[str, list[float]] = {who.name: [] for who in field}
-    details: dict[str, dict[str, float]] = {}
+    details: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
     limits: list[float] = []
     for turn in range(repeats):

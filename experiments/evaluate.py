@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 from rich.console import Console
 
 from experiments.classify import load
@@ -14,7 +14,7 @@ from llmjax.files import atomic_write
 from llmjax.train.metrics import evaluate_logits, table, to_json
 
 
-def run(config: ConfigDict, workdir: str) -> None:
+def run(config: Any, workdir: str) -> None:
     """Classifies every text of the configured file and writes `workdir`/eval.json."""
     if not config.input:
         raise UserError("no labelled texts were named: pass --config.input=FILE (with source 'hub:...': a split).")

@@ -106,6 +106,7 @@ def _check(settings: _Settings) -> Path | None:
 
 def _load(settings: _Settings) -> Any:
     from llmjax.infer.generate import batch_shape, load_generator, random_generator
+    from llmjax.infer.prepare import check_format
 
     # Prompts are read as a stream: their length is not known yet, so the check is for short ones.
     rows = 1 if settings.prompt or settings.stream else settings.batch_size
@@ -113,8 +114,8 @@ def _load(settings: _Settings) -> Any:
     kind, _, size = settings.checkpoint.partition(":")
     if kind == "random":
         print(f"{settings.checkpoint}: a model of random weights: its texts mean nothing", file=sys.stderr)
-        return random_generator(size, settings.tokenizer or "gpt2", settings.format, shape=shape)
-    return load_generator(settings.checkpoint, settings.tokenizer, settings.format, shape)
+        return random_generator(size, settings.tokenizer or "gpt2", check_format(settings.format), shape=shape)
+    return load_generator(settings.checkpoint, settings.tokenizer, check_format(settings.format), shape)
 
 
 def _prompts(settings: _Settings, source: Path | None) -> Iterable[str]:

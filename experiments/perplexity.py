@@ -4,8 +4,8 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
@@ -21,7 +21,7 @@ from llmjax.infer.prepare import check_format, prepare
 from llmjax.infer.texts import check_file
 
 
-def run(config: ConfigDict, workdir: str) -> None:
+def run(config: Any, workdir: str) -> None:
     """Measures the configured model on the configured text; prints a table and writes `workdir`/perplexity.json."""
     import jax
 
@@ -63,13 +63,13 @@ def run(config: ConfigDict, workdir: str) -> None:
     for name in formats:
         began = time.perf_counter()
         prepared = prepare(params, shape, name)
-        results[name] = perplexity(prepared, shape, name, ids, window, stride, config.batch_size)
+        results[name] = perplexity(prepared, shape, check_format(name), ids, window, stride, config.batch_size)
         seconds = time.perf_counter() - began
         print(f"{name}: {results[name].tokens / seconds:,.0f} tokens/s, compiling included", file=sys.stderr)
     _report(config, results, window, stride, Path(workdir))
 
 
-def _window(config: ConfigDict, context: int, tokens: int) -> tuple[int, int]:
+def _window(config: Any, context: int, tokens: int) -> tuple[int, int]:
     """Returns window and stride, checked."""
     window = min(config.window or context, tokens)
     stride = config.stride or max(1, window // 2)
@@ -80,7 +80,7 @@ def _window(config: ConfigDict, context: int, tokens: int) -> tuple[int, int]:
     return window, stride
 
 
-def _report(config: ConfigDict, results: dict[str, Perplexity], window: int, stride: int, workdir: Path) -> None:
+def _report(config: Any, results: dict[str, Perplexity], window: int, stride: int, workdir: Path) -> None:
     base_name, base = next(iter(results.items()))
     table = Table(
         "format", "loss", "perplexity", f"against {base_name}", title=f"{base.tokens:,} tokens of {config.input}"

@@ -330,9 +330,7 @@ def load_generator(
     return Generator.from_params(config, params, load_tokenizer(tokenizer or str(folder)), format)
 
 
-def random_generator(
-    size: str, tokenizer: str, format: Format, shape: Shape | None = None, seed: int = 0
-) -> Generator:
+def random_generator(size: str, tokenizer: str, format: Format, shape: Shape | None = None, seed: int = 0) -> Generator:
     """Makes a generator of a named size with random weights, to time and to try; arguments as `load_generator`."""
     loaded = load_tokenizer(tokenizer)
     config = from_size(size, vocab_size=len(loaded))

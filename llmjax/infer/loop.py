@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from llmjax.gpt2.cache import Cache, empty_cache
 from llmjax.gpt2.config import GPT2Config
-from llmjax.infer.prepare import Prepared, activation_dtype
+from llmjax.infer.prepare import Prepared, activation_dtype, check_format
 from llmjax.infer.sampling import Knobs, Plan, choose, logprob
 from llmjax.infer.step import decode_step, prefill
 
@@ -86,7 +86,8 @@ def example_arguments(shape: Shape) -> tuple[Any, ...]:
     """Returns the shapes of `start`'s arguments after the parameters."""
     ints_B = jax.ShapeDtypeStruct((shape.batch,), "int32")
     scalar, floating = jax.ShapeDtypeStruct((), "int32"), jax.ShapeDtypeStruct((), "float32")
-    knobs = Knobs(floating, scalar, floating, floating, jax.ShapeDtypeStruct((2,), "uint32"))
+    shapes: Any = (floating, scalar, floating, floating, jax.ShapeDtypeStruct((2,), "uint32"))
+    knobs = Knobs(*shapes)
     tokens_BL = jax.ShapeDtypeStruct((shape.batch, shape.length), "int32")
     return tokens_BL, ints_B, ints_B, jax.ShapeDtypeStruct((shape.batch,), bool), knobs, scalar
 
@@ -114,7 +115,7 @@ def start(
         knobs: sampling settings.
         end_id: the token that ends a row; -1 for none.
     """
-    format = {"float32": "float32", "bfloat16": "bfloat16", "int8": "int8"}[str(params["wte"]["kernel"].dtype)]
+    format = check_format(str(params["wte"]["kernel"].dtype))
     cache = empty_cache(config, shape.batch, shape.slots, activation_dtype(format))
     logits_BV, cache = prefill(params, tokens_BL, lengths_B, cache, config=config)
     seen_BV = None
