@@ -28,6 +28,9 @@ from llmjax.cost.values import (
 from llmjax.errors import UserError, did_you_mean
 from llmjax.hlo.ir import Computation, Instruction, Module
 
+# Of a text that parses, but whose operands, dimensions or attributes do not fit the opcode.
+_MALFORMED = (ArithmeticError, AttributeError, IndexError, TypeError, ValueError)
+
 
 def cost_module(
     module: Module,
@@ -84,9 +87,9 @@ def cost_module(
         own = total(op.cost for op in ops[name])
         work[name], inclusive[name] = (own + called).work, own + called
         if name in fused:
-            borders[name] = border(computation, rules.is_elementwise, borders)
-            interiors[name] = _interior(computation, ops, calls, interiors)
-            reasons[name] = next((op.unmodelled for op in ops[name] if op.unmodelled), "")
+            borders[name], reason = _border(computation, borders)
+            interiors[name] = _interior(computation, ops, calls)
+            reasons[name] = reason or next((op.unmodelled for op in ops[name] if op.unmodelled), "")
     counts = _counts(module, order, calls)
     runs = [name for name in reversed(order) if name in counts]
     return ModuleCost(
@@ -120,18 +123,25 @@ def _op(
     except UnmodelledError as error:
         reason, work = str(error), ZERO
         traffic = memory.whole(i, context)
-    except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
-        # The text parses, but its dimensions or attributes do not fit the opcode.
+    except _MALFORMED as error:
         reason, work = f"malformed {i.opcode}: {error}", ZERO
         traffic = memory.whole(i, context)
     return OpCost(written, place, 1, work + traffic.cost, traffic, (), owner, reason)
+
+
+def _border(computation: Computation, inner: Mapping[str, Traffic]) -> tuple[Traffic, str]:
+    """Bytes at the border of a fused computation, and why they are not modelled, "" where they are."""
+    try:
+        return border(computation, rules.is_elementwise, inner), ""
+    except _MALFORMED as error:
+        parameters = tuple(p.shape.bytes for p in computation.parameters)
+        return Traffic(parameters, memory.writes(computation.root.shape)), f"malformed fusion: {error}"
 
 
 def _interior(
     computation: Computation,
     ops: Mapping[str, list[OpCost]],
     calls: Mapping[str, list[tuple[str, Number]]],
-    interiors: Mapping[str, tuple[FusedCost, ...]],
 ) -> tuple[FusedCost, ...]:
     """The work of a fused computation, instruction by instruction; of fusions and calls inside, theirs."""
     found: list[FusedCost] = []

@@ -8,6 +8,8 @@ from llmjax.cost.values import Context, Cost, UnmodelledError
 from llmjax.hlo.attributes import ConvDims, Window
 from llmjax.hlo.ir import Instruction, Shape
 
+_LARGEST = 1_000_000  # positions that we walk through, one by one
+
 
 def dot(instruction: Instruction, context: Context) -> Cost:
     """Two FLOPs for each element of the result and each element contracted; also scaled-dot."""
@@ -66,20 +68,24 @@ def valid_positions(window: Window, dim: int, lhs: int, rhs: int, out: int) -> i
     low = window.pad[dim][0] if window.pad else 0
     spread = window.rhs_dilate[dim] if window.rhs_dilate else 1
     holes = window.lhs_dilate[dim] if window.lhs_dilate else 1
-    return sum(_outputs_reading(low - k * spread, stride, holes, lhs, out) for k in range(rhs))
+    if min(rhs, out) > _LARGEST:
+        raise UnmodelledError(f"convolution with a window of {rhs} at {out} places")
+    if rhs <= out:
+        return sum(_reading(low - k * spread, stride, holes, lhs, out) for k in range(rhs))
+    return sum(_reading(low - o * stride, spread, holes, lhs, rhs) for o in range(out))
 
 
-def _outputs_reading(shift: int, stride: int, holes: int, lhs: int, out: int) -> int:
-    """How many 0 <= o < out have o * stride - shift = holes * i with 0 <= i < lhs."""
-    if stride == 0:
-        return out * (-shift % holes == 0 and 0 <= -shift <= holes * (lhs - 1))
-    first = max(0, -(-shift // stride))
-    last = min(out - 1, (shift + holes * (lhs - 1)) // stride)
-    common = math.gcd(stride, holes)
+def _reading(shift: int, step: int, holes: int, lhs: int, count: int) -> int:
+    """How many 0 <= x < count have x * step - shift = holes * i with 0 <= i < lhs."""
+    if step == 0:
+        return count * (-shift % holes == 0 and 0 <= -shift <= holes * (lhs - 1))
+    first = max(0, -(-shift // step))
+    last = min(count - 1, (shift + holes * (lhs - 1)) // step)
+    common = math.gcd(step, holes)
     if last < first or shift % common:
         return 0
     period = holes // common
-    residue = (shift // common) * pow(stride // common, -1, period) % period if period > 1 else 0
+    residue = (shift // common) * pow(step // common, -1, period) % period if period > 1 else 0
     start = first + (residue - first) % period
     return 0 if start > last else (last - start) // period + 1
 

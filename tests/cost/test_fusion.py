@@ -214,3 +214,22 @@ ENTRY main {
         ("inner", "slice"),
         ("outer", "dot"),
     }
+
+
+def test_an_interior_without_its_operands_is_unmodelled_and_read_whole():
+    text = """HloModule m
+
+fused {
+  a = f32[64] parameter(0)
+  ROOT b = f32[64] dynamic-update-slice()
+}
+
+ENTRY main {
+  a = f32[64] parameter(0)
+  ROOT f = f32[64] fusion(a), kind=kLoop, calls=fused
+}
+"""
+    found = cost_module(parse(text))
+    (op,) = found.unmodelled
+    assert op.unmodelled.startswith("malformed fusion")
+    assert op.cost == Cost(0, 0, 0, 256, 256) and found.coverage == 0

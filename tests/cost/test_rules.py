@@ -225,6 +225,12 @@ def test_dots_as_convolutions(lhs, rhs, out, window, labels, flops):
     assert cost_of(body).matmul_flops == flops
 
 
+def test_a_long_convolution_walks_along_its_shorter_side():
+    """A window of 10^12 at one place: its one tap on the image counts."""
+    window = Window((10**12,), (1,), ((0, 0),), (1,), (1,), (False,))
+    assert valid_positions(window, 0, 1, 10**12, 1) == 1
+
+
 @given(
     size=st.integers(1, 7), stride=st.integers(1, 5), low=st.integers(-4, 6), high=st.integers(-4, 6),
     spread=st.integers(1, 4), holes=st.integers(1, 4), lhs=st.integers(1, 12),
