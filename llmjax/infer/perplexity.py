@@ -33,15 +33,16 @@ def windows(ids: Sequence[int], window: int, stride: int, batch_size: int) -> It
     """Yields windows of `window` tokens, `stride` apart, in batches, the last ones padded to the same shape.
 
     Every token but the first of the text is scored exactly once, in the first window that holds it: with at least
-    `window - stride` tokens before it, but for those of the first window. Source: transformers' documentation,
-    "Perplexity of fixed-length models".
+    `window - stride` tokens before it, but for those of the first window. Where windows do not overlap, the first
+    token of each is not scored. Source: transformers' documentation, "Perplexity of fixed-length models".
     """
     spans = []  # start, end, first scored
     scored = 1
     for begin in range(0, len(ids), stride):
         end = min(begin + window, len(ids))
         if end > scored:
-            spans.append((begin, end, scored))
+            # Nothing predicts a window's own first token: with windows that do not overlap it is not scored.
+            spans.append((begin, end, max(scored, begin + 1)))
             scored = end
         if end == len(ids):
             break
