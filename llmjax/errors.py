@@ -3,8 +3,6 @@
 import difflib
 from collections.abc import Iterable
 
-from llmjax.files import atomic_write as atomic_write
-
 
 class UserError(Exception):
     """A mistake that the person at the keyboard can mend.
