@@ -1,0 +1,63 @@
+"""Small random models with every parameter drawn, so that no bias or norm is left out of a comparison."""
+
+import functools
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors.numpy import save_file
+
+from llmjax.gpt2 import GPT2, GPT2Config, from_size, init_params
+from llmjax.gpt2.model import Params
+from llmjax.gpt2.weights import load_pretrained
+
+TESTDATA = Path(__file__).parents[1] / "testdata"
+
+
+@functools.cache
+def random_model(**overrides) -> tuple[GPT2Config, Params]:
+    """A tiny language model whose next tokens are far from uniform."""
+    config = from_size("tiny", **{"vocab_size": 300, "n_positions": 96, **overrides})
+    rng = np.random.default_rng(0)
+    flat = flatten_dict(init_params(GPT2(config, "lm"), jax.random.key(0)))
+    drawn = {
+        at: np.asarray(leaf) + rng.normal(0, 0.2, leaf.shape).astype(np.float32) for at, leaf in sorted(flat.items())
+    }
+    return config, jax.tree.map(jax.numpy.asarray, unflatten_dict(drawn))
+
+
+@functools.cache
+def _apply(config: GPT2Config):
+    return jax.jit(GPT2(config, "lm").apply)
+
+
+def full_logits(config: GPT2Config, params: Params, ids: list[int]) -> np.ndarray:
+    """Logits [L, V] of one text by the Linen model, without any cache."""
+    # One compiled length: what follows a token does not change its logits.
+    padded = np.zeros((1, config.n_positions), np.int32)
+    padded[0, : len(ids)] = ids
+    return np.asarray(_apply(config)({"params": params}, padded))[0, : len(ids)]
+
+
+def greedy(config: GPT2Config, params: Params, ids: list[int], new: int) -> list[int]:
+    """The tokens that a full forward pass a token chooses."""
+    ids = list(ids)
+    for _ in range(new):
+        ids.append(int(full_logits(config, params, ids)[-1].argmax()))
+    return ids[-new:]
+
+
+def golden_model(name: str, folder: Path) -> tuple[GPT2Config, Params, dict[str, np.ndarray]]:
+    """A model of gpt2_golden.npz, loaded from `folder` where it is written, and what transformers generated with it."""
+    golden = np.load(TESTDATA / "gpt2_golden.npz")
+    prefix = f"{name}/weights/"
+    tensors = {key.removeprefix(prefix): golden[key].astype(np.float32) for key in golden if key.startswith(prefix)}
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", **json.loads(str(golden[f"{name}/config"]))}))
+    generated = np.load(TESTDATA / "generate_golden.npz")
+    return (
+        *load_pretrained(folder, "lm"),
+        {key: generated[f"{name}/{key}"] for key in ("tokens", "mask", "new", "scores")},
+    )

@@ -1,0 +1,57 @@
+"""Memory needed, from shapes, and the line that says so."""
+
+import jax
+import numpy as np
+import pytest
+
+from llmjax.errors import UserError
+from llmjax.gpt2 import from_size
+from llmjax.gpt2.cache import empty_cache
+from llmjax.infer.loop import Shape
+from llmjax.infer.memory import available, check_memory, needs
+from llmjax.infer.prepare import FORMATS, activation_dtype, prepare
+from tests.infer.models import random_model
+
+SHAPE = Shape(batch=3, length=16, slots=64, new=16)
+
+
+def size(tree):
+    return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_needs_are_the_bytes_of_the_arrays(format):
+    config, params = random_model()
+    need = needs(config, format, SHAPE)
+    assert need.weights == size(prepare(params, config, format))
+    assert need.loading == size(params)
+    cache = empty_cache(config, 3, 64, activation_dtype(format))
+    assert need.cache == size((cache.k_BHSK, cache.v_BHSK))
+    assert need.activations > 3 * config.vocab_size * 4
+
+
+def test_the_released_sizes_need_what_is_known():
+    weights = needs(from_size("gpt2"), "float32", SHAPE).weights
+    # 124,439,808 parameters, and the vocabulary's padding to whole blocks.
+    assert weights == 4 * (124_439_808 + (50_432 - 50_257) * 768)
+    assert needs(from_size("gpt2"), "int8", SHAPE).weights < weights / 3.8
+
+
+def test_too_little_memory_is_one_line_with_every_part():
+    config = from_size("gpt2-xl")
+    with pytest.raises(UserError) as error:
+        check_memory(config, "float32", Shape(8, 512, 1024, 512), free=2**30)
+    line = str(error.value)
+    assert "\n" not in line and "1.00 GiB free" in line
+    for part in ("weights 5.80 GiB in float32", "5.80 GiB more while loading", "cache 4.69 GiB", "activations"):
+        assert part in line
+
+
+def test_enough_or_unknown_memory_passes():
+    config, _ = random_model()
+    assert check_memory(config, "int8", SHAPE, free=None) == check_memory(config, "int8", SHAPE, free=2**40)
+
+
+def test_this_machine_has_memory():
+    free = available()
+    assert free is None or 2**20 < free < 2**50
