@@ -1,0 +1,1 @@
+"""Cost + chip -> clock cycles, and cycles against the clock."""

@@ -1,0 +1,216 @@
+"""A chip as numbers: clock, peaks, memory levels. Every number says where it comes from. No JAX import.
+
+Devices are JSON files: `llmjax/cycles/devices/*.json` from datasheets, and the cards that configs/calibrate.py writes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from llmjax.errors import UserError, did_you_mean
+
+PROVENANCES = ("datasheet", "measured", "estimate", "user")
+FOLDER = Path(__file__).parent / "devices"
+SCHEMA = "llmjax.device/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number, what kind of number it is (one of PROVENANCES), and its source in words.
+
+    `spread` is the relative distance between the quartiles of repeated measurements, None where it was not measured.
+    """
+
+    value: float
+    provenance: str
+    source: str
+    spread: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A memory level: its name, capacity in bytes, and bandwidth of the whole chip in bytes/s."""
+
+    name: str
+    capacity: Figure
+    bandwidth: Figure
+
+
+@dataclass(frozen=True)
+class Device:
+    """A chip.
+
+    `clock_hz` is the clock of its compute unit (CPU core, GPU SM, TPU TensorCore), `cores` how many of them there are.
+    `matmul` and `vector` are peaks of the whole chip in FLOP/s by HLO dtype (f32, bf16, s8, ...), `transcendental` in
+    results/s. `memory` has the nearest level first, main memory last. `link` is what one chip sends to the others, in
+    bytes/s, None where it stands alone. `launch` is the time between two ops, in seconds. `fit` are a calibration's
+    terms (empty for a datasheet), `made_with` what it was calibrated with.
+    """
+
+    name: str
+    title: str
+    kind: str
+    clock_hz: Figure
+    cores: Figure
+    matmul: Mapping[str, Figure]
+    vector: Mapping[str, Figure]
+    transcendental: Figure
+    memory: tuple[Memory, ...]
+    launch: Figure
+    link: Figure | None = None
+    fit: Mapping[str, Any] = field(default_factory=dict)
+    made_with: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def main_memory(self) -> Memory:
+        """The level that holds the weights: DRAM or HBM."""
+        return self.memory[-1]
+
+
+def peak(peaks: Mapping[str, Figure], dtype: str) -> Figure:
+    """The peak for an HLO dtype; of one that the device does not list, that of the narrowest listed which holds it."""
+    if dtype in peaks:
+        return peaks[dtype]
+    wider = {"f16": "bf16", "bf16": "f16", "u8": "s8", "s4": "s8", "u4": "s8", "pred": "s8", "f64": "f32"}
+    near = wider.get(dtype, "f8" if dtype.startswith("f8") else "f32")
+    for name in (near, "bf16", "f32"):
+        if name in peaks:
+            return peaks[name]
+    return next(iter(peaks.values()))
+
+
+def device_names() -> tuple[str, ...]:
+    """Names of the devices that come with llmjax."""
+    return tuple(sorted(path.stem.replace("-", ":", 1) for path in FOLDER.glob("*.json")))
+
+
+def load_device(name_or_path: str | Path) -> Device:
+    """Reads a device: a name of `device_names()` ("gpu:h100"; a topology such as "tpu:v5e:2x2" means its chip), or a card.
+
+    Raises:
+        UserError: there is no such device or file, or the file does not hold one.
+    """
+    text = str(name_or_path)
+    path = Path(text).expanduser()
+    if path.suffix != ".json":
+        chip = ":".join(text.split(":")[:2])
+        path = FOLDER / f"{chip.replace(':', '-', 1)}.json"
+        if not path.is_file():
+            names = device_names()
+            raise UserError(f"device {text!r} is none of {', '.join(names)}.{did_you_mean(chip, names)}")
+    try:
+        data = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"device card {text!r} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise UserError(f"device card {text!r} is not JSON: {error}.") from error
+    return from_json(data, text)
+
+
+def from_json(data: Any, source: str) -> Device:
+    """Makes a device of parsed JSON; `source` names it in a UserError."""
+    if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
+        raise UserError(f"{source!r} is no device card: its schema is not {SCHEMA!r}.")
+    known = {f.name for f in fields(Device)}
+    try:
+        values = {key: _read(key, value) for key, value in data.items() if key in known}
+        device = Device(**values)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"device card {source!r} does not hold a whole device: {error}.") from error
+    if not device.memory or not device.matmul or not device.vector:
+        raise UserError(f"device card {source!r} lists no memory, or no peaks.")
+    return device
+
+
+def to_json(device: Device) -> dict[str, Any]:
+    """The device as JSON values."""
+    values: dict[str, Any] = {"schema": SCHEMA}
+    for f in fields(Device):
+        value = getattr(device, f.name)
+        if value is not None and value != {}:
+            values[f.name] = _write(value)
+    return values
+
+
+def override(device: Device, changes: Mapping[str, Any]) -> Device:
+    """The device with numbers replaced, to ask "what if": clock_hz, cores, launch, link, transcendental, bandwidth or
+    capacity (of main memory), or a level's by `memory.NAME.bandwidth`, peaks by `matmul.DTYPE` and `vector.DTYPE`.
+
+    A higher clock raises the peaks with it (they are clock x units), not the bandwidth of main memory.
+
+    Raises:
+        UserError: no such number, or it is not positive.
+    """
+    for key, value in _flat(changes).items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise UserError(f"--config.device.{key}={value!r} must be a number above 0.")
+        device = _replace(device, key, Figure(float(value), "user", f"--config.device.{key}"))
+    return device
+
+
+def _replace(device: Device, key: str, new: Figure) -> Device:
+    head, _, rest = key.partition(".")
+    if key == "clock_hz":
+        times = new.value / device.clock_hz.value
+        scaled = {name: _scaled(getattr(device, name), times) for name in ("matmul", "vector")}
+        near = tuple(replace(m, bandwidth=_times(m.bandwidth, times)) for m in device.memory[:-1])
+        memory = (*near, device.memory[-1])
+        rate = _times(device.transcendental, times)
+        return replace(device, clock_hz=new, transcendental=rate, memory=memory, **scaled)
+    if key in ("cores", "launch", "link", "transcendental"):
+        return replace(device, **{key: new})
+    if head in ("matmul", "vector") and rest in getattr(device, head):
+        return replace(device, **{head: {**getattr(device, head), rest: new}})
+    level, _, what = rest.rpartition(".") if head == "memory" else (device.memory[-1].name, "", key)
+    names = [m.name for m in device.memory]
+    if level in names and what in ("bandwidth", "capacity"):
+        return replace(device, memory=tuple(replace(m, **{what: new}) if m.name == level else m for m in device.memory))
+    valid = ["clock_hz", "cores", "launch", "link", "transcendental", "bandwidth", "capacity"]
+    valid += [f"memory.{name}.{part}" for name in names for part in ("bandwidth", "capacity")]
+    valid += [f"{unit}.{dtype}" for unit in ("matmul", "vector") for dtype in getattr(device, unit)]
+    raise UserError(f"--config.device.{key}: {device.name} has no such number.{did_you_mean(key, valid)}")
+
+
+def _flat(changes: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in changes.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def _times(figure: Figure, times: float) -> Figure:
+    return replace(figure, value=figure.value * times, provenance="user", source=f"{figure.source}, clock overridden")
+
+
+def _scaled(figures: Mapping[str, Figure], times: float) -> dict[str, Figure]:
+    return {name: _times(figure, times) for name, figure in figures.items()}
+
+
+def _read(key: str, value: Any) -> Any:
+    if key in ("matmul", "vector"):
+        return {dtype: _figure(figure) for dtype, figure in value.items()}
+    if key == "memory":
+        return tuple(Memory(m["name"], _figure(m["capacity"]), _figure(m["bandwidth"])) for m in value)
+    if key in ("clock_hz", "cores", "transcendental", "launch", "link"):
+        return _figure(value)
+    return value
+
+
+def _figure(value: Mapping[str, Any]) -> Figure:
+    figure = Figure(float(value["value"]), value["provenance"], value["source"], value.get("spread"))
+    if figure.provenance not in PROVENANCES or not figure.value > 0 or not figure.source:
+        raise ValueError(f"{dict(value)} is not a positive number with a source and one of {', '.join(PROVENANCES)}")
+    return figure
+
+
+def _write(value: Any) -> Any:
+    if isinstance(value, Figure | Memory):
+        written = {f.name: _write(getattr(value, f.name)) for f in fields(value)}
+        return {key: item for key, item in written.items() if item is not None}
+    if isinstance(value, Mapping):
+        return {key: _write(item) for key, item in value.items()}
+    return [_write(item) for item in value] if isinstance(value, tuple | list) else value
