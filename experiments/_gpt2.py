@@ -12,18 +12,24 @@ from llmjax.errors import UserError, did_you_mean
 from llmjax.gpt2.cache import bucket, empty_cache
 from llmjax.gpt2.config import DTYPES, GPT2Config, from_size
 from llmjax.gpt2.model import GPT2, init_params
+from llmjax.infer import loop
 from llmjax.infer.prepare import activation_dtype, check_format, prepare
+from llmjax.infer.sampling import Plan
 from llmjax.infer.step import decode_step, prefill
 from llmjax.train import OptimizerConfig, init_state, make_optimizer, make_train_step
 from llmjax.train.step import classification_loss
 
 
 class Phase(NamedTuple):
-    """A jitted function, its abstract arguments, and what they are in a line for people."""
+    """A jitted function, its abstract arguments, and what they are in a line for people.
+
+    `trips` is how often a loop runs whose length the program leaves open, None where it has none.
+    """
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
     summary: str
+    trips: int | None = None
 
 
 class Shape(NamedTuple):
@@ -55,8 +61,9 @@ def build(shape: Shape) -> Phase:
     tokens = shape.length + (shape.new_tokens if shape.phase == "generate" else 0)
     if tokens > config.n_positions:
         raise UserError(f"length={shape.length}: {tokens} tokens are more than {shape.model}'s {config.n_positions}.")
-    function, args, what = PHASES[shape.phase](config, shape)
-    return Phase(function, args, f"{shape.model} {shape.phase}: batch {shape.batch}, {what}, {shape.dtype}")
+    phase = PHASES[shape.phase](config, shape)
+    summary = f"{shape.model} {shape.phase}: batch {shape.batch}, {phase.summary}, {shape.dtype}"
+    return phase._replace(summary=summary)
 
 
 def _ints(*dims: int) -> jax.ShapeDtypeStruct:
@@ -90,6 +97,19 @@ def _decode(config: GPT2Config, shape: Shape) -> Phase:
     return Phase(function, args, f"one token, cache of {cache.slots}")
 
 
+def _generate(config: GPT2Config, shape: Shape) -> Phase:
+    plan = Plan(draws=False, top_k=False, top_p=False, penalty=False, logprobs=False)
+    whole = loop.Shape(shape.batch, shape.length, bucket(shape.length + shape.new_tokens), shape.new_tokens)
+
+    def generate(params: Any, *arguments: Any) -> jax.Array:
+        state, news = loop.start(params, *arguments, config=config, shape=whole, plan=plan)
+        return loop.advance(params, state, news.done_B, jnp.int32(whole.new), config=config, plan=plan)[1].tokens_BT
+
+    args = (_prepared(config, shape), *loop.example_arguments(whole))
+    what = f"prompts of {shape.length}, {shape.new_tokens} new tokens"
+    return Phase(jax.jit(generate), args, what, trips=shape.new_tokens - 1)
+
+
 def _classify(config: GPT2Config, shape: Shape) -> Phase:
     model = GPT2(config, "classifier")
 
@@ -117,6 +137,7 @@ def _train(config: GPT2Config, shape: Shape) -> Phase:
 PHASES: dict[str, Callable[[GPT2Config, Shape], Phase]] = {
     "prefill": _prefill,
     "decode": _decode,
+    "generate": _generate,
     "classify": _classify,
     "train": _train,
 }

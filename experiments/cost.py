@@ -41,6 +41,7 @@ class _Source(NamedTuple):
     module: Module
     backend: str | None = None
     cost_analysis: Any = None
+    trips: int | None = None  # of a loop whose length the text does not say
 
 
 def run(config: ConfigDict, workdir: str) -> None:
@@ -76,6 +77,10 @@ def _analyse(source: _Source, settings: _Settings, roles: RoleTable | None) -> C
     loops = _loops(source.module)
     trip_counts = {name: count for name, count in settings.trip_counts.items() if name in loops}
     backend, count = source.backend, source.cost_analysis
+    report = cost_report(source.module, trip_counts, roles, backend=backend, compiler=count, text=source.text)
+    if source.trips is None or not report.cost.unknown_trip_counts:
+        return report
+    trip_counts |= dict.fromkeys(report.cost.unknown_trip_counts, source.trips)
     return cost_report(source.module, trip_counts, roles, backend=backend, compiler=count, text=source.text)
 
 
@@ -119,7 +124,8 @@ def _compile(settings: _Settings) -> _Source:
     program = compile_here(phase.function, *phase.args)
     title = f"{phase.summary} · {program.backend}"
     module = parse(program.text)
-    return _Source(module.name or settings.phase, title, program.text, module, program.backend, program.cost_analysis)
+    name = module.name or settings.phase
+    return _Source(name, title, program.text, module, program.backend, program.cost_analysis, phase.trips)
 
 
 def _read(path: Path) -> list[_Source]:

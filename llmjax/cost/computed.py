@@ -15,12 +15,29 @@ def nothing(instruction: Instruction, context: Context) -> Cost:
 
 def elementwise(instruction: Instruction, context: Context) -> Cost:
     """One operation for each element of the result."""
-    return Cost(vector_flops=instruction.shape.elements)
+    cost = Cost(vector_flops=instruction.shape.elements)
+    return _in_a_product(instruction, context, cost) if instruction.opcode == "multiply" else cost
 
 
 def transcendental(instruction: Instruction, context: Context) -> Cost:
     """One transcendental for each element of the result; XLA counts random numbers as such too."""
     return Cost(transcendentals=instruction.shape.elements)
+
+
+def _in_a_product(instruction: Instruction, context: Context, cost: Cost) -> Cost:
+    """The cost, as a matrix product's where the multiplication or sum is part of one that is written out.
+
+    XLA writes small products so, and so may a program: what comes of a dot has `dot_general` in its `op_name`. A sum
+    of K terms has K - 1 additions, so an output has one FLOP less than in a dot. Where XLA sums in stages, the first
+    has no name of its own, but its reducer has.
+    """
+    name = instruction.metadata.op_name
+    reducer = context.module.computations.get(instruction.attr("to_apply", ""))
+    if not name and reducer is not None:
+        name = reducer.root.metadata.op_name
+    if "dot_general" not in name.split("/"):
+        return cost
+    return Cost(cost.vector_flops, 0, cost.transcendentals)
 
 
 def map_(instruction: Instruction, context: Context) -> Cost:
@@ -31,7 +48,7 @@ def map_(instruction: Instruction, context: Context) -> Cost:
 def reduce(instruction: Instruction, context: Context) -> Cost:
     """The reducer, once for each element that disappears."""
     gone = context.shape(instruction, 0).elements - _first(instruction.shape).elements
-    return context.applied(instruction).work * max(0, gone)
+    return _in_a_product(instruction, context, context.applied(instruction).work * max(0, gone))
 
 
 def reduce_window(instruction: Instruction, context: Context) -> Cost:
@@ -46,7 +63,7 @@ def reduce_window(instruction: Instruction, context: Context) -> Cost:
         span = out.dims[wide[0]]
         if window.size[wide[0]] == 2 * span - 1 and window.pad[wide[0]] == (span - 1, span - 1):
             times = out.elements // span * (span - 1)
-    return context.applied(instruction).work * times
+    return _in_a_product(instruction, context, context.applied(instruction).work * times)
 
 
 def select_and_scatter(instruction: Instruction, context: Context) -> Cost:

@@ -60,8 +60,8 @@ MOVES = frozenset(_MOVES.split())
 _WRAPPED = re.compile(r"([\w.\-]+)\((.*)\)", re.DOTALL)
 _CONTROL = re.compile(r"(^|/)(while/(?:body|cond)|cond/branch_\d+_fun)(?=/)")
 _TRANSPARENT = """
-checkpoint closed_call core_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr pjit remat rematted_computation
-shard_map scan
+checkpoint closed_call core_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr dot_general pjit remat
+rematted_computation shard_map scan
 """
 _CALLS = frozenset(_TRANSPARENT.split())
 

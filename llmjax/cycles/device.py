@@ -89,7 +89,7 @@ def device_names() -> tuple[str, ...]:
 
 
 def load_device(name_or_path: str | Path) -> Device:
-    """Reads a device: a name of `device_names()` ("gpu:h100"; a topology such as "tpu:v5e:2x2" means its chip), or a card.
+    """Reads a device: a name of `device_names()` ("gpu:h100"; "tpu:v5e:2x2" means that chip), or a card.
 
     Raises:
         UserError: there is no such device or file, or the file does not hold one.

@@ -39,7 +39,8 @@ def _cpu(x_TD: jax.Array, kernel_ED: jax.Array) -> jax.Array:
     """
     tokens, outputs = x_TD.shape[0], kernel_ED.shape[0]
     if tokens == 1 and kernel_ED.dtype == jnp.float32:
-        return jnp.sum(kernel_ED * x_TD, axis=1)[None]
+        with jax.named_scope("dot_general"):  # as XLA names the products it writes out itself
+            return jnp.sum(kernel_ED * x_TD, axis=1)[None]
     if tokens == 1:
         return _cpu(jnp.pad(x_TD, ((0, 1), (0, 0))), kernel_ED)[:1]
     if kernel_ED.dtype == jnp.float32 and tokens <= 32:

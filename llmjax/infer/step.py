@@ -197,10 +197,11 @@ def _attend_one(
     """Attention of one token a row over its cache, computed in float32 whatever the cache's type."""
     with jax.named_scope("scores"):
         q_BHK = q_BHK * _scale(config, layer)
-        scores_BHS = jnp.sum(q_BHK[:, :, None] * k_BHSK.astype(jnp.float32), axis=-1)
+        with jax.named_scope("dot_general"):
+            scores_BHS = jnp.sum(q_BHK[:, :, None] * k_BHSK.astype(jnp.float32), axis=-1)
     with jax.named_scope("softmax"):
         weights_BHS = jax.nn.softmax(jnp.where(visible_BS[:, None], scores_BHS, _MASKED), axis=-1)
-    with jax.named_scope("mix"):
+    with jax.named_scope("mix"), jax.named_scope("dot_general"):
         mixed_BHK = jnp.sum(weights_BHS[..., None] * v_BHSK.astype(jnp.float32), axis=2)
     return mixed_BHK.reshape(q_BHK.shape[0], -1)
 

@@ -7,6 +7,7 @@ import pytest
 
 from experiments._gpt2 import Shape, build
 from llmjax.cost import cost_module
+from llmjax.gpt2.cache import bucket
 from llmjax.gpt2.config import SIZES, GPT2Config, from_size
 from llmjax.gpt2.model import GPT2
 from llmjax.hlo.parser import parse
@@ -46,9 +47,14 @@ def prefill(config: GPT2Config, batch: int, length: int) -> int:
 
 
 def decode(config: GPT2Config, batch: int, length: int) -> int:
-    """One token a row. Attention of a lone query is no matrix product: it multiplies and sums on the vector unit."""
-    d, f = config.n_embd, config.inner_dim
-    return config.n_layer * 2 * batch * (4 * d * d + 2 * d * f) + 2 * batch * d * vocabulary(config)
+    """One token a row, which attends to every slot of the cache.
+
+    Its attention is written as multiplications and sums: a sum of K terms has K - 1 additions, so one FLOP less an
+    output than a dot has.
+    """
+    d, f, slots = config.n_embd, config.inner_dim, bucket(length)
+    attend = 2 * (2 * batch * slots * d) - batch * (config.n_head * slots + d)
+    return config.n_layer * (attend + 2 * batch * (4 * d * d + 2 * d * f)) + 2 * batch * d * vocabulary(config)
 
 
 def abstract(config: GPT2Config, head: str):
@@ -72,6 +78,12 @@ def matmul_flops(text: str) -> int:
     cost = cost_module(parse(text))
     assert not cost.lower_bound
     return cost.totals.matmul_flops
+
+
+def products_written_out(text: str) -> int:
+    ops = cost_module(parse(text)).ops
+    parts = [part for op in ops for part in (op.fused or (op,)) if part.instruction.opcode in ("multiply", "reduce")]
+    return sum(part.cost.matmul_flops for part in parts)
 
 
 @pytest.mark.parametrize("size", ["tiny", "distilgpt2"])
@@ -98,7 +110,7 @@ PHASES = {
 def test_phases_before_optimisation(size, phase):
     """All layers, unrolled, as they are used: the text before optimisation needs no long compilation."""
     built = build(Shape(size, phase, BATCH, LENGTH, 1, "float32"))
-    text = built.function.lower(*built.args).as_text(dialect="hlo")
+    text = built.function.lower(*built.args).as_text(dialect="hlo", debug_info=True)
     assert matmul_flops(text) == PHASES[phase](from_size(size), BATCH, LENGTH)
 
 
@@ -107,10 +119,37 @@ def test_phases_compiled(phase):
     built = build(Shape("tiny", phase, BATCH, LENGTH, 1, "float32"))
     config = from_size("tiny")
     # Of the last layer's lone query, the gradients of keys and values are outer products: XLA makes multiplications
-    # of them, which are no matrix product any more.
+    # of them, as often as they are used, with nothing to add up.
     outer = 2 * (2 * BATCH * LENGTH * config.n_embd) if phase == "train" else 0
     text = built.function.lower(*built.args).compile().as_text()
-    assert matmul_flops(text) == PHASES[phase](config, BATCH, LENGTH) - outer
+    written_out = products_written_out(text) if phase == "train" else 0
+    assert matmul_flops(text) - written_out == PHASES[phase](config, BATCH, LENGTH) - outer
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_decode_compiled(batch, dtype):
+    built = build(Shape("tiny", "decode", batch, LENGTH, 1, dtype))
+    text = built.function.lower(*built.args).compile().as_text()
+    config = from_size("tiny")
+    d, f, n = config.n_embd, config.inner_dim, config.n_layer
+    more = 0
+    if batch == 1 and dtype == "float32":  # written out, as the attention is
+        more = -(n * (5 * d + f) + vocabulary(config))
+    elif batch == 1:  # a lone token is padded to two
+        more = n * 2 * (4 * d * d + 2 * d * f) + 2 * d * vocabulary(config)
+    assert matmul_flops(text) == decode(config, batch, LENGTH) + more
+
+
+def test_generation_is_prefill_and_decode_steps():
+    new = 5
+    built = build(Shape("tiny", "generate", BATCH, LENGTH, new, "float32"))
+    cost = cost_module(parse(built.function.lower(*built.args).as_text(dialect="hlo", debug_info=True)))
+    (loop,) = cost.unknown_trip_counts
+    cost = cost_module(cost.module, {loop: built.trips or 0})
+    config = from_size("tiny")
+    steps = (new - 1) * decode(config, BATCH, bucket(LENGTH + new))
+    assert cost.totals.matmul_flops == prefill(config, BATCH, LENGTH) + steps
 
 
 @pytest.mark.parametrize("size", ["tiny", "gpt2"])

@@ -30,6 +30,7 @@ TRAIN = "jit(train_step)/transpose(jvp(GPT2))/ln_f/mul"  # its presence says tha
         ("jit(step)/transpose(jvp(GPT2))/jvp(GPT2)/checkpoint/rematted_computation/h_0/ln_1/mul", "GPT2/h_0/ln_1"),
         ("jit(step)/a/transpose(jvp(M))/h_0/a/jvp(M)/h_0/checkpoint/rematted_computation/mul", "a/M/h_0"),
         ("jit(step)/a/transpose(jvp(M))/h_0/inner/mul", "a/M/h_0/inner"),
+        ("jit(f)/GPT2/h_0/attn/scores/dot_general/mul", "GPT2/h_0/attn/scores"),
         ("model/dense/MatMul", "model/dense"),
         ("params['wte']['embedding']", ""),
         ("", ""),

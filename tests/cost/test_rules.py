@@ -79,6 +79,12 @@ VECTOR = 8 * 100 * 4
             X + "z = f32[] constant(0)\nROOT y = f32[8] reduce(x, z), dimensions={1}, to_apply=add",
             Cost(0, 8 * 99, 0, VECTOR + 4, 32),
         ),
+        (  # a product that is written out: K multiplications and K - 1 additions an output
+            X + "w = f32[100] parameter(1)\nz = f32[] constant(0)\nv = f32[8,100] broadcast(w), dimensions={1}\n"
+            'p = f32[8,100] multiply(x, v), metadata={op_name="jit(f)/dot_general/mul"}\n'
+            'ROOT y = f32[8] reduce(p, z), dimensions={1}, to_apply=add, metadata={op_name="jit(f)/m/dot_general"}',
+            Cost(8 * 100 + 8 * 99, 0, 0, 4 * VECTOR + 400 - VECTOR + 4, 2 * VECTOR + 32),
+        ),
         (
             X + "z = f32[] constant(0)\n"
             "ROOT y = f32[8,98] reduce-window(x, z), window={size=1x5 pad=0_0x1_1}, to_apply=add",

@@ -172,7 +172,7 @@ B, L = 2, 16
 def test_phases_have_the_products_of_the_config(phase):
     """2 x tokens x weights, and the vocabulary (padded to whole blocks of 256 rows) once a row."""
     shape = Shape("tiny", phase, B, L, 4, "float32")
-    function, args, _ = build(shape)
+    function, args, *_ = build(shape)
     report = analyze(function, *args)
     d, f, layers = TINY.n_embd, TINY.inner_dim, TINY.n_layer
     tokens = B * L if phase == "prefill" else B
