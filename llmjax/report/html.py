@@ -1,0 +1,105 @@
+"""cost.json (and the HLO text) of one or several programs -> one HTML file that needs no network."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from llmjax.report.html_ops import Json, payload
+from llmjax.report.html_view import PROVENANCE, device_rows, headlines, notes, warnings
+
+ASSETS = Path(__file__).parent / "assets"
+SCRIPTS = ("format.js", "table.js", "detail.js", "charts.js", "page.js")
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program of the report: `label` names its tab, `cost` is its cost.json, `text` its HLO ("" = not at hand)."""
+
+    label: str
+    cost: Json
+    text: str = field(default="", repr=False)
+
+
+def to_html(programs: Sequence[Program], title: str = "") -> str:
+    """Returns the report as one HTML page, a tab a program; `title` defaults to the first program's module.
+
+    Whatever a program does not say (times, a device) the page names as missing; nothing is made up.
+    """
+    views = [_view(program) for program in programs]
+    data = [payload(program.cost, program.text) for program in programs]
+    return render(
+        "report.html.j2",
+        title=title or f"{views[0]['module']} on {views[0]['backend']}",
+        programs=views,
+        data=data,
+        plotly=plotly_js(),
+        scripts=[_asset(name) for name in SCRIPTS],
+        provenance=_used(views),
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """Renders a template of the assets folder; everything that is not marked safe is escaped."""
+    return _environment().get_template(template).render(css=_asset("report.css"), **values)
+
+
+def script_json(value: Any) -> Markup:
+    """Returns `value` as JSON that stands in a <script> element, whatever its strings hold."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def plotly_js() -> Markup:
+    """Returns the text of plotly.js, as the plotly package carries it."""
+    return Markup((importlib.resources.files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8"))
+
+
+def _view(program: Program) -> dict[str, Any]:
+    cost, device = program.cost, program.cost.get("device")
+    target = cost.get("target")
+    return {
+        "label": program.label,
+        "module": cost["module"] or "module",
+        "backend": str(target) if target else cost["backend"] or "an unknown backend",
+        "chip": (device or {}).get("title", ""),
+        "headlines": headlines(cost),
+        "warnings": warnings(cost),
+        "notes": notes(cost),
+        "device": device_rows(device),
+        "ops": len(cost["ops"]),
+        "has_text": bool(program.text),
+    }
+
+
+def _used(views: list[dict[str, Any]]) -> dict[str, str]:
+    """The kinds of figures that the page shows, with their meanings."""
+    kinds = {h.kind for view in views for h in view["headlines"]} | {row[2] for view in views for row in view["device"]}
+    return {kind: meaning for kind, meaning in PROVENANCE.items() if kind in kinds}
+
+
+def _asset(name: str) -> Markup:
+    return Markup((ASSETS / name).read_text("utf-8"))
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ASSETS),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["script_json"] = script_json
+    return environment

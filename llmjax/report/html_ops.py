@@ -1,0 +1,188 @@
+"""The ops of a cost.json as the compact columns that the HTML report's scripts read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Json = Mapping[str, Any]
+
+METRICS = ("flops", "bytes", "cycles", "measured", "compiler")
+NUMBERS = ("count", "flops", "matmul_flops", "transcendentals", "bytes_read", "bytes_written", "collective_bytes")
+TIMES = ("seconds", "cycles", "low", "high", "compiler_cycles", "measured_seconds", "measured_cycles")
+_STRINGS = (
+    *("name", "opcode", "computation", "module_path", "role", "pass"),
+    *("source", "function", "library", "unmodelled", "bound"),
+)
+_PART_STRINGS = ("name", "opcode", "module_path", "source")
+_PART_NUMBERS = ("flops", "transcendentals", "bytes_read", "bytes_written")
+_HEADER = re.compile(r"^(?:ENTRY\s+)?%?([^\s(={]+)\s*(?:\(.*)?\{\s*$")
+
+
+def metric_of(row: Json, metric: str) -> float | None:
+    """The value of a row of cost.json by a metric of METRICS; None where the row does not have it.
+
+    "cycles" is the prediction and "measured" the measurement: in cycles where the row has them, else in seconds.
+    """
+    if metric == "bytes":
+        return row["bytes_read"] + row["bytes_written"]
+    if metric in ("flops", "compiler"):
+        return row.get("flops" if metric == "flops" else "compiler_cycles")
+    names = ("cycles", "seconds") if metric == "cycles" else ("measured_cycles", "measured_seconds")
+    return next((row[name] for name in names if row.get(name) is not None), None)
+
+
+def units(ops: Sequence[Json]) -> dict[str, str]:
+    """The unit of each metric that any op has: "FLOP", "B", "cycles", or "s" of times without cycles."""
+    found = {"flops": "FLOP", "bytes": "B"}
+    for metric, cycles, seconds in (
+        ("cycles", "cycles", "seconds"),
+        ("measured", "measured_cycles", "measured_seconds"),
+        ("compiler", "compiler_cycles", ""),
+    ):
+        if any(op.get(cycles) is not None for op in ops):
+            found[metric] = "cycles"
+        elif seconds and any(op.get(seconds) is not None for op in ops):
+            found[metric] = "s"
+    return found
+
+
+class _Strings:
+    """A table of texts, each stored once."""
+
+    def __init__(self) -> None:
+        self.index: dict[str | None, int] = {}
+
+    def __call__(self, text: str | None) -> int:
+        return self.index.setdefault(text, len(self.index))
+
+    @property
+    def table(self) -> list[str | None]:
+        return list(self.index)
+
+
+def payload(cost: Json, hlo: str) -> dict[str, Any]:
+    """What the scripts need of one program: a table of strings, a column a field, module paths as a tree, the HLO."""
+    strings, ops = _Strings(), cost["ops"]
+    columns: dict[str, list[Any]] = {name: [strings(op.get(name)) for op in ops] for name in _STRINGS}
+    columns |= {name: [op[name] for op in ops] for name in NUMBERS}
+    columns["layer"] = [op["layer"] for op in ops]
+    # Six digits say more than any prediction or clock knows, and keep the file small.
+    columns |= {
+        name: [_digits(op.get(name)) for op in ops] for name in TIMES if any(op.get(name) is not None for op in ops)
+    }
+    if any(op.get("breakdown") for op in ops):
+        columns["breakdown"] = [_terms(op.get("breakdown")) for op in ops]
+    fused = [
+        [[strings(part.get(n)) for n in _PART_STRINGS] + [part[n] for n in _PART_NUMBERS] for part in op["fused"]]
+        for op in ops
+    ]
+    text = computations(hlo)
+    return {
+        "n": len(ops),
+        "columns": columns,
+        "fused": fused,
+        "strings": strings.table,
+        "units": units(ops),
+        "tree": tree(cost),
+        "device": cost.get("device"),
+        "dtypes": dtypes(hlo),
+        "hlo": {name: "\n".join(lines) for name, lines in text.items()},
+        "rows": {key: _rows(cost, key) for key in ("role", "layer")},
+    }
+
+
+def computations(hlo: str) -> dict[str, list[str]]:
+    """The lines of each computation of HLO text, without the module's header and tables."""
+    found: dict[str, list[str]] = {}
+    lines: list[str] | None = None
+    for line in hlo.splitlines():
+        header = None if line[:1].isspace() else _HEADER.match(line)
+        if header and not line.startswith("HloModule"):
+            lines = found.setdefault(header[1], [])
+        if lines is not None:
+            lines.append(line)
+        if line.startswith("}"):
+            lines = None
+    return found
+
+
+def dtypes(hlo: str) -> list[str]:
+    """The element types that the text names, for the peaks that matter to it."""
+    return sorted(set(re.findall(r"\b(f64|f32|bf16|f16|f8\w*|s8|u8|s4|u4)\[", hlo)))
+
+
+def tree(cost: Json) -> list[dict[str, Any]]:
+    """The module paths as nodes `id`, `parent`, `label`, `role`, `ops` and a value a metric, in order of the program.
+
+    The values are a node's own, without its children's; a parent stands before its children. FLOPs and bytes are those
+    of the parts of fused ops, each where it belongs; a time is that of the whole op, and stands where most of it does.
+    """
+    nodes: dict[str, dict[str, Any]] = {}
+    label = cost["module"] or "module"
+    metrics = list(units(cost["ops"]))
+    order = {op["module_path"] or "unattributed": None for op in cost["ops"]}
+    rows = {row["module_path"]: row for row in cost["by_module_path"]}
+    roles = _role_of_path(cost["ops"])
+    order |= dict.fromkeys(rows)
+    times: dict[str, dict[str, float]] = {}
+    for op in cost["ops"]:
+        sums = times.setdefault(op["module_path"] or "unattributed", {})
+        for metric in metrics[2:]:
+            sums[metric] = sums.get(metric, 0) + (metric_of(op, metric) or 0)
+    for path in order:
+        own = dict(times.get(path, {}))
+        if path in rows:
+            own |= {"flops": rows[path]["flops"], "bytes": metric_of(rows[path], "bytes") or 0}
+        steps = path.split("/")
+        for depth in range(len(steps) + 1):
+            parent = "/".join(steps[: depth - 1]) if depth else None
+            node = {"id": "/".join(steps[:depth]), "parent": parent, "label": steps[depth - 1] if depth else label}
+            nodes.setdefault(node["id"], node | {"role": None, "ops": 0} | dict.fromkeys(metrics, 0))
+        values = {metric: _digits(value) if metric in metrics[2:] else value for metric, value in own.items()}
+        nodes[path] |= values | {"role": roles.get(path), "ops": rows[path]["ops"] if path in rows else 0}
+    return list(nodes.values())
+
+
+def _role_of_path(ops: Iterable[Json]) -> dict[str, str]:
+    """The role of most bytes under each module path."""
+    weights: dict[str, dict[str, float]] = {}
+    for op in ops:
+        for part in op["fused"] or [op]:
+            sums = weights.setdefault(part["module_path"] or "unattributed", {})
+            sums[part["role"]] = sums.get(part["role"], 0) + part["bytes_read"] + part["bytes_written"] + part["flops"]
+    return {path: max(sums, key=lambda role: sums[role]) for path, sums in weights.items()}
+
+
+def _rows(cost: Json, key: str) -> list[dict[str, Any]]:
+    """The rows of `by_role` or `by_layer` with FLOPs and bytes, and the times of the ops that are mostly theirs."""
+    times: dict[str, dict[str, float]] = {}
+    metrics = list(units(cost["ops"]))
+    for op in cost["ops"]:
+        name = op[key] if op[key] is not None else "no layer" if op["module_path"] else "unattributed"
+        sums = times.setdefault(str(name), {})
+        for metric in metrics[2:]:
+            sums[metric] = sums.get(metric, 0) + (metric_of(op, metric) or 0)
+    found = [
+        {"name": str(row[key]), "ops": row["ops"], "flops": row["flops"], "bytes": metric_of(row, "bytes")}
+        for row in cost[f"by_{key}"]
+    ]
+    return [row | {metric: times.get(row["name"], {}).get(metric, 0) for metric in metrics[2:]} for row in found]
+
+
+def _terms(terms: Json | None) -> list[list[Any]] | None:
+    """{"compute": s, "memory": {LEVEL: s}, ...} as [[name, s], ...], a memory level as "memory:LEVEL"."""
+    if not terms:
+        return None
+    flat: list[list[Any]] = []
+    for name, value in terms.items():
+        if isinstance(value, Mapping):
+            flat += [[f"{name}:{level}", _digits(seconds)] for level, seconds in value.items()]
+        elif isinstance(value, int | float):
+            flat.append([name, _digits(value)])
+    return flat
+
+
+def _digits(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")
