@@ -1,0 +1,80 @@
+"""Two programs -> what the second costs more or less: a table, diff.json, diff.html, and a guard for CI."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from llmjax.analyser import analyze_hlo, read_hlo
+from llmjax.errors import UserError
+from llmjax.files import atomic_write
+from llmjax.report.diff import Diff, diff, parse_share
+from llmjax.report.diff_view import HEADS, percent, print_diff, tell, to_html
+from llmjax.report.export import FIGURES, SCHEMA
+
+FEWEST_COLUMNS = 80
+_KEYS = ("module", "backend", "totals", "lower_bound", "ops", "by_role")
+
+
+def run(config: ConfigDict, workdir: str) -> None:
+    """Compares the configured programs; leaves with status 1 where a total grew by more than `fail_above`."""
+    values = config.to_dict()
+    try:
+        limit = parse_share(str(values["fail_above"]), "fail_above")
+    except ValueError as error:
+        raise UserError(f"--config.{error}") from error
+    if values["top"] < 0:
+        raise UserError(f"top={values['top']} must be 0 (no table of ops) or more.")
+    before, after = (_read(str(values[side]), side) for side in ("before", "after"))
+    found = diff(before, after)
+    console = Console()
+    if console.width < FEWEST_COLUMNS and not console.is_terminal:
+        console = Console(width=FEWEST_COLUMNS)
+    print_diff(found, console, values["top"])
+    folder = Path(workdir)
+    title = f"{found.before['module']} before and after"
+    try:
+        atomic_write(folder / "diff.json", json.dumps(found.to_object(), indent=1, allow_nan=False) + "\n")
+        atomic_write(folder / "diff.html", to_html(found, title, str(values["before"]), str(values["after"])))
+    except OSError as error:
+        raise UserError(f"workdir {workdir!r} cannot be written: {error.strerror or error}.") from error
+    print(f"diff.json and diff.html: {workdir}")
+    if limit is not None:
+        _guard(found, limit, str(values["fail_above"]).strip())
+
+
+def _guard(found: Diff, limit: float, told: str) -> None:
+    over = found.over(limit)
+    if over:
+        grown = [
+            f"{HEADS[m]} {percent(c)} ({tell(found.metrics[m])(c.before)} to {tell(found.metrics[m])(c.after)})"
+            for m, c in over.items()
+        ]
+        sys.exit(f"fail_above={told}: {', '.join(grown)}.")
+    print(f"within fail_above={told}: {', '.join(HEADS[metric] for metric in found.metrics)}")
+
+
+def _read(text: str, side: str) -> dict[str, Any]:
+    """Reads a cost.json, a folder that holds one, or HLO text, which is analysed."""
+    if not text:
+        raise UserError(f"--config.{side} is empty: name a cost.json, the folder of a cost job, or a file of HLO text.")
+    path = Path(text).expanduser()
+    if path.is_dir():
+        path = path / "cost.json"
+        if not path.is_file():
+            raise UserError(f"--config.{side}={text!r} is a folder without a cost.json.")
+    source = read_hlo(path)
+    if not source.lstrip().startswith("{"):
+        return json.loads(analyze_hlo(path).to_json())
+    try:
+        found = json.loads(source)
+    except ValueError as error:
+        raise UserError(f"--config.{side}={str(path)!r} is not whole JSON: {error}.") from error
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA or any(key not in found for key in _KEYS):
+        raise UserError(f"--config.{side}={str(path)!r} is no cost.json of the schema {SCHEMA!r}.")
+    if any(name not in found["totals"] for name in FIGURES):
+        raise UserError(f"--config.{side}={str(path)!r} lacks totals; write it anew with configs/cost.py.")
+    return found
