@@ -18,7 +18,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.experiment = "cost"
     c.hlo = ""  # a file of HLO text, or a folder that --xla_dump_to wrote; empty = compile the phase below
     c.model = "gpt2"  # tiny, small, distilgpt2, gpt2, gpt2-medium, gpt2-large or gpt2-xl
-    c.phase = "decode"  # prefill, decode, generate, classify or train
+    c.phase = "decode"  # prefill, decode, generate, classify or train; several with commas between them
     c.batch = 1  # rows
     c.length = 256  # tokens a row: of the prompt, the text, or the cache that a decode step reads
     c.new_tokens = 64  # that generate makes

@@ -11,13 +11,13 @@ from llmjax.report.html import Program, to_html
 from llmjax.report.trace import to_trace
 
 
-def write_views(folder: Path, reports: Sequence[tuple[str, CostReport]], title: str = "") -> list[str]:
-    """Writes the page of labelled reports, a tab each, and their trace; returns the names of the files.
+def write_views(folder: Path, reports: Sequence[tuple[str, str, CostReport]], title: str) -> list[str]:
+    """Writes the page of (label, title, report), a tab each, and their trace; returns the names of the files.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    programs = [Program(label, json.loads(report.to_json()), report.text) for label, report in reports]
+    programs = [Program(label, json.loads(report.to_json()), report.text, told) for label, told, report in reports]
     trace = to_trace({program.label: program.cost for program in programs})
     files = {"cost.html": to_html(programs, title)} | ({"trace.json": trace} if trace else {})
     try:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from experiments._reports import write_views
 from llmjax.analyser import read_hlo, role_table
 from llmjax.cost.names import RoleTable
 from llmjax.errors import UserError, did_you_mean
@@ -53,24 +54,27 @@ def run(config: ConfigDict, workdir: str) -> None:
         raise UserError(f"top={settings.top} must be 0 (no table of ops) or more.")
     roles = role_table(settings.roles or None)
     _check_trip_counts(settings.trip_counts)
-    sources = _read(Path(settings.hlo).expanduser()) if settings.hlo else [_compile(settings)]
+    sources = _read(Path(settings.hlo).expanduser()) if settings.hlo else _phases(settings)
     _check_loops(sources, settings.trip_counts)
     reports = [(source, _analyse(source, settings, roles)) for source in sources]
     console = Console()
     if console.width < FEWEST_COLUMNS and not console.is_terminal:
         console = Console(width=FEWEST_COLUMNS)
     folder = Path(workdir)
-    if len(reports) == 1:
-        (source, report), target = reports[0], folder
-        print_report(report, console, settings.top, source.title)
-        _write(report, target)
-    else:
+    if settings.hlo and len(reports) > 1:
         console.print(modules_table((source.label, report) for source, report in reports))
-        for source, report in reports:
-            _write(report, folder / source.label)
         print(f"Each module's tables: --config.hlo={settings.hlo.rstrip('/')}/FILE")
+    else:
+        for source, report in reports:
+            print_report(report, console, settings.top, source.title)
+    for source, report in reports:
+        _write(report, folder / source.label if len(reports) > 1 else folder)
+    several = Path(settings.hlo).name or f"{settings.model}: {', '.join(source.label for source in sources)}"
+    title = several if len(reports) > 1 else ""
+    views = write_views(folder, [(source.label, source.title, report) for source, report in reports], title)
     written = "cost.json, cost.csv and module.hlo"
     print(f"{written}{' of each module' if len(reports) > 1 else ''}: {workdir}")
+    print(f"to look at: {', '.join(str(folder / name) for name in views)}")
 
 
 def _analyse(source: _Source, settings: _Settings, roles: RoleTable | None) -> CostReport:
@@ -115,6 +119,10 @@ def _loops(module: Module) -> set[str]:
     return {name for i in whiles for name in (i.name, i.attr("body", "")) if name}
 
 
+def _phases(settings: _Settings) -> list[_Source]:
+    return [_compile(settings._replace(phase=phase)) for phase in dict.fromkeys(settings.phase.split(","))]
+
+
 def _compile(settings: _Settings) -> _Source:
     from experiments._gpt2 import Shape, build  # JAX is not needed where HLO is given
     from llmjax.targets.local import compile_here
@@ -124,8 +132,7 @@ def _compile(settings: _Settings) -> _Source:
     program = compile_here(phase.function, *phase.args)
     title = f"{phase.summary} · {program.backend}"
     module = parse(program.text)
-    name = module.name or settings.phase
-    return _Source(name, title, program.text, module, program.backend, program.cost_analysis, phase.trips)
+    return _Source(settings.phase, title, program.text, module, program.backend, program.cost_analysis, phase.trips)
 
 
 def _read(path: Path) -> list[_Source]:

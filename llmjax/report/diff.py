@@ -156,7 +156,7 @@ def match(before: Sequence[Json], after: Sequence[Json]) -> list[tuple[Json | No
             else:
                 unpaired.append(op)
         left = unpaired
-    return [(partner.get(k), op) for k, op in enumerate(after)] + [(op, None) for op in left]
+    return [*((partner.get(k), op) for k, op in enumerate(after)), *((op, None) for op in left)]
 
 
 def parse_share(text: str, where: str) -> float | None:

@@ -22,15 +22,17 @@ SCRIPTS = ("format.js", "table.js", "detail.js", "charts.js", "page.js")
 
 @dataclass(frozen=True)
 class Program:
-    """A program of the report: `label` names its tab, `cost` is its cost.json, `text` its HLO ("" = not at hand)."""
+    """A program of the report: `cost` is its cost.json, `text` its HLO ("" = not at hand); `label` names its tab, and
+    `title` says in words what it is ("" = only its module's name is known)."""
 
     label: str
     cost: Json
     text: str = field(default="", repr=False)
+    title: str = ""
 
 
 def to_html(programs: Sequence[Program], title: str = "") -> str:
-    """Returns the report as one HTML page, a tab a program; `title` defaults to the first program's module.
+    """Returns the report as one HTML page, a tab a program; `title` defaults to the first program's.
 
     Whatever a program does not say (times, a device) the page names as missing; nothing is made up.
     """
@@ -38,7 +40,7 @@ def to_html(programs: Sequence[Program], title: str = "") -> str:
     data = [payload(program.cost, program.text) for program in programs]
     return render(
         "report.html.j2",
-        title=title or f"{views[0]['module']} on {views[0]['backend']}",
+        title=title or programs[0].title or f"{views[0]['module']} on {views[0]['backend']}",
         programs=views,
         data=data,
         plotly=plotly_js(),
@@ -70,6 +72,7 @@ def _view(program: Program) -> dict[str, Any]:
     target = cost.get("target")
     return {
         "label": program.label,
+        "title": program.title,
         "module": cost["module"] or "module",
         "backend": str(target) if target else cost["backend"] or "an unknown backend",
         "chip": (device or {}).get("title", ""),

@@ -16,6 +16,7 @@ from llmjax.gpt2.config import from_size
 
 HLO = Path(__file__).parent.parent / "testdata" / "hlo"
 FILES = ("cost.csv", "cost.json", "module.hlo")
+PAGE = "cost.html"
 
 
 def launch(repo, *args, columns="80"):
@@ -36,7 +37,7 @@ def test_the_tiny_job(repo, tmp_path):
     ):
         assert said in done.stdout
     assert "LOWER BOUND" not in done.stdout
-    assert sorted(p.name for p in tmp_path.iterdir()) == list(FILES)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*FILES, PAGE])
     found = json.loads((tmp_path / "cost.json").read_text())
     assert found["totals"]["flops"] == pytest.approx(found["compiler"]["flops"], rel=1e-3)
     again = launch(
@@ -97,13 +98,26 @@ def test_a_folder_of_a_dump(job, tmp_path):
     shown = job(hlo=folder)
     assert "module_0001.jit_a.cpu" in shown and "module_0002.jit_b.cpu" in shown and "before" not in shown
     written = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*") if p.is_file())
-    assert written == [f"{m}/{f}" for m in ("module_0001.jit_a.cpu", "module_0002.jit_b.cpu") for f in FILES]
+    names = "module_0001.jit_a.cpu", "module_0002.jit_b.cpu"
+    assert written == [PAGE, *(f"{m}/{f}" for m in names for f in FILES)]
+    page = (tmp_path / "out" / PAGE).read_text("utf-8")
+    assert all(f">{name}</button>" in page for name in names)
+
+
+def test_several_phases(job, tmp_path):
+    """Each has its tables and its folder; the page has a tab for each."""
+    shown = job(phase="prefill,decode")
+    assert shown.count("by role") == 2 and "tiny prefill:" in shown and "tiny decode:" in shown
+    written = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*") if p.is_file())
+    assert written == [PAGE, *(f"{phase}/{name}" for phase in ("decode", "prefill") for name in FILES)]
+    page = (tmp_path / "out" / PAGE).read_text("utf-8")
+    assert page.count('role="tab"') == 2 and ">prefill</button>" in page
 
 
 def test_a_folder_with_one_module(job, tmp_path):
     shown = job(hlo=dump(tmp_path / "dump", x__txt="cpu_0.12.0.1_block_f32.hlo", notes__txt="nothing"))
     assert "by role" in shown and "x.txt" in shown
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == list(FILES)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted([*FILES, PAGE])
 
 
 def test_folders_without_modules(job, tmp_path):
