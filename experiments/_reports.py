@@ -1,14 +1,20 @@
 """Cost reports -> the files that people open: cost.html, and trace.json where there are times."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
 from llmjax.report import CostReport
 from llmjax.report.html import Program, to_html
 from llmjax.report.trace import to_trace
+
+if TYPE_CHECKING:
+    from llmjax.gpt2.config import GPT2Config
 
 
 def write_views(folder: Path, reports: Sequence[tuple[str, str, CostReport]], title: str) -> list[str]:
@@ -26,3 +32,21 @@ def write_views(folder: Path, reports: Sequence[tuple[str, str, CostReport]], ti
     except OSError as error:
         raise UserError(f"workdir {str(folder)!r} cannot be written: {error.strerror or error}.") from error
     return list(files)
+
+
+def write_classifier_page(folder: Path, model: GPT2Config, length: int) -> None:
+    """Writes what a classifier of that shape computes for one text of `length` tokens, on the device that is here.
+
+    Raises:
+        UserError: the folder cannot be written, or the compiled program is not understood.
+    """
+    from experiments._gpt2 import PHASES, Shape  # JAX is not needed where HLO is analysed
+    from llmjax.analyser import analyze
+
+    shape = Shape("trained", "classify", 1, length, 0, model.dtype)
+    phase = PHASES[shape.phase](model, shape)
+    report = analyze(phase.function, *phase.args)
+    layers = f"{model.n_layer} layers of width {model.n_embd}"
+    title = f"classifier in {folder.parent}: {layers}, one text of {length} tokens, {model.dtype}"
+    write_views(folder, [("classify", title, report)], title)
+    atomic_write(folder / "cost.json", report.to_json())

@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from experiments._reports import write_classifier_page
 from llmjax.data import DataConfig, Dataset, choose_buckets, encode, encode_cached, load_dataset, load_tokenizer
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
@@ -82,6 +83,10 @@ def run(config: ConfigDict, workdir: str) -> None:
     save_pretrained(folder / "best", model, fitted.params, "classifier", tokenizer)
     # Written last: a folder that has it is a finished run.
     atomic_write(folder / "eval.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    try:
+        write_classifier_page(folder / "cost", model, min(max_length, model.n_positions))
+    except UserError as error:
+        print(f"no cost report: {error}")  # a trained model is not lost for it
     _print_results(results, folder)
 
 
@@ -208,3 +213,6 @@ def _print_results(results: dict[str, Any], folder: Path) -> None:
         if (CONFIGS / f"{job}.py").exists()
     ]
     print("try next:\n" + "\n".join(lines[:3]))
+    page = folder / "cost" / "cost.html"
+    if page.exists():
+        print(f"what this classifier computes, op by op: {page} (open it in a browser)")

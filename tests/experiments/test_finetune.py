@@ -66,6 +66,15 @@ def test_end_of_a_run_names_only_jobs_that_exist(finished: Path, capsys: pytest.
         assert (repo / command[2].removeprefix("--config=")).is_file()
 
 
+def test_end_of_a_run_names_the_cost_report(finished: Path, capsys: pytest.CaptureFixture) -> None:
+    finetune.run(quickstart.get_config("tiny"), str(finished))
+    page = finished / "cost" / "cost.html"
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"{page} (open it in a browser)")
+    assert "2 layers of width 32, one text of" in page.read_text("utf-8")
+    cost = json.loads((finished / "cost" / "cost.json").read_text())
+    assert cost["totals"]["flops"] > 0 and not cost["lower_bound"]
+
+
 def test_other_settings_in_the_same_folder_are_refused(finished: Path) -> None:
     config = quickstart.get_config("tiny")
     config.train.optimizer.learning_rate = 0.5
