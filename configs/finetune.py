@@ -42,7 +42,10 @@ def get_config(arg: str = "") -> ConfigDict:
     c.model.n_layer = 0  # layers of a fresh model; 0 = as in size
     c.model.n_embd = 0  # width of a fresh model; 0 = as in size
     c.model.n_head = 0  # heads of a fresh model; 0 = as in size
-    c.model.embedding_std = 0.02  # of a fresh model's token embeddings; larger ones are learnt by heart more slowly
+    c.model.embedding_std = 0.02  # standard deviation of a fresh model's token embeddings
+    c.model.position_std = (
+        0.02  # and of its position embeddings: layer norm keeps tokens small beside large ones
+    )
     c.model.resid_pdrop = 0.1  # dropout of what each layer adds
     c.model.embd_pdrop = 0.1  # dropout of the embeddings
     c.model.attn_pdrop = 0.1  # dropout of the attention weights

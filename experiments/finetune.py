@@ -99,7 +99,7 @@ def _model(
     values: dict[str, Any], seed: int, init: str, dataset: Dataset, vocabulary: int
 ) -> tuple[GPT2Config, Params]:
     options = {name: value for name, value in values.items() if name not in ("init", "size")}
-    embedding_std = options.pop("embedding_std")
+    stds = {"wte": options.pop("embedding_std"), "wpe": options.pop("position_std")}
     shape = {name: options.pop(name) for name in ("n_layer", "n_embd", "n_head")}
     options["label_names"] = dataset.label_names
     key = jax.random.key(seed)
@@ -116,8 +116,10 @@ def _model(
     chosen = {name: value for name, value in shape.items() if value}
     model = from_size(values["size"], vocab_size=vocabulary, **chosen, **options)
     params = init_params(GPT2(model, "classifier"), key)
-    scale = embedding_std / model.initializer_range
-    return model, params | {"wte": jax.tree.map(lambda leaf: leaf * scale, params["wte"])}
+    embeddings = {
+        name: {"embedding": params[name]["embedding"] * (std / model.initializer_range)} for name, std in stds.items()
+    }
+    return model, params | embeddings
 
 
 def _settings(values: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from configs import finetune as finetune_config
 from configs import quickstart, sst2
 from experiments import finetune
+from llmjax.data import Dataset, Examples
 from llmjax.errors import UserError
 from tests.train.compile_cache import compile_cache
 
@@ -152,3 +153,13 @@ def test_sst2_reads_the_two_files_of_a_folder(tmp_path: Path) -> None:
     data = sst2.get_config(str(tmp_path)).data
     assert (data.source, data.train, data.text_column) == ("files", str(tmp_path / "train.tsv"), "text")
     assert sst2.get_config().data.source == "hub:stanfordnlp/sst2"
+
+
+def test_fresh_embeddings_have_the_spread_that_was_asked_for() -> None:
+    config = finetune_config.get_config("tiny")
+    config.model.embedding_std, config.model.position_std = 0.3, 0.5
+    examples = Examples(["good", "bad"], np.array([1, 0], np.int32))
+    dataset = Dataset(examples, examples, examples, ("negative", "positive"))
+    _, params = finetune._model(config.to_dict()["model"], 0, "", dataset, vocabulary=500)
+    spreads = {name: float(np.std(params[name]["embedding"])) for name in ("wte", "wpe")}
+    assert spreads == pytest.approx({"wte": 0.3, "wpe": 0.5}, rel=0.05)
