@@ -18,18 +18,19 @@ class Cache(NamedTuple):
     """Keys and values of the tokens so far, a pair of arrays a layer.
 
     Slots `start_B[b]` to `end` (not included) of row b hold real tokens; what stands before is padding, what stands
-    after is not written yet. A pytree; jitted steps take it donated and update it in place.
+    after is not written yet. Heads of rows are one dimension, N = B x H, row by row: XLA's products want one, and copy
+    the cache where it has two. A pytree; jitted steps take it donated and update it in place.
     """
 
-    k_BHSK: tuple[Float[Array, "B H S K"], ...]
-    v_BHSK: tuple[Float[Array, "B H S K"], ...]
+    k_NSK: tuple[Float[Array, "N S K"], ...]
+    v_NSK: tuple[Float[Array, "N S K"], ...]
     start_B: Int[Array, "B"]
     end: Int[Array, ""]
 
     @property
     def slots(self) -> int:
         """Length S: how many tokens a row holds, padding included."""
-        return self.k_BHSK[0].shape[2]
+        return self.k_NSK[0].shape[1]
 
     @property
     def positions_B(self) -> Int[Array, "B"]:
@@ -39,11 +40,11 @@ class Cache(NamedTuple):
 
 def empty_cache(config: GPT2Config, batch: int, slots: int, dtype: str) -> Cache:
     """Returns a cache of `batch` rows and `slots` tokens a row with nothing in it, zeros in `dtype`."""
-    shape = (batch, config.n_head, slots, config.head_dim)
+    shape = (batch * config.n_head, slots, config.head_dim)
     return Cache(
         # Distinct arrays, as each is donated by itself.
-        k_BHSK=tuple(jnp.zeros(shape, dtype) for _ in range(config.n_layer)),
-        v_BHSK=tuple(jnp.zeros(shape, dtype) for _ in range(config.n_layer)),
+        k_NSK=tuple(jnp.zeros(shape, dtype) for _ in range(config.n_layer)),
+        v_NSK=tuple(jnp.zeros(shape, dtype) for _ in range(config.n_layer)),
         start_B=jnp.zeros((batch,), jnp.int32),
         end=jnp.zeros((), jnp.int32),
     )

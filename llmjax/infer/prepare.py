@@ -89,10 +89,11 @@ def _weight(kernel_ED: jax.Array, bias_E: jax.Array | None, format: Format) -> P
 def quantise(x_ND: Float[Array, "N D"]) -> tuple[Int8[Array, "N D"], Float[Array, "N"]]:
     """Returns 8-bit integers q and a scale a row with q * scale within half a scale of `x_ND`.
 
-    Symmetric, to -127..127, the row's largest magnitude at the end of the range; a row of zeros has scale 1. Source:
+    Symmetric, to -127..127, the row's largest magnitude at the end of the range; a row of zeros has scale 1, and so has
+    one whose scale would be denormal, which XLA takes for zero. Source:
     Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
     with zero point 0.
     """
     largest_N = jnp.max(jnp.abs(x_ND), axis=-1)
-    scale_N = jnp.where(largest_N > 0, largest_N / 127, 1.0)
+    scale_N = jnp.where(largest_N >= 127 * jnp.finfo(jnp.float32).tiny, largest_N / 127, 1.0)
     return jnp.round(x_ND / scale_N[:, None]).astype(jnp.int8), scale_N

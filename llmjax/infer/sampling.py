@@ -131,6 +131,7 @@ def largest(
     target, the set is everything. Found without sorting, by bisection over the 32 bits of the smallest element in it,
     which takes a tenth of a sort's time at V = 50,257.
     """
+    x_BV = jnp.where(x_BV == 0, 0.0, x_BV)  # -0 equals 0, but its bits do not
     bits_BV = jax.lax.bitcast_convert_type(x_BV, jnp.uint32)
     # Floats as unsigned integers in the same order: all bits turned where negative, else the sign bit.
     order_BV = jnp.where(bits_BV >> 31 == 1, ~bits_BV, bits_BV | jnp.uint32(1 << 31))

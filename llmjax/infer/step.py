@@ -50,7 +50,7 @@ def decode_step(
 
     The cache must have a free slot, and each row's position must be below `n_positions`.
     """
-    k_BHSK, v_BHSK = list(cache.k_BHSK), list(cache.v_BHSK)
+    k_NSK, v_NSK = list(cache.k_NSK), list(cache.v_NSK)
     with jax.named_scope("GPT2"):
         x_BD = _embed(params, token_B, cache.positions_B)
         now = cache._replace(end=cache.end + 1)
@@ -62,14 +62,13 @@ def decode_step(
                 with jax.named_scope("attn"):
                     q_BHK, k_BHK, v_BHK = _qkv(normed_BD, block, config)
                     with jax.named_scope("cache"):
-                        at = (0, 0, cache.end, 0)
-                        k_BHSK[layer] = _write(k_BHSK[layer], k_BHK[:, :, None], at)
-                        v_BHSK[layer] = _write(v_BHSK[layer], v_BHK[:, :, None], at)
-                    mixed_BD = _attend_one(q_BHK, k_BHSK[layer], v_BHSK[layer], visible_BS, config, layer)
+                        k_NSK[layer] = _write(k_NSK[layer], k_BHK[:, :, None], cache.end)
+                        v_NSK[layer] = _write(v_NSK[layer], v_BHK[:, :, None], cache.end)
+                    mixed_BD = _attend_one(q_BHK, k_NSK[layer], v_NSK[layer], visible_BS, config, layer)
                     attended_BD = _dense(mixed_BD, block["attn"], "c_proj")
                 x_BD = _mlp(x_BD + attended_BD, block, config)
         x_BD = _layer_norm(x_BD, params["ln_f"], config, "ln_f")
-    return _logits(params, x_BD, config), now._replace(k_BHSK=tuple(k_BHSK), v_BHSK=tuple(v_BHSK))
+    return _logits(params, x_BD, config), now._replace(k_NSK=tuple(k_NSK), v_NSK=tuple(v_NSK))
 
 
 def score(
@@ -100,7 +99,7 @@ def _prompts(
     params: Prepared, tokens_BL: jax.Array, lengths_B: jax.Array, cache: Cache, config: GPT2Config
 ) -> tuple[jax.Array, Cache]:
     batch, length = tokens_BL.shape
-    k_BHSK, v_BHSK = list(cache.k_BHSK), list(cache.v_BHSK)
+    k_NSK, v_NSK = list(cache.k_NSK), list(cache.v_NSK)
     with jax.named_scope("GPT2"):
         start_B = length - lengths_B
         positions_BL = jnp.maximum(jnp.arange(length) - start_B[:, None], 0)
@@ -117,15 +116,15 @@ def _prompts(
                         for part_THK in _qkv(normed_TD, block, config)
                     )
                     with jax.named_scope("cache"):
-                        k_BHSK[layer] = _write(k_BHSK[layer], k_BHLK, (0, 0, 0, 0))
-                        v_BHSK[layer] = _write(v_BHSK[layer], v_BHLK, (0, 0, 0, 0))
-                    mixed_BHLK = _attend(q_BHLK, k_BHLK, v_BHLK, visible_BLS, config, layer, cache.k_BHSK[0].dtype)
+                        k_NSK[layer] = _write(k_NSK[layer], k_BHLK, 0)
+                        v_NSK[layer] = _write(v_NSK[layer], v_BHLK, 0)
+                    mixed_BHLK = _attend(q_BHLK, k_BHLK, v_BHLK, visible_BLS, config, layer, cache.k_NSK[0].dtype)
                     mixed_TD = mixed_BHLK.transpose(0, 2, 1, 3).reshape(batch * length, -1)
                     attended_TD = _dense(mixed_TD, block["attn"], "c_proj")
                 x_TD = _mlp(x_TD + attended_TD, block, config)
         x_TD = _layer_norm(x_TD, params["ln_f"], config, "ln_f")
     end = jnp.full((), length, jnp.int32)
-    cache = Cache(tuple(k_BHSK), tuple(v_BHSK), start_B.astype(jnp.int32), end)
+    cache = Cache(tuple(k_NSK), tuple(v_NSK), start_B.astype(jnp.int32), end)
     return x_TD.reshape(batch, length, -1), cache
 
 
@@ -177,8 +176,9 @@ def _logits(params: Prepared, x_TD: jax.Array, config: GPT2Config) -> jax.Array:
         return dense(x_TD, weight)[:, : config.vocab_size]
 
 
-def _write(cache_BHSK: jax.Array, new_BHLK: jax.Array, at: tuple) -> jax.Array:
-    return lax.dynamic_update_slice(cache_BHSK, new_BHLK.astype(cache_BHSK.dtype), at)
+def _write(cache_NSK: jax.Array, new_BHLK: jax.Array, slot: jax.Array | int) -> jax.Array:
+    new_NLK = new_BHLK.reshape(-1, *new_BHLK.shape[2:]).astype(cache_NSK.dtype)
+    return lax.dynamic_update_slice(cache_NSK, new_NLK, (0, slot, 0))
 
 
 def _scale(config: GPT2Config, layer: int) -> float:
@@ -188,22 +188,26 @@ def _scale(config: GPT2Config, layer: int) -> float:
 
 def _attend_one(
     q_BHK: Float[Array, "B H K"],
-    k_BHSK: Float[Array, "B H S K"],
-    v_BHSK: Float[Array, "B H S K"],
+    k_NSK: Float[Array, "N S K"],
+    v_NSK: Float[Array, "N S K"],
     visible_BS: Bool[Array, "B S"],
     config: GPT2Config,
     layer: int,
 ) -> Float[Array, "B D"]:
-    """Attention of one token a row over its cache, computed in float32 whatever the cache's type."""
+    """Attention of one token a row over its cache, computed in float32 whatever the cache's type.
+
+    Written as sums of products the same would become library calls that take four to ten times as long on a CPU.
+    """
+    # Kept apart from the write before it: fused with it, the whole cache would be copied.
+    k_NSK, v_NSK = lax.optimization_barrier((k_NSK, v_NSK))
     with jax.named_scope("scores"):
-        q_BHK = q_BHK * _scale(config, layer)
-        with jax.named_scope("dot_general"):
-            scores_BHS = jnp.sum(q_BHK[:, :, None] * k_BHSK.astype(jnp.float32), axis=-1)
+        q_NK = q_BHK.reshape(-1, q_BHK.shape[-1]) * _scale(config, layer)
+        scores_BHS = jnp.einsum("nk,nsk->ns", q_NK, k_NSK.astype(jnp.float32)).reshape(*q_BHK.shape[:2], -1)
     with jax.named_scope("softmax"):
         weights_BHS = jax.nn.softmax(jnp.where(visible_BS[:, None], scores_BHS, _MASKED), axis=-1)
-    with jax.named_scope("mix"), jax.named_scope("dot_general"):
-        mixed_BHK = jnp.sum(weights_BHS[..., None] * v_BHSK.astype(jnp.float32), axis=2)
-    return mixed_BHK.reshape(q_BHK.shape[0], -1)
+    with jax.named_scope("mix"):
+        mixed_NK = jnp.einsum("ns,nsk->nk", weights_BHS.reshape(-1, weights_BHS.shape[-1]), v_NSK.astype(jnp.float32))
+    return mixed_NK.reshape(q_BHK.shape[0], -1)
 
 
 def _attend(

@@ -26,7 +26,7 @@ def test_needs_are_the_bytes_of_the_arrays(format):
     assert need.weights == size(prepare(params, config, format))
     assert need.loading == size(params)
     cache = empty_cache(config, 3, 64, activation_dtype(format))
-    assert need.cache == size((cache.k_BHSK, cache.v_BHSK))
+    assert need.cache == size((cache.k_NSK, cache.v_NSK))
     assert need.activations > 3 * config.vocab_size * 4
 
 
