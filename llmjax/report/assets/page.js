@@ -39,7 +39,7 @@ class Panel {
   bytes(op) { return this.columns.bytes_read[op] + this.columns.bytes_written[op]; }
   source(text) { return text ? text.replace(this.folder, "") : ""; }
   colour(role) {
-    const k = this.roles.indexOf(role);
+    const k = this.allRoles.indexOf(role);
     return k < 0 ? cssColour("inner") : ROLE_COLOURS[k % ROLE_COLOURS.length];
   }
 
@@ -96,7 +96,9 @@ function choice(group, options, chosen, act) {
 
 function start() {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const panels = data.map((program, k) => new Panel(document.getElementById(`program-${k}`), program));
+  // A role has one colour in all tabs.
+  const allRoles = [...new Set(data.flatMap((program) => program.rows.role.map((row) => row.name)))];
+  const panels = data.map((program, k) => new Panel(document.getElementById(`program-${k}`), { ...program, allRoles }));
   const tabs = [...document.querySelectorAll("[role=tab]")];
   let current = panels[0];
 
