@@ -70,7 +70,7 @@ class Diff:
         return {m: c for m, c in grown.items() if c.share is None or c.share > share}
 
     def to_object(self) -> dict[str, Any]:
-        """The diff as an object of the schema, docs/diff-json.md."""
+        """The diff as an object of the schema, docs/reports.md."""
         return {
             "schema": SCHEMA,
             "before": dict(self.before),

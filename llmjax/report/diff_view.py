@@ -129,11 +129,14 @@ def signed(value: float, telling: Callable[[float], str]) -> str:
 
 
 def percent(change: Change) -> str:
-    """Returns a change as a share of what was: "+2.1%", "−40.0%", "new" where nothing was, "" for none."""
+    """Returns a change as a share of what was: "+2.1%", "−40.0%", "×12" from ten times on, "new" where nothing was, ""
+    for none."""
     if change.share is None:
         return "new"
     if not change.share:
         return ""
+    if change.share >= 9:
+        return f"×{short(round(change.after / change.before))}"
     text = f"{abs(100 * change.share):.1f}%"
     return f"{'+' if change.share > 0 else '−'}{'<0.1%' if text == '0.0%' else text}"
 

@@ -105,7 +105,25 @@ def test_growth_is_held_against_a_share():
     share = 1000 / (NEW["totals"]["bytes_read"] + NEW["totals"]["bytes_written"])
     assert list(found.over(share / 2)) == ["bytes"] and found.over(share * 2) == {}
     assert diff(grown, NEW).over(0.0) == {}
-    assert Change(0, 5).share is None and percent(Change(0, 5)) == "new"
+    assert Change(0, 5).share is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (0, 5, "new"),
+        (0, 0, ""),
+        (4, 4, ""),
+        (200, 203, "+1.5%"),
+        (200, 100, "−50.0%"),
+        (1e6, 1e6 + 1, "+<0.1%"),
+        (2, 24, "×12"),
+        (1, 48_000, "×48.0 k"),
+        (5, 0, "−100.0%"),
+    ],
+)
+def test_changes_as_people_read_them(before, after, said):
+    assert percent(Change(before, after)) == said
 
 
 @pytest.mark.parametrize(("text", "share"), [("2%", 0.02), (" 0.5 %", 0.005), ("0%", 0.0), ("", None)])
