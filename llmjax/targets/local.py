@@ -1,5 +1,6 @@
 """A JAX function -> the HLO that XLA compiles for the device that is here."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,35 @@ from llmjax.errors import UserError
 
 
 @dataclass(frozen=True)
+class MemoryUse:
+    """Bytes on one device that the compiler reserves; `aliased` are outputs in the place of donated arguments."""
+
+    arguments: int
+    outputs: int
+    aliased: int
+    temporaries: int
+    code: int = 0
+
+    @property
+    def needed(self) -> int:
+        """What must fit in main memory at once."""
+        return self.arguments + self.outputs - self.aliased + self.temporaries + self.code
+
+
+@dataclass(frozen=True)
 class Program:
-    """A compiled program: its HLO text, the platform it is for, and what XLA's own `cost_analysis()` says of it."""
+    """A compiled program: its HLO text, the platform it is for, and what XLA's own `cost_analysis()` says of it.
+
+    `target` is the name of the chip (`tpu:v5e:2x2`), None = the default device. None also where it is not known:
+    `memory`, and `compile_seconds` of what was compiled before.
+    """
 
     text: str
     backend: str
     cost_analysis: Any
+    memory: MemoryUse | None = None
+    compile_seconds: float | None = None
+    target: str | None = None
 
 
 def compile_here(program: Callable[..., Any] | Any, *args: Any, **kwargs: Any) -> Program:
@@ -41,10 +65,12 @@ def compile_here(program: Callable[..., Any] | Any, *args: Any, **kwargs: Any) -
         if not lowered:
             jitted = program if hasattr(program, "lower") else jax.jit(program)
             program = jitted.lower(*args, **kwargs)
+        start = time.perf_counter()
         compiled = program.compile() if hasattr(program, "compile") else program
+        seconds = time.perf_counter() - start if hasattr(program, "compile") else None
     finally:
         jax.config.update(key, before)
-    return Program(compiled.as_text(), _platform(compiled), _own_count(compiled))
+    return Program(compiled.as_text(), _platform(compiled), _own_count(compiled), _memory(compiled), seconds)
 
 
 def _platform(compiled: Any) -> str:
@@ -52,6 +78,15 @@ def _platform(compiled: Any) -> str:
         return compiled.runtime_executable().local_devices()[0].platform
     except (AttributeError, IndexError, NotImplementedError, RuntimeError):
         return jax.default_backend()
+
+
+def _memory(compiled: Any) -> MemoryUse | None:
+    try:
+        stats = compiled.memory_analysis()
+        kinds = ("argument", "output", "alias", "temp", "generated_code")
+        return MemoryUse(*(int(getattr(stats, f"{kind}_size_in_bytes")) for kind in kinds))
+    except (AttributeError, NotImplementedError, RuntimeError, ValueError):  # not every backend says
+        return None
 
 
 def _own_count(compiled: Any) -> Any:
