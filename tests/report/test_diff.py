@@ -145,12 +145,15 @@ def test_tables_fit(before, after, width):
     assert "in all" in text and "by role" in text
 
 
-def test_json_has_every_op():
+def test_json_has_every_op(repo):
     found = diff(OLD, NEW)
     stored = json.loads(json.dumps(found.to_object()))
     assert stored["schema"] == "llmjax.diff/1" and len(stored["ops"]) == len(found.ops)
     assert {op["status"] for op in stored["ops"]} <= {"same", "changed", "new", "gone"}
     assert stored["totals"]["flops"]["after"] == NEW["totals"]["flops"]
+    documented = (repo / "docs" / "reports.md").read_text("utf-8")
+    for name in {*stored, *stored["ops"][0], *stored["by_role"][0], *stored["totals"]["flops"]}:
+        assert f"`{name}`" in documented, name
 
 
 def test_the_page_escapes_what_programs_say():
