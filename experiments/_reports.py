@@ -29,6 +29,8 @@ def write_views(folder: Path, reports: Sequence[tuple[str, str, CostReport]], ti
     try:
         for name, text in files.items():
             atomic_write(folder / name, text)
+        if not trace:
+            (folder / "trace.json").unlink(missing_ok=True)  # of an earlier program, which had times
     except OSError as error:
         raise UserError(f"workdir {str(folder)!r} cannot be written: {error.strerror or error}.") from error
     return list(files)

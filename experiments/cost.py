@@ -65,7 +65,9 @@ def run(config: ConfigDict, workdir: str) -> None:
         console.print(modules_table((source.label, report) for source, report in reports))
         print(f"Each module's tables: --config.hlo={settings.hlo.rstrip('/')}/FILE")
     else:
-        for source, report in reports:
+        for k, (source, report) in enumerate(reports):
+            if k:
+                console.print()
             print_report(report, console, settings.top, source.title)
     for source, report in reports:
         _write(report, folder / source.label if len(reports) > 1 else folder)
@@ -74,7 +76,8 @@ def run(config: ConfigDict, workdir: str) -> None:
     views = write_views(folder, [(source.label, source.title, report) for source, report in reports], title)
     written = "cost.json, cost.csv and module.hlo"
     print(f"{written}{' of each module' if len(reports) > 1 else ''}: {workdir}")
-    print(f"to look at: {', '.join(str(folder / name) for name in views)}")
+    no_trace = "" if "trace.json" in views else " (no trace.json: no times are known)"
+    print(f"to look at: {', '.join(str(folder / name) for name in views)}{no_trace}")
 
 
 def _analyse(source: _Source, settings: _Settings, roles: RoleTable | None) -> CostReport:

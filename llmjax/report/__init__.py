@@ -1,4 +1,4 @@
-"""Rows -> something to look at: tables, JSON, CSV. No JAX import."""
+"""Rows -> something to look at: tables, JSON, CSV, HTML pages, traces, diffs. No JAX import."""
 
 from llmjax.report.cost import CostReport, cost_report
 from llmjax.report.table import modules_table, print_report
