@@ -23,6 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.length = 256  # tokens a row: of the prompt, the text, or the cache that a decode step reads
     c.new_tokens = 64  # that generate makes
     c.dtype = "float32"  # of the computation: float32 or bfloat16; for prefill, decode and generate also int8
+    c.target = ""  # a chip that need not be here: cpu, gpu:h100, tpu:v5e:2x2, ...; empty = the device that is
     c.trip_counts = ConfigDict()  # of loops whose length the text does not say: --config.trip_counts.NAME=64
     c.roles = ""  # a JSON file that says which module paths have which role (docs/cost-json.md); empty = our own table
     c.top = 10  # lines in the table of the largest ops

@@ -1,6 +1,7 @@
 """A program -> what it computes and moves: tables on the terminal, cost.json, cost.csv and the HLO in the workdir."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ class _Settings(NamedTuple):
     length: int
     new_tokens: int
     dtype: str
+    target: str
     trip_counts: dict[str, int]
     roles: str
     top: int
@@ -42,6 +44,7 @@ class _Source(NamedTuple):
     module: Module
     backend: str | None = None
     cost_analysis: Any = None
+    target: str | None = None
     trips: int | None = None  # of a loop whose length the text does not say
 
 
@@ -52,6 +55,10 @@ def run(config: ConfigDict, workdir: str) -> None:
     settings = _Settings(**values)
     if settings.top < 0:
         raise UserError(f"top={settings.top} must be 0 (no table of ops) or more.")
+    if settings.hlo and settings.target:
+        raise UserError(
+            f"target={settings.target!r}: the HLO of hlo={settings.hlo!r} is compiled already; leave one out."
+        )
     roles = role_table(settings.roles or None)
     _check_trip_counts(settings.trip_counts)
     sources = _read(Path(settings.hlo).expanduser()) if settings.hlo else _phases(settings)
@@ -83,12 +90,12 @@ def run(config: ConfigDict, workdir: str) -> None:
 def _analyse(source: _Source, settings: _Settings, roles: RoleTable | None) -> CostReport:
     loops = _loops(source.module)
     trip_counts = {name: count for name, count in settings.trip_counts.items() if name in loops}
-    backend, count = source.backend, source.cost_analysis
-    report = cost_report(source.module, trip_counts, roles, backend=backend, compiler=count, text=source.text)
+    told = {"backend": source.backend, "compiler": source.cost_analysis, "text": source.text, "target": source.target}
+    report = cost_report(source.module, trip_counts, roles, **told)
     if source.trips is None or not report.cost.unknown_trip_counts:
         return report
     trip_counts |= dict.fromkeys(report.cost.unknown_trip_counts, source.trips)
-    return cost_report(source.module, trip_counts, roles, backend=backend, compiler=count, text=source.text)
+    return cost_report(source.module, trip_counts, roles, **told)
 
 
 def _write(report: CostReport, folder: Path) -> None:
@@ -128,14 +135,17 @@ def _phases(settings: _Settings) -> list[_Source]:
 
 def _compile(settings: _Settings) -> _Source:
     from experiments._gpt2 import Shape, build  # JAX is not needed where HLO is given
+    from llmjax.targets.aot import compile_for
     from llmjax.targets.local import compile_here
 
     phase = build(Shape(*(getattr(settings, name) for name in Shape._fields)))
-    print(f"compiling {phase.summary}", file=sys.stderr)
-    program = compile_here(phase.function, *phase.args)
-    title = f"{phase.summary} · {program.backend}"
-    module = parse(program.text)
-    return _Source(settings.phase, title, program.text, module, program.backend, program.cost_analysis, phase.trips)
+    chip = settings.target
+    print(f"compiling {phase.summary}{f' for {chip}' if chip else ''}", file=sys.stderr)
+    compile_ = partial(compile_for, chip) if chip else compile_here
+    program = compile_(phase.function, *phase.args)
+    title = f"{phase.summary} · {program.target or program.backend}"
+    known = (program.text, parse(program.text), program.backend, program.cost_analysis, program.target)
+    return _Source(settings.phase, title, *known, phase.trips)
 
 
 def _read(path: Path) -> list[_Source]:

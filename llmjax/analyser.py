@@ -20,9 +20,10 @@ def analyze(
     trip_counts: Mapping[str, int] | None = None,
     roles: Roles | None = None,
     branch_probabilities: Mapping[str, Sequence[float]] | None = None,
+    target: str | None = None,
     **kwargs: Any,
 ) -> CostReport:
-    """Compiles `program` for the device that is here and counts what one call computes and moves, op by op.
+    """Compiles `program` for the device that is here, or `target`, and counts what a call computes and moves, op by op.
 
     Args:
         program: a function, a jitted one, or its `.lower(...)` or `.lower(...).compile()`.
@@ -31,13 +32,20 @@ def analyze(
         roles: how module paths become roles: (regular expression, role) rows, first match wins, a JSON file of them,
             or a RoleTable; llmjax.cost.names.ROLES is the default.
         branch_probabilities: of each `conditional` named, one a branch; else its most expensive branch counts.
+        target: a chip that need not be here: "tpu:v5e:2x2", "gpu:h100", "cpu" (llmjax/targets/names.py has them all).
+            An argument of `program` itself that is called so cannot be given by name.
 
     Raises:
-        UserError: what is asked for does not fit the program.
+        UserError: what is asked for does not fit the program, or the target's compiler is not installed.
     """
-    from llmjax.targets.local import compile_here
+    if target is None:
+        from llmjax.targets.local import compile_here
 
-    compiled = compile_here(program, *args, **kwargs)
+        compiled = compile_here(program, *args, **kwargs)
+    else:
+        from llmjax.targets.aot import compile_for
+
+        compiled = compile_for(target, program, *args, **kwargs)
     return cost_report(
         parse(compiled.text),
         trip_counts,
@@ -46,6 +54,7 @@ def analyze(
         compiled.backend,
         compiled.cost_analysis,
         compiled.text,
+        compiled.target,
     )
 
 

@@ -10,6 +10,7 @@ from llmjax.cost import ModuleCost, cost_module
 from llmjax.cost.attribution import KEYS, AttributedOp, Key, Row, attribute, breakdown
 from llmjax.cost.names import RoleTable
 from llmjax.cost.values import Cost
+from llmjax.cycles.device import Device, device_names, load_device
 from llmjax.errors import UserError, did_you_mean
 from llmjax.hlo import Module
 from llmjax.report import export, table
@@ -25,7 +26,8 @@ class CostReport:
     `ops` are in the order of the program; each has `name`, `opcode`, `count` (executions), `total` (cost of them all),
     `op.cost` (of one), `place` and `parts`. `compiler` has XLA's own totals (`flops`, `transcendentals`, `bytes`) where
     the program was compiled here, for comparison: XLA counts a loop's body once and most library calls as nothing.
-    `text` is the HLO. Printed, it is one screen; in a notebook, a table.
+    `text` is the HLO, `target` the chip it was compiled for where one was named, `device` the numbers of that chip.
+    Printed, it is one screen; in a notebook, a table.
     """
 
     cost: ModuleCost
@@ -33,6 +35,8 @@ class CostReport:
     backend: str | None = None
     compiler: Mapping[str, float] | None = None
     text: str = field(default="", repr=False)
+    target: str | None = None
+    device: Device | None = None
 
     @property
     def name(self) -> str:
@@ -84,11 +88,23 @@ def cost_report(
     backend: str | None = None,
     compiler: Any = None,
     text: str = "",
+    target: str | None = None,
+    device: Device | None = None,
 ) -> CostReport:
-    """Returns the report of a parsed module. `backend` is guessed from the module where it is not given."""
+    """Returns the report of a parsed module. `backend` is guessed from the module where it is not given.
+
+    `device` is that of `target` where it is not given and comes with llmjax.
+    """
     cost = cost_module(module, trip_counts, branch_probabilities)
     figures = export.compiler_figures(compiler)
-    return CostReport(cost, attribute(cost, roles), backend or guess_backend(module), figures, text)
+    device = device or _device_of(target)
+    return CostReport(cost, attribute(cost, roles), backend or guess_backend(module), figures, text, target, device)
+
+
+def _device_of(target: str | None) -> Device | None:
+    """The device that comes with llmjax for a target (`tpu:v5e:2x2`), None where there is none."""
+    known = target is not None and ":".join(target.split(":")[:2]) in device_names()
+    return load_device(target) if target is not None and known else None
 
 
 def guess_backend(module: Module) -> str | None:

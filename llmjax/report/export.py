@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from llmjax.cost.attribution import AttributedOp, Key, Part, Place
 from llmjax.cost.values import Cost, Number
+from llmjax.cycles.compiler_clock import OpClock, compiler_clock
+from llmjax.cycles.device import to_json as device_json
 
 if TYPE_CHECKING:
     from llmjax.report.cost import CostReport
@@ -45,11 +47,13 @@ def place_fields(place: Place) -> dict[str, Any]:
 
 def to_object(report: CostReport) -> dict[str, Any]:
     """The whole report as an object of the schema: every figure is that of all executions."""
-    cost = report.cost
+    cost, clock = report.cost, compiler_clock(report.cost)
     return {
         "schema": SCHEMA,
         "module": cost.module.name,
         "backend": report.backend,
+        **({"target": report.target} if report.target else {}),
+        **({"device": device_json(report.device)} if report.device else {}),
         "totals": figures(report.totals),
         "compiler": dict(report.compiler) if report.compiler else None,
         "coverage": cost.coverage,
@@ -67,7 +71,7 @@ def to_object(report: CostReport) -> dict[str, Any]:
             {"name": c.name, "branches": list(c.branches), "weights": list(c.weights), "stated": c.stated}
             for c in cost.conditionals
         ],
-        "ops": [_op(op) for op in report.ops],
+        "ops": [_op(op) | _clock(clock.get(op.name)) for op in report.ops],
         **{f"by_{key}": _rows(report, key) for key in ("role", "layer", "module_path", "source", "pass", "opcode")},
     }
 
@@ -109,6 +113,11 @@ def _op(op: AttributedOp, interior: bool = True) -> dict[str, Any]:
         "unmodelled": op.op.unmodelled or None,
         "fused": [_part(part, op.count) for part in op.parts] if interior and op.op.fused else [],
     }
+
+
+def _clock(op: OpClock | None) -> dict[str, Any]:
+    """The compiler's own estimate of all executions; absent where it has none."""
+    return {} if op is None else {"compiler_cycles": op.total_cycles, "compiler_model": op.model}
 
 
 def _part(part: Part, count: Number) -> dict[str, Any]:

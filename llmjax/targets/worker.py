@@ -45,7 +45,7 @@ def compile_program(request: dict[str, Any], program: bytes) -> tuple[str, dict[
     import numpy as np
     from jax._src import compiler
     from jax._src.interpreters import mlir
-    from jax._src.lib import _jax
+    from jax._src.lib import _jax  # pyright: ignore[reportPrivateImportUsage]
     from jaxlib.mlir import ir
 
     found, count = devices(request), request["num_devices"]
