@@ -13,7 +13,7 @@ NUMBERS = ("count", "flops", "matmul_flops", "transcendentals", "bytes_read", "b
 TIMES = ("seconds", "cycles", "low", "high", "compiler_cycles", "measured_seconds", "measured_cycles")
 _STRINGS = (
     *("name", "opcode", "computation", "module_path", "role", "pass"),
-    *("source", "function", "library", "unmodelled", "bound"),
+    *("source", "function", "library", "unmodelled", "bound", "compiler_model"),
 )
 _PART_STRINGS = ("name", "opcode", "module_path", "source")
 _PART_NUMBERS = ("flops", "transcendentals", "bytes_read", "bytes_written")

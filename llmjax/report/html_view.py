@@ -86,13 +86,12 @@ def _times(cost: Json) -> Iterator[Headline]:
         value = _sum(ops, field)
         if value is None:
             continue
-        having = sum(op.get(field) is not None for op in ops)
-        note = note if having == len(ops) else f"of {having:,} of {len(ops):,} ops"
-        per = cost["totals"]["flops"] / value if value else 0
-        rate = f"{per:.3g} FLOPs a cycle" if per else ""
-        yield Headline(
-            label, (bound if kind == "modelled" else "") + short(value), kinds.get(field, kind), _join([note, rate])
-        )
+        having = [op for op in ops if op.get(field) is not None]
+        note = note if len(having) == len(ops) else f"of {len(having):,} of {len(ops):,} ops"
+        rate = sum(op["flops"] for op in having) / value if value else 0
+        told = f"{rate:.3g} FLOPs a cycle" if rate else ""
+        least = bound if kind == "modelled" else ""
+        yield Headline(label, least + short(value), kinds.get(field, kind), _join([note, told]))
 
 
 def warnings(cost: Json) -> list[tuple[str, list[str]]]:

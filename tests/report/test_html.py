@@ -81,7 +81,9 @@ def test_the_compilers_own_cycles_count_only_ops_that_have_them():
     cost["ops"][0]["compiler_cycles"] = 1000
     cost["ops"][1]["compiler_cycles"] = 500
     (own,) = [h for h in headlines(cost) if h.kind == "compiler"]
+    rate = (cost["ops"][0]["flops"] + cost["ops"][1]["flops"]) / 1500
     assert own.value == "1.50 k" and f"of 2 of {len(cost['ops'])} ops" in own.note
+    assert (f"{rate:.3g} FLOPs a cycle" in own.note) == (rate > 0)
 
 
 def test_lower_bounds_cannot_be_missed():

@@ -110,7 +110,15 @@ function deviceRoofs(panel) {
     const all = Object.entries(peaks || {}), used = all.filter(([dtype]) => panel.dtypes.includes(dtype));
     return (used.length ? used : all).map(([dtype, figure]) => ({ name: `${what} ${dtype}`, value: figure.value, kind: figure.provenance }));
   };
-  const compute = [...of(device.matmul, "matmul"), ...of(device.vector, "vector")].sort((a, b) => b.value - a.value);
+  const peaks = [...of(device.matmul, "matmul"), ...of(device.vector, "vector")].sort((a, b) => b.value - a.value);
+  // Equal peaks are one roof, with all their names.
+  const compute = [];
+  for (const peak of peaks) {
+    const last = compute[compute.length - 1];
+    const kind = last && last.kind !== peak.kind ? `${last.kind}, ${peak.kind}` : peak.kind;
+    if (last && last.value === peak.value) compute[compute.length - 1] = { ...last, kind, name: `${last.name}, ${peak.name}` };
+    else compute.push(peak);
+  }
   const levels = device.memory.map((level) => ({ name: level.name, value: level.bandwidth.value, kind: level.bandwidth.provenance }));
   return compute.length ? { compute, levels, peak: compute[0], memory: levels[levels.length - 1] } : null;
 }
@@ -181,9 +189,10 @@ function drawRoofline(panel) {
     const soft = cssColour("soft"), font = { size: 10.5, color: soft };
     const line = (x, y, dash) => traces.unshift({ type: "scatter", mode: "lines", x, y, line: { color: soft, width: dash ? 1 : 2, dash: dash || "solid" }, hoverinfo: "skip", showlegend: false });
     roofs.compute.forEach((roof, k) => {
+      const near = k && roofs.compute[k - 1].value / roof.value < 1.5; // above the line its label would cover another's
       const from = roof.value / roofs.memory.value;
       line([Math.max(left, from), right], [roof.value, roof.value], k ? "dot" : "");
-      notes.push({ x: Math.log10(right), y: Math.log10(roof.value), xanchor: "right", yanchor: "bottom", text: plain(`${roof.name} ${short(roof.value, "FLOP/s")} (${roof.kind})`), showarrow: false, font });
+      notes.push({ x: Math.log10(right), y: Math.log10(roof.value), xanchor: "right", yanchor: near ? "top" : "bottom", text: plain(`${roof.name} ${short(roof.value, "FLOP/s")} (${roof.kind})`), showarrow: false, font });
     });
     roofs.levels.forEach((level, k) => {
       const end = roofs.peak.value / level.value, main = k === roofs.levels.length - 1;

@@ -29,6 +29,7 @@ function opDetail(panel, op) {
     if (value !== null) parts.push(seconds(value));
     if (low && panel.number(low, op) !== null) parts.push(`${seconds(panel.number(low, op))} to ${seconds(panel.number(high, op))}`);
     if (ticks !== null) parts.push(`${short(ticks)} cycles`);
+    if (kind === "compiler" && ticks !== null && panel.text("compiler_model", op)) parts.push(`by its ${panel.text("compiler_model", op)}`);
     if (parts.length) fact(label, element("span", { class: kind }, parts.join(", ")));
   }
   return element("div", { class: "detail" },
