@@ -1,5 +1,7 @@
 """The HTML report as text: what it says, what it holds, and that nothing a program names is ever markup."""
 
+import base64
+import gzip
 import json
 import re
 
@@ -148,6 +150,8 @@ def test_every_op_finds_its_text():
         lines = [line.strip().removeprefix("ROOT ").removeprefix("%") for line in found[op["computation"]]]
         assert any(line.startswith(f"{op['name']} =") for line in lines), op["name"]
     assert "f32" in dtypes(TEXT) and "HloModule" not in found
+    stored = json.loads(gzip.decompress(base64.b64decode(payload(COST, TEXT)["hlo"])))
+    assert stored == {name: "\n".join(lines) for name, lines in found.items()}
 
 
 def test_ten_thousand_ops_stay_small():
@@ -159,7 +163,7 @@ def test_ten_thousand_ops_stay_small():
 
 def test_an_empty_program():
     (data,) = data_of(to_html([Program("x", cost_of("HloModule m\nENTRY e {\n  ROOT p = f32[2] parameter(0)\n}\n"))]))
-    assert data["n"] == 0 and data["hlo"] == {}
+    assert data["n"] == 0 and data["hlo"] is None
 
 
 @pytest.mark.parametrize(

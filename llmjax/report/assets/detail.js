@@ -82,16 +82,26 @@ function interior(panel, op) {
   return element("div", {}, element("h3", {}, `fused interior: ${parts.length} that cost something`), element("table", {}, element("thead", {}, element("tr", {}, head)), element("tbody", {}, rows)));
 }
 
-// The instruction's line and the computations it calls.
+// The instruction's line and the computations it calls, as soon as they are unpacked.
 function hloOf(panel, op) {
-  const text = panel.hlo[panel.text("computation", op)];
-  if (!text) return element("div");
-  const name = panel.text("name", op);
-  const line = text.split("\n").find((candidate) => {
-    const rest = candidate.trim().replace(/^ROOT /, "").replace(/^%/, "");
-    return rest.startsWith(`${name} =`);
-  });
-  if (!line) return element("div");
-  const called = [...line.matchAll(/(?:calls|to_apply)=%?([^\s,}]+)/g)].map((match) => panel.hlo[match[1]]).filter(Boolean);
-  return element("div", {}, element("h3", {}, "HLO"), element("pre", {}, [line.trim(), ...called].join("\n\n")));
+  const place = element("div");
+  if (!panel.hlo) return place;
+  panel.unpacked = panel.unpacked || unpack(panel.hlo);
+  panel.unpacked.then((computations) => {
+    const name = panel.text("name", op);
+    const line = (computations[panel.text("computation", op)] || "").split("\n").find((candidate) => {
+      const rest = candidate.trim().replace(/^ROOT /, "").replace(/^%/, "");
+      return rest.startsWith(`${name} =`);
+    });
+    if (!line) return;
+    const called = [...line.matchAll(/(?:calls|to_apply)=%?([^\s,}]+)/g)].map((match) => computations[match[1]]).filter(Boolean);
+    place.append(element("h3", {}, "HLO"), element("pre", {}, [line.trim(), ...called].join("\n\n")));
+  }, () => place.append("This browser cannot unpack the HLO text (it has no DecompressionStream)."));
+  return place;
+}
+
+async function unpack(base64) {
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return JSON.parse(await new Response(stream).text());
 }
