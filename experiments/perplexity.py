@@ -13,9 +13,9 @@ from llmjax.data.tokenizer import load_tokenizer
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
 from llmjax.gpt2.config import from_size
-from llmjax.gpt2.folders import TOKENIZER_FILES, resolve_folder
 from llmjax.gpt2.model import GPT2, init_params
 from llmjax.gpt2.weights import load_pretrained
+from llmjax.infer.checkpoint import folder_tokenizer, language_model_folder
 from llmjax.infer.perplexity import Perplexity, perplexity
 from llmjax.infer.prepare import check_format, prepare
 from llmjax.infer.texts import check_file
@@ -49,10 +49,8 @@ def run(config: Any, workdir: str) -> None:
         params = init_params(GPT2(shape, "lm"), jax.random.key(0))
         print(f"{config.checkpoint}: a model of random weights", file=sys.stderr)
     else:
-        folder = resolve_folder(config.checkpoint)
-        if not config.tokenizer and not any((folder / name).exists() for name in TOKENIZER_FILES):
-            raise UserError(f"{folder}: has no tokenizer files; name the tokenizer with --config.tokenizer=.")
-        tokenizer = load_tokenizer(config.tokenizer or str(folder))
+        folder = language_model_folder(config.checkpoint, config.tokenizer)
+        tokenizer = folder_tokenizer(folder, config.tokenizer)
         shape, params = load_pretrained(folder, "lm")
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     ids = ids[: config.limit or None]

@@ -13,9 +13,10 @@ from llmjax.data.tokenizer import load_tokenizer
 from llmjax.errors import UserError
 from llmjax.gpt2.cache import bucket
 from llmjax.gpt2.config import GPT2Config, from_size
-from llmjax.gpt2.folders import TOKENIZER_FILES, read_config, resolve_folder
+from llmjax.gpt2.folders import read_config
 from llmjax.gpt2.model import GPT2, Params, init_params
 from llmjax.gpt2.weights import load_pretrained
+from llmjax.infer.checkpoint import folder_tokenizer, language_model_folder
 from llmjax.infer.loop import News, Programs, Shape, State, compile_programs
 from llmjax.infer.memory import available, check_memory
 from llmjax.infer.prepare import Format, Prepared, prepare
@@ -319,15 +320,10 @@ def load_generator(
     Raises:
         UserError: nothing readable there, or not enough memory.
     """
-    folder = resolve_folder(path)
-    if not tokenizer and not any((folder / name).exists() for name in TOKENIZER_FILES):
-        raise UserError(
-            f"{folder}: has no tokenizer files; name the tokenizer that the model was trained with (tokenizer='gpt2'"
-            " is GPT-2's own)."
-        )
+    folder = language_model_folder(path, tokenizer)
     check_memory(read_config(folder), format, shape or batch_shape([1], 64), available())
     config, params = load_pretrained(folder, "lm")
-    return Generator.from_params(config, params, load_tokenizer(tokenizer or str(folder)), format)
+    return Generator.from_params(config, params, folder_tokenizer(folder, tokenizer), format)
 
 
 def random_generator(size: str, tokenizer: str, format: Format, shape: Shape | None = None, seed: int = 0) -> Generator:

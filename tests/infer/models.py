@@ -9,10 +9,12 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save_file
 
-from llmjax.gpt2 import GPT2, GPT2Config, from_size, init_params
+from llmjax.gpt2 import GPT2, SIZES, GPT2Config, from_size, init_params
 from llmjax.gpt2.model import Params
 from llmjax.gpt2.weights import load_pretrained
 
+# The widths and heads of every size, with fewer layers and words so that tests stay short.
+LAYERS = {**dict.fromkeys(SIZES, 1), "tiny": 2, "gpt2": 2}
 TESTDATA = Path(__file__).parents[1] / "testdata"
 
 
@@ -26,6 +28,26 @@ def random_model(**overrides) -> tuple[GPT2Config, Params]:
         at: np.asarray(leaf) + rng.normal(0, 0.2, leaf.shape).astype(np.float32) for at, leaf in sorted(flat.items())
     }
     return config, jax.tree.map(jax.numpy.asarray, unflatten_dict(drawn))
+
+
+def size_model(size: str) -> tuple[GPT2Config, Params]:
+    """A model of a named size's width and heads, drawn by NumPy: the same wherever it is made."""
+    config = from_size(size, n_layer=LAYERS[size], vocab_size=100, n_positions=96, bos_token_id=0, eos_token_id=None)
+    rng = np.random.default_rng(0)
+    shapes = flatten_dict(jax.eval_shape(lambda: init_params(GPT2(config, "lm"), jax.random.key(0))))
+    drawn = {}
+    for at, leaf in sorted(shapes.items()):
+        centre, fan = float(at[-1] == "scale"), leaf.shape[-1 if at[-1] == "embedding" else 0]
+        # Positions outweigh words: a tied model would go on with one token for ever.
+        scale = 0.1 if leaf.ndim == 1 else 0.5 if at[0] == "wpe" else 0.5 * fan**-0.5
+        drawn[at] = jax.numpy.asarray(centre + scale * rng.standard_normal(leaf.shape, np.float32))
+    return config, unflatten_dict(drawn)
+
+
+def size_prompts() -> list[list[int]]:
+    """Prompts of tokens for `size_model`, of several lengths."""
+    rng = np.random.default_rng(2)
+    return [rng.integers(0, 99, length).tolist() for length in (5, 1, 17)]
 
 
 @functools.cache

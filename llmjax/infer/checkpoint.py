@@ -1,0 +1,36 @@
+"""Where a language model and its tokenizer are read from."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from llmjax.data.tokenizer import load_tokenizer
+from llmjax.errors import UserError
+from llmjax.gpt2.folders import TOKENIZER_FILES, resolve_folder
+
+
+def language_model_folder(path: str | Path, tokenizer: str = "") -> Path:
+    """Returns the folder of a language model: a folder, a run's workdir, or a hub id that is fetched.
+
+    Raises:
+        UserError: nothing there, a classifier, or no tokenizer saved with it while `tokenizer` names none.
+    """
+    folder = resolve_folder(path)
+    config = folder / "config.json"
+    names = json.loads(config.read_text("utf-8")).get("architectures") or [] if config.exists() else []
+    if any("Classification" in name for name in names):
+        raise UserError(
+            f"{folder}: holds a classifier ({', '.join(names)}), which cannot continue texts; use it with"
+            " configs/classify.py, or name a language model, e.g. openai-community/gpt2."
+        )
+    if not tokenizer and not any((folder / name).exists() for name in TOKENIZER_FILES):
+        raise UserError(
+            f"{folder}: has no tokenizer files; name the tokenizer that the model was trained with"
+            " (--config.tokenizer=gpt2 is GPT-2's own)."
+        )
+    return folder
+
+
+def folder_tokenizer(folder: Path, tokenizer: str = "") -> Any:
+    """Returns the named tokenizer, or the one saved in `folder`."""
+    return load_tokenizer(tokenizer or str(folder))
