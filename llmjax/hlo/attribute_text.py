@@ -4,6 +4,7 @@ expected) for text that is none."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,8 @@ _WINDOW_FIELD_RE = pattern(r"\s*+(\w++)=([\dx_\-]++)")
 _DIMS_RE = pattern(r"([\dbf?]++)_([\dio?]++)->([\dbf?]++)")
 _SLICE_RE = pattern(r"\[\s*(-?\d{1,19})\s*:\s*(-?\d{1,19})\s*(?::\s*(-?\d{1,19})\s*)?\]")
 _IOTA_RE = pattern(r"\[([\d,\s]+)\]\s*<=\s*\[([\d,\s]+)\]\s*(?:T\s*\(([\d,\s]+)\))?")
+_MESH_RE = pattern(r"mesh\[([^\[\]]*+)\]\s*+\{([^{}:]*+)\}")
+_AXIS_RE = pattern(r"'([^']++)'=(\d{1,9})")
 _ALIAS_RE = pattern(
     r"(\{[\d,\s]*\})\s*:\s*(?:\(\s*(\d{1,9})\s*(?:,\s*(\{[\d,\s]*\})\s*(?:,\s*([\w-]+)\s*)?)?\)|(\d{1,9}))"
 )
@@ -172,7 +175,7 @@ def to_replica_groups(text: str) -> ReplicaGroups:
     m = _IOTA_RE.fullmatch(text)
     if not m:
         if text.startswith(("mesh", "@mesh")):
-            return ReplicaGroups(text=text)
+            return _mesh_groups(text)
         raise ValueError("groups such as {{0,1},{2,3}} or [2,4]<=[8]")
     shape, reshape, transpose = (tuple(map(to_int, g.split(","))) if g else () for g in m.groups())
     total = 1
@@ -184,6 +187,20 @@ def to_replica_groups(text: str) -> ReplicaGroups:
     if groups != total or (transpose and sorted(transpose) != list(range(len(reshape)))):
         raise ValueError("a list of devices [groups,size]<=[dims]T(order) whose sizes agree")
     return ReplicaGroups(shape=shape, reshape=reshape, transpose=transpose, text=text)
+
+
+def _mesh_groups(text: str) -> ReplicaGroups:
+    """`mesh['x'=2,'y'=4] {'x'}`: the devices that differ in the named axes only are a group. Other forms stay text."""
+    m = _MESH_RE.fullmatch(text)
+    sizes = {name: int(size) for name, size in _AXIS_RE.findall(m[1])} if m else {}
+    named = [name.strip().strip("'") for name in m[2].split(",")] if m else []
+    if not named or any(name not in sizes for name in named):
+        return ReplicaGroups(text=text)
+    axes = list(sizes)
+    order = tuple(axes.index(name) for name in [*(a for a in axes if a not in named), *named])
+    group = math.prod(sizes[name] for name in named)
+    dims = tuple(sizes.values())
+    return ReplicaGroups(shape=(math.prod(dims) // group, group), reshape=dims, transpose=order, text=text)
 
 
 def to_pairs(text: str) -> tuple[tuple[int, ...], ...]:

@@ -93,6 +93,10 @@ class Reader:
         if key == "padding" and not text.startswith(_PADDING_STARTS, pos):  # of a scalar: nothing stands there
             return "", pos
         m = _VALUE_RE.match(text, pos)
+        if m and key == "replica_groups" and text.startswith(("mesh", "@mesh"), pos):
+            axes = skip_space(text, m.end())  # `mesh['x'=4] {'x'}`: the axes stand apart
+            end = balanced_end(text, axes) if text.startswith("{", axes) else m.end()
+            return text[pos:end], end
         if m:
             return m[0], m.end()
         self.fail(pos, "a value" + (f" of {key}" if key else ""))

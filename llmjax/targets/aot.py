@@ -42,6 +42,7 @@ TPU_ENVIRONMENT = {
 GPU_CLOCK = "--xla_gpu_collect_cost_model_stats=true"
 _KEPT = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "XLA_FLAGS", "LIBTPU_INIT_ARGS")
 _PLUGINS = {"tpu": ("libtpu", "aot-tpu"), "cuda": ("jax_plugins.xla_cuda12", "aot-gpu")}
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda12-pjrt", "nvidia-cuda-nvcc-cu12")
 
 
@@ -215,5 +216,10 @@ def _one_line(error: str) -> str:
     used = re.search(r"Used (\S+) of (\S+) (\w+)\. Exceeded \w+ capacity by ([\d.]+\w*)", error)
     if used:
         return f"the program does not fit: it needs {used[1]} of {used[2]} {used[3]}, {used[4]} too much."
+    total = re.search(r"memory required for ([^()]+) \(([\d.]+)(\w?)\) exceeds available \w+ \(([\d.]+)(\w?)\)", error)
+    if total:
+        over = float(total[2]) * _UNITS[total[3]] - float(total[4]) * _UNITS[total[5]]
+        need, room = total[2] + total[3], total[4] + total[5]
+        return f"the program does not fit: it needs {need} for {total[1]} of {room}, {over / 2**30:.2f}G too much."
     line = next((line.strip() for line in error.splitlines() if line.strip()), "unknown error")
     return f"the compiler refuses: {line[:300]}"

@@ -201,6 +201,26 @@ ENTRY e {
     assert e["y"].attr("slice") == (SliceDim(0, 1),)
 
 
+@pytest.mark.parametrize(
+    ("text", "groups"),
+    [
+        ("mesh['axis_0'=4] {'axis_0'}", ((0, 1, 2, 3),)),
+        ("mesh['axis_0'=4,'axis_1'=1] {'axis_0'}", ((0, 1, 2, 3),)),
+        ("mesh['x'=2,'y'=2] {'y'}", ((0, 1), (2, 3))),
+        ("mesh['x'=2,'y'=2] {'y','x'}", ((0, 2, 1, 3),)),
+        ("mesh['x'=4] {'x':(1)2}", ()),
+    ],
+)
+def test_groups_along_the_axes_of_a_mesh(text, groups):
+    e = entry(f"""
+  p = f32[8] parameter(0)
+  ROOT r = f32[8] all-to-all(p), channel_id=1, replica_groups={text}, use_global_device_ids=true, dimensions={{0}}
+""")
+    found = e["r"].attr("replica_groups")
+    assert (found.groups, found.text) == (groups, text)
+    assert e["r"].attr("dimensions") == (0,)
+
+
 def test_rare_attributes():
     e = entry("""
   p = f32[8,4]{1,0} parameter(0), parameter_replication={true}, origin={{"p" {0}}}, frontend_attributes={a="x=1",b={c="}"}}
@@ -218,6 +238,7 @@ def test_rare_attributes():
 """)  # fmt: skip
     assert e["ar"].attr("replica_groups").groups == ((0, 2, 4, 6), (1, 3, 5, 7))
     assert e["ms"].attr("replica_groups").text == "mesh['x'=2,'y'=4]{'x'}"
+    assert e["ms"].attr("replica_groups").groups == ((0, 4), (1, 5), (2, 6), (3, 7))
     assert e["cp"].attr("source_target_pairs") == ((0, 1), (1, 0))
     assert e["p"].attr("frontend_attributes") == {"a": "x=1", "b": '{c="}"}'}
     assert e["cc"].attr("literal") == "s32[2]{0} {1, 2}"
