@@ -1,9 +1,9 @@
 """Measured time of every HLO op of a compiled program: XLA's own trace, made exclusive and reconciled with the clock.
 
-XLA's profiler marks when each op starts and ends on each thread. Three things stand between that and "how long did the op
-take": an op that hands its work to other threads ends with a separate `end:` event; `while`, `call` and `conditional`
-contain other ops; and ops may run side by side. Here every instant of a run belongs to the innermost op that is running,
-in equal parts if there are several, so that the sum over ops is the part of the wall time that ops cover.
+XLA's profiler marks when each op starts and ends on each thread. Three things stand between that and "how long did the
+op take": an op that hands its work to other threads ends with a separate `end:` event; `while`, `call` and
+`conditional` contain other ops; and ops may run side by side. Here every instant of a run belongs to the innermost op
+that is running, in equal parts if there are several, so that the sum over ops is the part of the wall time they cover.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def caller(compiled: Any, *args: Any, **kwargs: Any) -> Callable[[], float]:
 
 
 def example(leaf: Any) -> Any:
-    """An array for an abstract value: small normal numbers, ones for integers, True for booleans; others as they are."""
+    """An array for an abstract value: small normal numbers, ones, True; what is an array already stays as it is."""
     if not isinstance(leaf, jax.ShapeDtypeStruct):
         return leaf
     if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating):
@@ -208,7 +208,7 @@ def control_names(text: str) -> frozenset[str]:
 
 
 def exclusive(events: Sequence[Event], control: frozenset[str] = frozenset()) -> dict[str, float]:
-    """Time by name, each instant given to the ops that run then, in equal parts; to `control` ones only if no other does.
+    """Time by name: each instant goes to the ops that run then, in equal parts, to `control` ones if no other does.
 
     An op's time ends with the event `end: NAME` where there is one later than its own end.
     """

@@ -1,0 +1,269 @@
+"""What the cycle model looks at of an op: its kind of work, its sizes, and which memory level its data come from.
+
+A buffer's level follows from how much other data moved since it was last touched: what has moved less than a level's
+capacity is still there. Programs are taken to run again and again, as decode steps and training steps do, so what the
+last ops of a step touched is near for the first ops of the next. No JAX import.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from llmjax.cost.values import FusedCost, ModuleCost, OpCost
+from llmjax.cycles.device import Device
+from llmjax.hlo.ir import Instruction, Module
+
+TERMS = ("gemm", "gemv", "loop", "reduce", "move", "gather", "sort", "library", "collective")
+
+# Operations that cost several additions an element where they are compiled to vector code: XLA's own polynomials
+# (xla/backends/cpu/codegen: exp, log, tanh, erf), and division and square roots by the latency of x86's units (Agner
+# Fog's instruction tables). Only ratios count: a calibration measures how long the whole takes.
+WEIGHTS = {
+    **dict.fromkeys(("divide", "remainder", "sqrt", "rsqrt", "cbrt"), 6),
+    **dict.fromkeys(("exponential", "exponential-minus-one", "logistic"), 14),
+    **dict.fromkeys(("log", "log-plus-one", "tanh", "erf"), 20),
+    **dict.fromkeys(("sine", "cosine", "tan", "atan2", "acos", "asin", "atan", "power", "sinh", "cosh"), 40),
+}
+_MATRIX = ("dot", "convolution", "scaled-dot", "ragged-dot")
+_MOVES = ("copy", "transpose", "concatenate", "pad", "reverse", "slice", "broadcast", "reshape", "bitcast")
+_LOOKUPS = ("gather", "scatter", "dynamic-slice", "dynamic-update-slice")
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """One execution of an op, as the model sees it.
+
+    `term` names the kind of work (one of TERMS), `library` who does it. `matmul` are FLOPs of the matrix unit,
+    `vector` operations of the vector unit, weighted by what they cost; `m`, `n`, `k` the sizes of a matrix product (1
+    where it is none) and `batch` how many there are. `bytes` go by memory level, nearest first; `fresh` are bytes of
+    memory that the operating system maps anew each run, `strided` those not read or written in the order they lie in.
+    `threads` is how many cores can work on it, `count` how often the op runs, `wire` what goes to other chips.
+    """
+
+    name: str
+    term: str
+    library: str
+    dtype: str
+    count: float
+    matmul: float
+    vector: float
+    m: int
+    n: int
+    k: int
+    batch: int
+    bytes: tuple[float, ...]
+    fresh: float
+    strided: float
+    threads: int
+    wire: float
+
+
+def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
+    """Features of every op that runs and takes time, in the order of the program."""
+    levels = _levels(cost, device)
+    fresh = _fresh(cost, device) if device.kind == "cpu" else {}
+    found = []
+    for op in cost.ops:
+        if not op.count:
+            continue
+        term = term_of(op)
+        m, n, k, batch, dtype = _product(op, cost.module)
+        work = op.fused or (FusedCost(op.instruction, op.computation, op.cost),)
+        if dtype == "":
+            dtype = _dtype(op.instruction)
+        vector = sum(
+            (part.cost.vector_flops + part.cost.transcendentals) * WEIGHTS.get(part.instruction.opcode, 1)
+            for part in work
+        )
+        written_out = op.cost.matmul_flops if term == "gemv" and not k else 0
+        found.append(
+            Features(
+                op.name,
+                term,
+                op.library or "",
+                dtype,
+                float(op.count),
+                float(op.cost.matmul_flops) - written_out,
+                float(vector + written_out),
+                m,
+                n,
+                max(k, 1),
+                batch,
+                levels[op.computation, op.name],
+                fresh.get((op.computation, op.name), 0.0),
+                float(op.cost.bytes) if _strided(op, cost.module) else 0.0,
+                _threads(op, device),
+                float(op.cost.collective_bytes),
+            )
+        )
+    return tuple(found)
+
+
+def term_of(op: OpCost) -> str:
+    """The kind of work an op mostly is: one of TERMS."""
+    opcodes = {part.instruction.opcode for part in op.fused} or {op.opcode}
+    if op.cost.collective_bytes:
+        return "collective"
+    if opcodes & set(_MATRIX) or (op.opcode.startswith("custom-call") and op.cost.matmul_flops):
+        return "gemm"
+    if op.cost.matmul_flops:
+        return "gemv"
+    if op.opcode.startswith("custom-call"):
+        return "library"
+    if opcodes & {"sort", "topk", "top-k"}:
+        return "sort"
+    if opcodes & {"reduce", "reduce-window", "select-and-scatter"}:
+        return "reduce"
+    if opcodes & set(_LOOKUPS):
+        return "gather"
+    return "move" if not op.cost.flops and not op.cost.transcendentals else "loop"
+
+
+def _product(op: OpCost, module: Module) -> tuple[int, int, int, int, str]:
+    """m, n, k, batch and dtype of the largest matrix product in an op; (1, 1, 0, 1, "") where there is none."""
+    work = op.fused or (FusedCost(op.instruction, op.computation, op.cost),)
+    best: tuple[int, int, int, int, str] = (1, 1, 0, 1, "")
+    most = 0.0
+    for part in work:
+        i = part.instruction
+        if i.opcode not in _MATRIX and not i.opcode.startswith("custom-call"):
+            continue
+        flops = float(part.cost.matmul_flops)
+        if flops <= most or not i.operands:
+            continue
+        shapes = [module.computations[part.computation].by_name[name].shape for name in i.operands[:2]]
+        if len(shapes) < 2 or not all(shape.is_array for shape in shapes):
+            continue
+        out = next((leaf.elements for leaf in i.shape.leaves), 1)
+        k = max(1, round(flops / 2 / max(out, 1)))
+        batch = 1
+        if i.opcode == "dot":
+            dims = i.dot_dims
+            batch = math.prod(shapes[0].dims[d] for d in dims.lhs_batch)
+        rows, columns = (max(1, shape.elements // (k * batch)) for shape in shapes)
+        best, most = (rows, columns, k, batch, shapes[1].dtype), flops
+    return best
+
+
+def _dtype(i: Instruction) -> str:
+    return next((leaf.dtype for leaf in i.shape.leaves if leaf.dtype not in ("pred", "token")), "f32")
+
+
+def _strided(op: OpCost, module: Module) -> bool:
+    """Whether an op puts elements in another order: a transpose, or a copy to another layout."""
+    computation = module.computations[op.computation]
+    if op.opcode == "copy":
+        source = computation.by_name[op.instruction.operands[0]].shape
+        mine = op.instruction.shape
+        if source.layout is None or mine.layout is None or not mine.is_array:
+            return False
+        wide = [d for d in mine.layout.minor_to_major if mine.dims[d] > 1]
+        return wide != [d for d in source.layout.minor_to_major if source.dims[d] > 1]
+    parts = {part.instruction.opcode for part in op.fused} or {op.opcode}
+    return "transpose" in parts
+
+
+def _threads(op: OpCost, device: Device) -> int:
+    """Cores that can work on an op: a CPU loop says in how many parts it was cut, libraries use all."""
+    cores = max(1, round(device.cores.value)) if device.kind == "cpu" else 1
+    if device.kind != "cpu" or op.library:
+        return cores
+    config = op.instruction.backend_config
+    parts = config.get("outer_dimension_partitions") if isinstance(config, Mapping) else None
+    if parts:
+        return min(cores, math.prod(int(p) for p in parts))
+    return cores if op.opcode in ("dot", "convolution", "custom-call") else 1
+
+
+def _levels(cost: ModuleCost, device: Device) -> dict[tuple[str, str], tuple[float, ...]]:
+    """Bytes of each op by memory level, by (computation, name)."""
+    capacities = [memory.capacity.value for memory in device.memory]
+    found: dict[tuple[str, str], tuple[float, ...]] = {}
+    for computation in dict.fromkeys(op.computation for op in cost.ops):
+        ops = [op for op in cost.ops if op.computation == computation and op.count]
+        step = float(sum(op.cost.bytes for op in ops))
+        alias = _aliases(cost.module, computation)
+        last: dict[str, float] = {}
+        # Twice round, so that the first ops see what the last ones left; the second round counts.
+        for lap in range(2):
+            clock = lap * step
+            for op in ops:
+                split = [0.0] * len(capacities)
+                reads = op.traffic.reads or ()
+                for name, size in zip(op.instruction.operands, reads, strict=False):
+                    buffer = alias.get(name, name)
+                    distance = clock - last.get(buffer, -math.inf) if buffer in last else math.inf
+                    split[_level(max(distance, size), capacities)] += size
+                    last[buffer] = clock
+                written = float(op.cost.bytes_written)
+                split[_level(written, capacities)] += written
+                split[0] += max(0.0, float(op.cost.bytes_read) - sum(reads))
+                clock += float(op.cost.bytes)
+                last[op.name] = clock
+                found[computation, op.name] = tuple(split)
+    return found
+
+
+def _level(distance: float, capacities: Sequence[float]) -> int:
+    return next((n for n, capacity in enumerate(capacities) if distance <= capacity), len(capacities) - 1)
+
+
+def _aliases(module: Module, computation: str) -> dict[str, str]:
+    """Other names of the same buffer: what bitcasts, tuples' elements and in-place updates go by, to the first name."""
+    alias: dict[str, str] = {}
+    for i in module.computations[computation]:
+        if i.opcode in ("bitcast", "get-tuple-element", "reshape") and i.operands:
+            alias[i.name] = alias.get(i.operands[0], i.operands[0])
+    return alias
+
+
+# glibc hands blocks above this size back to the operating system as soon as they are freed (mallopt(3),
+# M_MMAP_THRESHOLD: its dynamic maximum on 64 bits); smaller ones it keeps.
+KEPT = 32 * 2**20
+
+
+def _fresh(cost: ModuleCost, device: Device) -> dict[tuple[str, str], float]:
+    """Bytes of each op's result that lie in memory which the operating system maps anew in each run.
+
+    Results of the program that alias no argument are new blocks; all others share one block, in which what was freed
+    is used again. Blocks of no more than KEPT bytes are kept by the allocator.
+    """
+    module = cost.module
+    entry = module.entry
+    order = {i.name: n for n, i in enumerate(entry)}
+    alias = _aliases(module, entry.name)
+    results = entry.root.operands if entry.root.opcode == "tuple" else (entry.root.name,)
+    donated = {pair.output_index[:1] or (0,) for pair in module.input_output_alias}
+    outputs = {alias.get(name, name): (n,) in donated for n, name in enumerate(results)}
+    end = {i.name: order[i.name] for i in entry}
+    for i in entry:
+        for name in i.operands:
+            end[alias.get(name, name)] = max(end.get(alias.get(name, name), 0), order[i.name])
+    found: dict[tuple[str, str], float] = {}
+    free, total = 0.0, 0.0
+    temporary: dict[str, float] = {}
+    ending: dict[int, list[str]] = {}
+    for op in cost.ops:
+        if op.computation != entry.name or op.opcode in ("dynamic-update-slice",):
+            continue
+        size = float(op.instruction.shape.bytes)
+        if op.name in outputs:
+            if size > KEPT and not outputs[op.name]:
+                found[entry.name, op.name] = float(op.cost.bytes_written)
+            continue
+        temporary[op.name] = size
+        ending.setdefault(end.get(op.name, order[op.name]), []).append(op.name)
+    new: dict[str, float] = {}
+    for i in entry:
+        size = temporary.get(i.name)
+        if size is not None:
+            new[i.name] = max(0.0, size - free)
+            total += new[i.name]
+            free = max(0.0, free - size)
+        for name in ending.get(order[i.name], ()):
+            free += temporary[name]
+    if total > KEPT:
+        found |= {(entry.name, name): size for name, size in new.items() if size}
+    return found

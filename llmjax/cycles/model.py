@@ -1,0 +1,199 @@
+"""The cycle model: what an op computes and moves, on a device, in seconds and clock cycles. No JAX import.
+
+An op takes
+
+    overhead + (compute^p + memory^p)^(1/p) + fresh
+
+where compute = FLOPs / (peak x efficiency of its sizes) + vector operations / rate, memory = sum over levels of bytes /
+bandwidth, and fresh is the time in which the operating system maps new pages. A roofline is p -> infinity: work and
+traffic overlap wholly; p = 3 leaves a fifth where the two are equal. The efficiency of a matrix product with m rows, n
+columns and k terms is 1 / (1 + m0/m + n0/n + k0/k): half the peak at m = m0. Each kind of work has its own terms,
+fitted by a calibration (calibration.py) or, for a chip known by its datasheet alone, DEFAULTS.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from llmjax.cost.values import ModuleCost
+from llmjax.cycles.device import Device, peak
+from llmjax.cycles.features import Features, features
+
+POWER = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a kind of work departs from the device's peaks.
+
+    `overhead` in seconds an execution on top of the launch; `compute`, `near`, `far` multiply the time that peak rates,
+    the caches' and the main memory's bandwidth give; `m0`, `n0`, `k0` are the sizes at which a matrix product reaches
+    half of its rate; `strided` multiplies the traffic of what is put in another order. `spread` is the typical relative
+    error, as a factor: times between time/spread and time*spread are as likely as not.
+    """
+
+    overhead: float = 0.0
+    compute: float = 1.0
+    near: float = 1.0
+    far: float = 1.0
+    m0: float = 0.0
+    n0: float = 0.0
+    k0: float = 0.0
+    strided: float = 1.0
+    spread: float = 1.5
+
+
+# For a chip that was never calibrated: 80% of peak FLOPs in large products and of bandwidth are what vendors' libraries
+# and stream benchmarks reach on the chips of the device files; sizes of half rate are a tile of 128 x 128 x 64. What is
+# computed outside of matrix units issues at half the peak. Estimates: nothing was measured.
+_STREAM = Terms(compute=2.0, near=1.25, far=1.25, strided=1.5)
+DEFAULTS: Mapping[str, Terms] = {
+    "gemm": Terms(compute=1.25, near=1.25, far=1.25, m0=16, n0=64, k0=64),
+    "collective": Terms(far=1.25),
+    **dict.fromkeys(("gemv", "loop", "reduce", "move"), _STREAM),
+    **dict.fromkeys(("gather", "sort", "library"), Terms(compute=4.0, near=2.0, far=2.0, strided=1.5)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OpTime:
+    """Time of one op on a device, all its executions together, in seconds.
+
+    `low` and `high` enclose what is as likely as not. `memory` goes by level. `bound` is the largest part: "compute",
+    "memory:LEVEL", "overhead", "fresh" (pages that the operating system maps) or "link".
+    """
+
+    name: str
+    term: str
+    count: float
+    seconds: float
+    low: float
+    high: float
+    compute: float
+    memory: Mapping[str, float]
+    overhead: float
+    fresh: float
+    link: float
+    bound: str
+
+
+@dataclass(frozen=True)
+class ProgramTime:
+    """Time of one execution of a program on a device, in seconds.
+
+    `sequential` is the sum over ops and `dispatch`, what passes outside of them; `overlapped` lets asynchronous copies
+    and collectives run beside the rest. `low` and `high` enclose `overlapped` like the ops' do.
+    """
+
+    device: Device
+    ops: tuple[OpTime, ...]
+    dispatch: float
+    sequential: float
+    overlapped: float
+    low: float
+    high: float
+    by_name: Mapping[str, OpTime] = field(repr=False, default_factory=dict)
+
+    @property
+    def cycles(self) -> float:
+        """`overlapped` in clock cycles of the device's compute unit."""
+        return self.overlapped * self.device.clock_hz.value
+
+
+def predict(cost: ModuleCost, device: Device) -> ProgramTime:
+    """Predicts how long one execution of a module takes on a device, op by op."""
+    found = [(f, op_time(f, device)) for f in features(cost, device)]
+    times = tuple(time for _, time in found)
+    dispatch = float(device.fit.get("dispatch", device.launch.value))
+    aside = sum(time.seconds for f, time in found if _asynchronous(f))
+    busy = sum(time.seconds for time in times) - aside
+    sequential, overlapped = busy + aside + dispatch, max(busy, aside) + dispatch
+    scale = overlapped / sequential if sequential else 1.0
+    low = (sum(time.low for time in times) + dispatch) * scale
+    high = (sum(time.high for time in times) + dispatch) * scale
+    by_name: dict[str, OpTime] = {}
+    for time in times:
+        by_name.setdefault(time.name, time)
+    return ProgramTime(device, times, dispatch, sequential, overlapped, low, high, by_name)
+
+
+def _asynchronous(f: Features) -> bool:
+    return f.name.partition(".")[0].endswith("-start") or f.term == "collective"
+
+
+def op_time(f: Features, device: Device) -> OpTime:
+    """Predicts one op from its features."""
+    terms = terms_of(f, device)
+    names = [memory.name for memory in device.memory]
+    compute, memory, overhead, fresh, link = parts(f, device, terms)
+    seconds = combine(compute, sum(memory), overhead, fresh, link)
+    shares = {"compute": compute, "overhead": overhead, "fresh": fresh, "link": link}
+    shares |= {f"memory:{name}": time for name, time in zip(names, memory, strict=True)}
+    bound = max(shares, key=lambda name: shares[name])
+    return OpTime(
+        f.name,
+        f.term,
+        f.count,
+        seconds * f.count,
+        seconds / terms.spread * f.count,
+        seconds * terms.spread * f.count,
+        compute * f.count,
+        {name: time * f.count for name, time in zip(names, memory, strict=True) if time},
+        overhead * f.count,
+        fresh * f.count,
+        link * f.count,
+        bound,
+    )
+
+
+def combine(compute: float, memory: float, overhead: float, fresh: float, link: float) -> float:
+    """Total of an op's parts, in seconds: work and traffic overlap, the rest does not."""
+    larger = max(compute, memory)
+    if larger:
+        larger *= ((compute / larger) ** POWER + (memory / larger) ** POWER) ** (1 / POWER)
+    return overhead + max(larger, link) + fresh
+
+
+def parts(f: Features, device: Device, terms: Terms) -> tuple[float, list[float], float, float, float]:
+    """Compute, memory by level, overhead, fresh and link seconds of one execution."""
+    cores = max(1.0, device.cores.value) if device.kind == "cpu" else 1.0
+    share = f.threads / cores
+    small = 1 + terms.m0 / f.m + terms.n0 / f.n + terms.k0 / f.k
+    compute = f.matmul / peak(device.matmul, f.dtype).value * small
+    compute += f.vector / (peak(device.vector, f.dtype).value * share)
+    strided = terms.strided if f.strided else 1.0
+    factors = [terms.near] * (len(f.bytes) - 1) + [terms.far]
+    # One core draws more than its share of the main memory's bandwidth; of its own caches' just that.
+    lanes = [share] * (len(f.bytes) - 1) + [math.sqrt(share)]
+    memory = [
+        size / level.bandwidth.value * factor * strided / lane
+        for size, level, factor, lane in zip(f.bytes, device.memory, factors, lanes, strict=True)
+    ]
+    overhead = device.launch.value + terms.overhead
+    fresh = f.fresh * float(device.fit.get("fresh", 0.0))
+    link = f.wire / device.link.value * terms.far if f.wire and device.link else 0.0
+    return compute * terms.compute, memory, overhead, fresh, link
+
+
+def key_of(f: Features) -> str:
+    """The name under which a calibration keeps an op's terms: kind of work, library, dtype of matrix products."""
+    name = f"{f.term}:{f.library}" if f.library else f.term
+    if f.term not in ("gemm", "gemv"):
+        return name if f.threads > 1 or f.library else f"{name}:one"
+    return f"{name}:{f.dtype}" + (":rows" if f.term == "gemm" and min(f.m, f.n) <= ROWS else "")
+
+
+ROWS = 8  # a matrix product with so few rows or columns reads its matrix once: it has terms of its own
+
+
+def terms_of(f: Features, device: Device) -> Terms:
+    """The fitted terms of an op's kind; of the nearest kind that was calibrated, else the defaults."""
+    fitted: Mapping[str, Mapping[str, float]] = device.fit.get("terms", {})
+    key = key_of(f)
+    for name in (key, key.removesuffix(":one"), f"{key}:one", key.removesuffix(":rows"), f.term, f"{f.term}:one"):
+        if name in fitted:
+            return Terms(**fitted[name])
+    near = next((name for name in sorted(fitted) if name.startswith(f"{f.term}:")), None)
+    return Terms(**fitted[near]) if near else DEFAULTS[f.term]
