@@ -66,8 +66,12 @@ def _times(cost: Json) -> Iterator[Headline]:
     predicted = _first(time, "overlapped", "sequential") or _sum(ops, "seconds")
     if predicted is not None:
         low, high = time.get("low"), time.get("high")
-        span = f"between {seconds(low)} and {seconds(high)}" if low is not None and high is not None else ""
-        how = "ops overlapping" if time.get("overlapped") is not None else "one op after the other"
+        span = (
+            f"as likely as not between {seconds(low)} and {seconds(high)}"
+            if low is not None and high is not None
+            else ""
+        )
+        how = "asynchronous copies beside the rest" if time.get("overlapped") is not None else "one op after the other"
         kind = kinds.get("seconds", "modelled")
         yield Headline("predicted time", bound + seconds(predicted), kind, _join([how, span]))
     measured = _first(time, "measured")
