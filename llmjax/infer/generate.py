@@ -1,5 +1,6 @@
 """Texts that a GPT-2 continues: batches of prompts, or one as a stream."""
 
+import concurrent.futures
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -322,8 +323,11 @@ def load_generator(
     """
     folder = language_model_folder(path, tokenizer)
     check_memory(read_config(folder), format, shape or batch_shape([1], 64), available())
-    config, params = load_pretrained(folder, "lm")
-    return Generator.from_params(config, params, folder_tokenizer(folder, tokenizer), format)
+    with concurrent.futures.ThreadPoolExecutor(1) as other:
+        # Importing transformers takes as long as reading the weights of GPT-2 124M: at the same time, not after it.
+        waited = other.submit(folder_tokenizer, folder, tokenizer)
+        config, params = load_pretrained(folder, "lm")
+        return Generator.from_params(config, params, waited.result(), format)
 
 
 def random_generator(size: str, tokenizer: str, format: Format, shape: Shape | None = None, seed: int = 0) -> Generator:
