@@ -1,0 +1,44 @@
+"""Predict and measure programs that the calibration never saw, on this machine, and print how wrong the model is.
+
+`:tiny` validates two tiny programs.
+"""
+
+from ml_collections import ConfigDict
+
+from llmjax.errors import UserError, did_you_mean
+
+VARIANTS = ("", "tiny")
+
+PROGRAMS = (
+    *(f"small decode {b} {n}" for b, n in ((1, 64), (4, 256))),
+    *(f"small prefill {b} {n}" for b, n in ((1, 128), (8, 64))),
+    *(f"small train {b} {n}" for b, n in ((4, 64), (16, 32))),
+    *(f"distilgpt2 decode {b} {n}" for b, n in ((1, 128), (8, 64))),
+    *(f"distilgpt2 prefill {b} {n}" for b, n in ((1, 256), (4, 64))),
+    *(f"gpt2 decode {b} {n}" for b, n in ((1, 16), (1, 512), (2, 128), (4, 256), (16, 128))),
+    *(f"gpt2 prefill {b} {n}" for b, n in ((1, 16), (1, 512), (4, 128), (16, 32))),
+    *(f"gpt2 classify {b} {n}" for b, n in ((1, 64), (16, 64))),
+    *(f"gpt2 train {b} {n}" for b, n in ((1, 32), (4, 64))),
+    *(f"gpt2-medium decode {b} {n}" for b, n in ((1, 256), (4, 128))),
+    "gpt2-medium prefill 1 128",
+)
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the job's settings; `arg` is "" or "tiny"."""
+    if arg not in VARIANTS:
+        near = did_you_mean(arg, VARIANTS)
+        raise UserError(f"configs/validate.py:{arg}: there is no such variant, only ':tiny'.{near}")
+    c = ConfigDict()
+    c.experiment = "validate"
+    c.card = ""  # a device card that configs/calibrate.py wrote; empty = calibrate first
+    c.programs = PROGRAMS  # each "MODEL PHASE BATCH LENGTH"
+    c.others = True  # also a convolutional net and an LSTM
+    c.dtype = "float32"  # of GPT-2's computation
+    c.runs = 8  # of each program, with and without the profiler
+
+    if arg == "tiny":
+        c.programs = ("tiny decode 1 16", "tiny prefill 2 16")
+        c.others = False
+        c.runs = 2
+    return c

@@ -1,0 +1,130 @@
+"""Programs that a calibration runs: what language models do, at sizes of its own. JAX functions and abstract arguments.
+
+None of them is a GPT-2, and no width, batch or length is one of GPT-2's, so that a validation on GPT-2 is held out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+class Program(NamedTuple):
+    """A function to jit, its abstract arguments, and which of them are donated."""
+
+    name: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    donate: tuple[int, ...] = ()
+
+    def compile(self) -> Any:
+        return jax.jit(self.function, donate_argnums=self.donate).lower(*self.args).compile()
+
+
+def array(*dims: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(dims, dtype)
+
+
+def programs() -> Iterator[Program]:
+    """All calibration programs, small before large."""
+    for width, rows, length in ((160, 1, 24), (320, 3, 20), (640, 5, 48), (960, 12, 40), (320, 6, 160), (640, 2, 320)):
+        block = _weights(width, 5 * width // 2 * 2)
+        x_BLD = array(rows, length, width)
+        yield Program(f"block {rows}x{length}x{width}", _block, (block, x_BLD))
+    for width, rows, length in ((320, 5, 28), (640, 6, 80), (960, 3, 96)):
+        block = _weights(width, 4 * width)
+        state = (block, block, block)
+        args = (state, array(rows, length, width), array(rows, length, dtype=jnp.int32), array(9000, width))
+        yield Program(f"train {rows}x{length}x{width}", _train, args, (0,))
+    for width, rows, slots in ((320, 1, 96), (640, 1, 160), (960, 1, 320), (960, 3, 96), (640, 6, 224), (1280, 12, 64)):
+        block = _weights(width, 4 * width)
+        cache = array(rows, width // 64 or 1, slots, 64)
+        args = ([block] * 4, array(20000, width), array(rows, dtype=jnp.int32), [(cache, cache)] * 4)
+        yield Program(f"decode {rows}x{slots}x{width}", _decode, args, (3,))
+
+
+def products() -> Iterator[Program]:
+    """Matrix products alone: each dtype, layouts, and sizes from a lone row to large squares."""
+    for m in (1, 2, 3, 6, 12, 24, 48, 96, 200, 400, 900, 1800):
+        for n, k in ((640, 640), (1280, 320), (960, 3840), (3840, 960), (9000, 960)):
+            if m * n * k < 3e9:
+                yield Program(f"x@w {m}x{n}x{k}", lambda x, w: x @ w, (array(m, k), array(k, n)))
+                if m <= 48:
+                    yield Program(f"w@x {m}x{n}x{k}", lambda x, w: w @ x.T, (array(m, k), array(n, k)))
+
+
+def _weights(width: int, inner: int) -> dict[str, Any]:
+    return {
+        "scale": array(width),
+        "qkv": array(width, 3 * width),
+        "out": array(width, width),
+        "up": array(width, inner),
+        "down": array(inner, width),
+    }
+
+
+def _norm(x: jax.Array, scale: jax.Array) -> jax.Array:
+    mean = x.mean(-1, keepdims=True)
+    variance = jnp.mean(jnp.square(x - mean), -1, keepdims=True)
+    return (x - mean) * lax.rsqrt(variance + 1e-5) * scale
+
+
+def _heads(x_BLD: jax.Array) -> jax.Array:
+    batch, length, width = x_BLD.shape
+    return x_BLD.reshape(batch, length, max(1, width // 64), -1).transpose(0, 2, 1, 3)
+
+
+def _block(w: Any, x_BLD: jax.Array) -> jax.Array:
+    batch, length, width = x_BLD.shape
+    q, k, v = (_heads(part) for part in jnp.split(_norm(x_BLD, w["scale"]) @ w["qkv"], 3, axis=-1))
+    scores = jnp.einsum("bhlk,bhsk->bhls", q, k) * q.shape[-1] ** -0.5
+    causal = jnp.tril(jnp.ones((length, length), bool))
+    mixed = jnp.einsum("bhls,bhsk->bhlk", jax.nn.softmax(jnp.where(causal, scores, -1e9)), v)
+    x_BLD = x_BLD + mixed.transpose(0, 2, 1, 3).reshape(batch, length, width) @ w["out"]
+    return x_BLD + jax.nn.gelu(_norm(x_BLD, w["scale"]) @ w["up"]) @ w["down"]
+
+
+def _train(state: Any, x_BLD: jax.Array, labels_BL: jax.Array, table_VD: jax.Array) -> Any:
+    params, mean, square = state
+
+    def loss(params: Any) -> jax.Array:
+        logits_BLV = _block(params, x_BLD + table_VD[labels_BL]) @ table_VD.T
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits_BLV), labels_BL[..., None], -1).mean()
+
+    gradients = jax.grad(loss)(params)
+    size = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradients)))
+    gradients = jax.tree.map(lambda g: g / jnp.maximum(1.0, size), gradients)
+    mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, gradients)
+    square = jax.tree.map(lambda s, g: 0.99 * s + 0.01 * g * g, square, gradients)
+    params = jax.tree.map(
+        lambda p, m, s: p - 1e-3 * (m / (jnp.sqrt(jnp.abs(s)) + 1e-8) + 0.01 * p), params, mean, square
+    )
+    return params, mean, square
+
+
+def _decode(blocks: Any, table_VD: jax.Array, token_B: jax.Array, caches: Any) -> Any:
+    x_BD = table_VD[token_B]
+    batch, width = x_BD.shape
+    new = []
+    for w, (k_BHSK, v_BHSK) in zip(blocks, caches, strict=True):
+        qkv_BE = _lone(_norm(x_BD, w["scale"]), w["qkv"])
+        q, k, v = (part.reshape(batch, -1, 1, 64) for part in jnp.split(qkv_BE, 3, axis=-1))
+        k_BHSK = lax.dynamic_update_slice(k_BHSK, k, (0, 0, token_B[0], 0))
+        v_BHSK = lax.dynamic_update_slice(v_BHSK, v, (0, 0, token_B[0], 0))
+        weights = jax.nn.softmax(jnp.sum(q * k_BHSK, -1) * 0.125)
+        x_BD = x_BD + _lone(jnp.sum(weights[..., None] * v_BHSK, 2).reshape(batch, width), w["out"])
+        x_BD = x_BD + _lone(jax.nn.gelu(_lone(_norm(x_BD, w["scale"]), w["up"])), w["down"])
+        new.append((k_BHSK, v_BHSK))
+    return jnp.argmax(_lone(x_BD, table_VD.T), -1), new
+
+
+def _lone(x_BD: jax.Array, kernel_DE: jax.Array) -> jax.Array:
+    """A product; of a lone row written out, which XLA's CPU backend reads at the speed of memory."""
+    if x_BD.shape[0] > 1:
+        return x_BD @ kernel_DE
+    with jax.named_scope("dot_general"):
+        return jnp.sum(kernel_DE.T * x_BD, axis=1)[None]

@@ -1,0 +1,165 @@
+"""How wrong the cycle model is: predicted against measured times, end to end and per op, beside two baselines. No JAX."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmjax.cost.values import ModuleCost, OpCost
+from llmjax.cycles.device import Device, peak
+from llmjax.cycles.features import features
+
+
+@dataclass(frozen=True, slots=True)
+class OpCase:
+    """An op of a validated program: predicted and measured seconds of all its executions, and what else is known."""
+
+    program: str
+    name: str
+    term: str
+    role: str
+    predicted: float
+    measured: float
+    spread: float
+    bound: str
+    roofline: float
+    xla: float
+
+    @property
+    def error(self) -> float:
+        return abs(self.predicted - self.measured) / self.measured
+
+
+@dataclass(frozen=True)
+class Case:
+    """A validated program: seconds of one run. `low` and `high` are the quartiles of the measurement."""
+
+    name: str
+    phase: str
+    predicted: float
+    measured: float
+    low: float
+    high: float
+    covered: float
+    roofline: float
+    xla: float
+    ops: tuple[OpCase, ...]
+
+    @property
+    def error(self) -> float:
+        return abs(self.predicted - self.measured) / self.measured
+
+
+def summary(cases: Sequence[Case]) -> dict[str, Any]:
+    """Figures over all cases: absolute percentage errors as fractions, rank correlations, baselines."""
+    ops = [op for case in cases for op in case.ops]
+    ranks = [kendall([op.predicted for op in case.ops], [op.measured for op in case.ops]) for case in cases]
+    return {
+        "programs": len(cases),
+        "ops": len(ops),
+        "end_to_end": _errors([(c.predicted, c.measured) for c in cases]),
+        "by_phase": {
+            phase: _errors([(c.predicted, c.measured) for c in cases if c.phase == phase])
+            for phase in dict.fromkeys(c.phase for c in cases)
+        },
+        "repeatability": statistics.median((c.high - c.low) / c.measured for c in cases),
+        "per_op": {
+            "time_weighted": weighted_error(ops),
+            "mean": statistics.fmean(op.error for op in ops),
+            "median": statistics.median(op.error for op in ops),
+            "repeatability": statistics.median(op.spread for op in ops),
+        },
+        "by_role": {
+            role: {
+                "mean": statistics.fmean(op.error for op in ops if op.role == role),
+                "time_weighted": weighted_error([op for op in ops if op.role == role]),
+            }
+            for role in sorted({op.role for op in ops})
+        },
+        "by_term": {t: weighted_error([op for op in ops if op.term == t]) for t in sorted({op.term for op in ops})},
+        "kendall_tau": {"median": statistics.median(ranks), "lowest": min(ranks)},
+        "baselines": {
+            "roofline": _errors([(c.roofline, c.measured) for c in cases]),
+            "xla_cpu_model": _errors([(c.xla, c.measured) for c in cases]),
+        },
+    }
+
+
+def worst(cases: Sequence[Case], count: int = 10) -> list[OpCase]:
+    """The ops whose predictions are off by the most seconds."""
+    ops = [op for case in cases for op in case.ops]
+    return sorted(ops, key=lambda op: -abs(op.predicted - op.measured))[:count]
+
+
+def reason(op: OpCase) -> str:
+    """Why a prediction may be off, by what is known of the op."""
+    ratio = op.predicted / op.measured
+    if op.spread > abs(math.log(ratio)):
+        return f"its own runs differ by {op.spread:.0%}"
+    side = "too slow" if ratio > 1 else "too fast"
+    what = {
+        "gemm": "the library's choice of kernel for this size",
+        "gemv": "how much of the weights stays in a cache",
+        "loop": "what of its operands is still in a cache, and vector code that the rates are not of",
+        "reduce": "the order of the reduction",
+        "move": "how much of the copy is in a cache or in new pages",
+        "gather": "where the rows lie",
+    }
+    return (
+        f"predicted {side} by {max(ratio, 1 / ratio):.2f}x, bound {op.bound}: {what.get(op.term, 'its kind of work')}"
+    )
+
+
+def _errors(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
+    errors = [abs(predicted - measured) / measured for predicted, measured in pairs]
+    return {"median": statistics.median(errors), "mean": statistics.fmean(errors), "max": max(errors)}
+
+
+def weighted_error(ops: Sequence[OpCase]) -> float:
+    """Mean absolute percentage error, each op weighing as much as it took, as a fraction."""
+    whole = sum(op.measured for op in ops)
+    return sum(abs(op.predicted - op.measured) for op in ops) / whole if whole else 0.0
+
+
+def kendall(first: Sequence[float], second: Sequence[float]) -> float:
+    """Kendall's tau-b of two rankings; 1.0 where there are fewer than two."""
+    from scipy.stats import kendalltau
+
+    found = float(kendalltau(first, second).statistic) if len(first) > 1 else 1.0
+    return 0.0 if math.isnan(found) else found
+
+
+def roofline(cost: ModuleCost, device: Device) -> dict[str, float]:
+    """The plain roofline by op: the larger of FLOPs at peak and bytes at the main memory's bandwidth."""
+    found = {}
+    for f in features(cost, device):
+        compute = f.matmul / peak(device.matmul, f.dtype).value + f.vector / peak(device.vector, f.dtype).value
+        found[f.name] = max(compute, sum(f.bytes) / device.main_memory.bandwidth.value) * f.count
+    return found
+
+
+# XLA's own performance model of CPUs: constants as in FACTS of its C++ source, xla/service/cpu (8 cores of 3 GHz with 16
+# units, 100 GB/s, 1 MB of L2, caches four times as fast as memory, 95% overlap), operations an element by opcode.
+_XLA_OPERATIONS: Mapping[str, float] = {
+    "divide": 8,
+    "sqrt": 10,
+    "rsqrt": 10,
+    **dict.fromkeys(("exponential", "tanh", "erf", "log"), 15),
+    "power": 20,
+}
+_XLA_RATE, _XLA_DRAM, _XLA_L2, _XLA_OVERLAP = 8 * 3e9 * 16, 100e9, 2**20, 0.95
+
+
+def xla_cpu_model(op: OpCost) -> float:
+    """Seconds by XLA's own CPU performance model, for all executions."""
+    parts = op.fused or (op,)
+    work = 0.0
+    for part in parts:
+        cost, weight = part.cost, _XLA_OPERATIONS.get(part.instruction.opcode, 1)
+        work += float(cost.matmul_flops) + (float(cost.vector_flops) + float(cost.transcendentals)) * weight
+    size = float(op.cost.bytes)
+    compute, memory = work / _XLA_RATE, size / (_XLA_DRAM * (4 if size <= _XLA_L2 else 1))
+    return (max(compute, memory) + (1 - _XLA_OVERLAP) * min(compute, memory)) * float(op.count)
