@@ -17,7 +17,7 @@ from llmjax.gpt2.model import GPT2, init_params
 from llmjax.gpt2.weights import load_pretrained
 from llmjax.infer.checkpoint import folder_tokenizer, language_model_folder
 from llmjax.infer.perplexity import Perplexity, perplexity
-from llmjax.infer.prepare import check_format, prepare
+from llmjax.infer.prepare import Format, check_format, prepare
 from llmjax.infer.texts import check_file
 
 
@@ -32,7 +32,7 @@ def run(config: Any, workdir: str) -> None:
         )
     if not config.input:
         raise UserError("no text was named: pass --config.input=FILE, a text file in UTF-8.")
-    formats = [check_format(name, "formats") for name in config.formats]
+    formats: list[Format] = [check_format(name, "formats") for name in config.formats]
     if not formats:
         raise UserError("formats is empty: name at least one of float32, bfloat16, int8.")
     if config.batch_size < 1 or config.limit < 0:
@@ -61,7 +61,7 @@ def run(config: Any, workdir: str) -> None:
     for name in formats:
         began = time.perf_counter()
         prepared = prepare(params, shape, name)
-        results[name] = perplexity(prepared, shape, check_format(name), ids, window, stride, config.batch_size)
+        results[name] = perplexity(prepared, shape, name, ids, window, stride, config.batch_size)
         seconds = time.perf_counter() - began
         print(f"{name}: {results[name].tokens / seconds:,.0f} tokens/s, compiling included", file=sys.stderr)
     _report(config, results, window, stride, Path(workdir))
