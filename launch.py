@@ -16,6 +16,8 @@ from llmjax.errors import UserError, did_you_mean
 from llmjax.files import cache_folder
 
 ROOT = Path(__file__).resolve().parent
+# Where Linux shows an NVIDIA GPU, an AMD GPU, a GPU of Windows, and TPUs.
+ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/accel0", "/dev/vfio/0")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The job: a file of configs/, e.g. configs/quickstart.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for what the job writes. Default: runs/JOB or runs/JOB-ARG.")
 
@@ -143,6 +145,9 @@ def main(argv: list[str]) -> int:
         config, workdir = parse(argv)
         # Compiled programs are kept between runs: a second run of the same command starts at once.
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "xla"))
+        if sys.platform == "linux" and not any(map(os.path.exists, ACCELERATORS)):
+            # A compiler for chips that are not here would look for them, and complain.
+            os.environ.setdefault("JAX_PLATFORMS", "cpu")
         experiment(str(config.experiment)).run(config, workdir)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -199,9 +199,9 @@ def table(rows: list[dict[str, Any]], width: int) -> Table:
     wide = width >= WIDE
     found = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     found.add_column("chip", no_wrap=True)
-    heads = ["compile", "time", "cycles", "bound", "needs", "of", "compiler's"]
+    heads = ["compile", "time", "cycles", "bound", "needs", "of", "compiler"]
     if wide:
-        heads = [*heads[:3], "tokens/s", "bound", "FLOP use", "needs", "of", "fits", "compiler's"]
+        heads = [*heads[:3], "tokens/s", "bound", "FLOP use", "needs", "of", "fits", "compiler"]
     for head in heads:
         found.add_column(head, justify="right", no_wrap=True, overflow="ellipsis")
     for row in rows:
@@ -228,7 +228,7 @@ def _cells(row: dict[str, Any]) -> dict[str, Text | str]:
         "needs": needs,
         "of": _size(row["memory_capacity"], "B"),
         "fits": Text(fits, style="bold red" if over else ""),
-        "compiler's": _size(row["compiler_cycles"]),
+        "compiler": _size(row["compiler_cycles"]),
     }
 
 
