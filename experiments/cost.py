@@ -11,6 +11,8 @@ from rich.console import Console
 from experiments._reports import write_views
 from llmjax.analyser import read_hlo, role_table
 from llmjax.cost.names import RoleTable
+from llmjax.cycles.device import Device, device_names, load_device, override
+from llmjax.cycles.measured import Profile
 from llmjax.errors import UserError, did_you_mean
 from llmjax.files import atomic_write
 from llmjax.hlo import Module, parse
@@ -30,6 +32,9 @@ class _Settings(NamedTuple):
     new_tokens: int
     dtype: str
     target: str
+    card: str
+    device: dict[str, Any]
+    measure: bool
     trip_counts: dict[str, int]
     roles: str
     top: int
@@ -46,6 +51,7 @@ class _Source(NamedTuple):
     cost_analysis: Any = None
     target: str | None = None
     trips: int | None = None  # of a loop whose length the text does not say
+    measured: Profile | None = None
 
 
 def run(config: ConfigDict, workdir: str) -> None:
@@ -59,7 +65,10 @@ def run(config: ConfigDict, workdir: str) -> None:
         raise UserError(
             f"target={settings.target!r}: the HLO of hlo={settings.hlo!r} is compiled already; leave one out."
         )
+    if settings.measure and (settings.hlo or settings.target):
+        raise UserError("measure=True runs the phase on the device that is here; leave hlo and target out.")
     roles = role_table(settings.roles or None)
+    _device(settings)  # a card that cannot be read is told before anything is compiled
     _check_trip_counts(settings.trip_counts)
     sources = _read(Path(settings.hlo).expanduser()) if settings.hlo else _phases(settings)
     _check_loops(sources, settings.trip_counts)
@@ -91,11 +100,22 @@ def _analyse(source: _Source, settings: _Settings, roles: RoleTable | None) -> C
     loops = _loops(source.module)
     trip_counts = {name: count for name, count in settings.trip_counts.items() if name in loops}
     told = {"backend": source.backend, "compiler": source.cost_analysis, "text": source.text, "target": source.target}
+    told |= {"device": _device(settings), "measured": source.measured}
     report = cost_report(source.module, trip_counts, roles, **told)
     if source.trips is None or not report.cost.unknown_trip_counts:
         return report
     trip_counts |= dict.fromkeys(report.cost.unknown_trip_counts, source.trips)
     return cost_report(source.module, trip_counts, roles, **told)
+
+
+def _device(settings: _Settings) -> Device | None:
+    """The device whose numbers predict times: the card's, else the target's, with what the user changed of them."""
+    name = settings.card or settings.target
+    known = settings.card or ":".join(name.split(":")[:2]) in device_names()
+    if not known and settings.device:
+        numbers = ", ".join(sorted(settings.device))
+        raise UserError(f"--config.device.{numbers}: give --config.card=FILE or --config.target=CHIP to change.")
+    return override(load_device(name), settings.device) if known else None
 
 
 def _write(report: CostReport, folder: Path) -> None:
@@ -145,7 +165,19 @@ def _compile(settings: _Settings) -> _Source:
     program = compile_(phase.function, *phase.args)
     title = f"{phase.summary} · {program.target or program.backend}"
     known = (program.text, parse(program.text), program.backend, program.cost_analysis, program.target)
-    return _Source(settings.phase, title, *known, phase.trips)
+    times = _measure(program.executable, phase.args, settings) if settings.measure else None
+    return _Source(settings.phase, title, *known, phase.trips, times)
+
+
+def _measure(executable: Any, args: tuple[Any, ...], settings: _Settings) -> Profile:
+    from llmjax.cycles.calibration import check_card
+    from llmjax.cycles.profile import profile
+
+    warning = check_card(load_device(settings.card)) if settings.card else ""
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"measuring {settings.phase}", file=sys.stderr)
+    return profile(executable, *args)
 
 
 def _read(path: Path) -> list[_Source]:

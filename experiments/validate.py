@@ -17,8 +17,9 @@ from llmjax.cost import cost_module
 from llmjax.cost.attribution import attribute
 from llmjax.cycles.calibration import calibrate, check_card
 from llmjax.cycles.device import Device, load_device, to_json
+from llmjax.cycles.measured import Profile
 from llmjax.cycles.model import predict
-from llmjax.cycles.profile import Profile, profile
+from llmjax.cycles.profile import profile
 from llmjax.cycles.validation import Case, OpCase, reason, roofline, summary, worst, xla_cpu_model
 from llmjax.errors import UserError
 from llmjax.files import atomic_write

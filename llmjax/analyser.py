@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmjax.cost.names import RoleTable, read_roles
+from llmjax.cycles.device import Device, load_device
 from llmjax.errors import UserError
 from llmjax.hlo import parse
 from llmjax.report import CostReport, cost_report
@@ -21,9 +22,13 @@ def analyze(
     roles: Roles | None = None,
     branch_probabilities: Mapping[str, Sequence[float]] | None = None,
     target: str | None = None,
+    card: str | Path | Device | None = None,
+    measure: bool = False,
     **kwargs: Any,
 ) -> CostReport:
     """Compiles `program` for the device that is here, or `target`, and counts what a call computes and moves, op by op.
+
+    With a device's numbers (those of `target`, or `card`) it predicts how long each op takes.
 
     Args:
         program: a function, a jitted one, or its `.lower(...)` or `.lower(...).compile()`.
@@ -34,14 +39,24 @@ def analyze(
         branch_probabilities: of each `conditional` named, one a branch; else its most expensive branch counts.
         target: a chip that need not be here: "tpu:v5e:2x2", "gpu:h100", "cpu" (llmjax/targets/names.py has them all).
             An argument of `program` itself that is called so cannot be given by name.
+        card: a device card, as configs/calibrate.py writes, or its file.
+        measure: run it too, and measure each op; the device has to be here.
 
     Raises:
         UserError: what is asked for does not fit the program, or the target's compiler is not installed.
     """
+    if measure and target is not None:
+        raise UserError(f"analyze(target={target!r}, measure=True): only a program of the device here can be run.")
+    device = card if card is None or isinstance(card, Device) else load_device(card)
+    times = None
     if target is None:
         from llmjax.targets.local import compile_here
 
         compiled = compile_here(program, *args, **kwargs)
+        if measure:
+            from llmjax.cycles.profile import profile
+
+            times = profile(compiled.executable, *args, **kwargs)
     else:
         from llmjax.targets.aot import compile_for
 
@@ -55,6 +70,8 @@ def analyze(
         compiled.cost_analysis,
         compiled.text,
         compiled.target,
+        device,
+        times,
     )
 
 

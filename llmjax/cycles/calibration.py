@@ -21,36 +21,40 @@ from scipy.optimize import least_squares
 from llmjax.cost import cost_module
 from llmjax.cycles.device import Device, Figure, Memory
 from llmjax.cycles.features import Features, features
+from llmjax.cycles.measured import Profile, measured
 from llmjax.cycles.model import DEFAULTS, Terms, combine, key_of, parts, terms_of
-from llmjax.cycles.profile import Profile, caller, measured, profile
+from llmjax.cycles.profile import caller, profile
 from llmjax.cycles.programs import Program, products, programs
 from llmjax.hlo import parse
 
 Say = Callable[[str, float], None]
 Sample = tuple[Features, float]
 
-# x86: a 32-bit multiply takes 3 cycles and an xor 1, and no algebra shortens a chain of them (Agner Fog's instruction tables: Intel since Nehalem, AMD since Zen).
+# x86: a 32-bit multiply takes 3 cycles and an xor 1, and no algebra shortens a chain of them (Agner Fog's instruction
+# tables: Intel since Nehalem, AMD since Zen).
 CHAIN_CYCLES = 4
 _MIB = 2**20
 
 
-def calibrate(say: Say = lambda what, share: None, runs: int = 5) -> Device:
+def calibrate(say: Say = lambda what, share: None, runs: int = 5, most: int = 0) -> Device:
     """Measures the default device and fits the model's terms to it.
 
     Args:
         say: told what is being measured and the share that is done, 0 to 1.
         runs: repetitions of each program.
+        most: so many programs only, spread over all; 0 = all.
 
     Returns:
         A device card; every number in it is measured, or says that it is the system's own.
     """
     say("clock, peaks and bandwidths", 0.0)
     device = probe(runs)
-    small, large = list(products()), list(programs())
+    chosen = [*products(), *programs()]
+    chosen = chosen[:: max(1, len(chosen) // most)][:most] if most else chosen
     samples: list[Sample] = []
     gaps: list[float] = []
-    for n, program in enumerate(small + large):
-        say(program.name, 0.1 + 0.85 * n / len(small + large))
+    for n, program in enumerate(chosen):
+        say(program.name, 0.1 + 0.85 * n / len(chosen))
         compiled = program.compile()
         found = profile(compiled, *program.args, runs=runs)
         cost = cost_module(parse(compiled.as_text()))
@@ -60,7 +64,7 @@ def calibrate(say: Say = lambda what, share: None, runs: int = 5) -> Device:
     device = replace(device, fit={"fresh": _fresh_cost(runs), "dispatch": float(np.median(gaps)), "terms": {}})
     terms = {key: asdict(fit_terms(found, device)) for key, found in sorted(_by_key(samples).items())}
     say("done", 1.0)
-    return replace(device, fit={**device.fit, "terms": terms, "samples": len(samples)})
+    return replace(device, fit={**device.fit, "terms": terms, "samples": len(samples), "programs": len(chosen)})
 
 
 def measured_ops(found: Sequence[Features], times: Profile) -> list[Sample]:

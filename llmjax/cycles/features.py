@@ -246,9 +246,9 @@ def _fresh(cost: ModuleCost, device: Device) -> dict[tuple[str, str], float]:
     temporary: dict[str, float] = {}
     ending: dict[int, list[str]] = {}
     for op in cost.ops:
-        if op.computation != entry.name or op.opcode in ("dynamic-update-slice",):
-            continue
         size = float(op.instruction.shape.bytes)
+        if op.computation != entry.name or op.cost.bytes_written < size:
+            continue  # what is changed in place is no new buffer
         if op.name in outputs:
             if size > KEPT and not outputs[op.name]:
                 found[entry.name, op.name] = float(op.cost.bytes_written)

@@ -13,81 +13,19 @@ import glob
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from llmjax.cycles.measured import MeasuredOp, Profile, measured
 from llmjax.errors import UserError
+from llmjax.hlo import parse
 
-LEAST_COVERED = 0.8
 _RUN = "llmjax run"
 _KEYS = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
 _CONTROL = ("while", "call", "conditional")
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A median of repeated measurements and its quartiles, in seconds."""
-
-    median: float
-    low: float
-    high: float
-
-    @property
-    def spread(self) -> float:
-        """Distance between the quartiles, relative to the median."""
-        return (self.high - self.low) / self.median if self.median else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class MeasuredOp:
-    """Exclusive time of one op in one run of the program, all its executions together, in seconds.
-
-    `calls` is how often it ran in a run, `threads` names the threads that started it.
-    """
-
-    name: str
-    time: Measured
-    calls: float
-    threads: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What `profile` measured. `wall` is a run without the profiler, `traced` one with it; `ops` go by name.
-
-    `covered` is the share of the traced wall time in which some op of the program ran. `note` names what is missing
-    where that is less than 80%, "" otherwise.
-    """
-
-    module: str
-    wall: Measured
-    traced: Measured
-    ops: Mapping[str, MeasuredOp]
-    covered: float
-    runs: int
-
-    @property
-    def note(self) -> str:
-        if self.covered >= LEAST_COVERED:
-            return ""
-        gap = (1 - self.covered) * self.traced.median
-        return (
-            f"ops cover only {self.covered:.0%} of the measured step: {gap * 1e6:,.0f} us pass outside of any op, in"
-            " dispatch from Python, waiting for other programs, and the gaps between ops."
-        )
-
-    def reconciliation(self) -> str:
-        """One line: how the ops' times add up to the wall time."""
-        total = sum(op.time.median for op in self.ops.values())
-        return (
-            f"ops cover {self.covered:.0%} of the step ({total * 1e3:.3f} of {self.traced.median * 1e3:.3f} ms traced;"
-            f" {self.wall.median * 1e3:.3f} ms without the profiler, quartiles {self.wall.low * 1e3:.3f} to"
-            f" {self.wall.high * 1e3:.3f}, {self.runs} runs)"
-        )
 
 
 class Event(NamedTuple):
@@ -147,12 +85,6 @@ def profile(program: Callable[..., Any] | Any, *args: Any, runs: int = 10, **kwa
     return Profile(module, measured(plain), measured(walls), ops, float(np.median(covered)), runs)
 
 
-def measured(seconds: Iterable[float]) -> Measured:
-    """The median and the quartiles of repeated measurements."""
-    low, median, high = np.percentile(list(seconds), (25, 50, 75))
-    return Measured(float(median), float(low), float(high))
-
-
 def compile_for_running(program: Callable[..., Any] | Any, *args: Any, **kwargs: Any) -> Any:
     """Compiles a function for the default device; what is compiled already is returned as it is."""
     if hasattr(program, "as_text") and not hasattr(program, "compile"):
@@ -201,8 +133,6 @@ def example(leaf: Any) -> Any:
 
 def control_names(text: str) -> frozenset[str]:
     """Names of the instructions of HLO text that only contain others: `while`, `call`, `conditional`."""
-    from llmjax.hlo import parse
-
     module = parse(text)
     return frozenset(i.name for c in module.computations.values() for i in c if i.opcode in _CONTROL)
 

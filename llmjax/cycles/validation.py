@@ -1,4 +1,4 @@
-"""How wrong the cycle model is: predicted against measured times, end to end and per op, beside two baselines. No JAX."""
+"""How wrong the cycle model is: predicted against measured times, end to end and per op, beside two baselines."""
 
 from __future__ import annotations
 
@@ -141,8 +141,8 @@ def roofline(cost: ModuleCost, device: Device) -> dict[str, float]:
     return found
 
 
-# XLA's own performance model of CPUs: constants as in FACTS of its C++ source, xla/service/cpu (8 cores of 3 GHz with 16
-# units, 100 GB/s, 1 MB of L2, caches four times as fast as memory, 95% overlap), operations an element by opcode.
+# XLA's own performance model of CPUs, as its C++ source has it: 8 cores of 3 GHz with 16 units each, 100 GB/s, 1 MB of
+# L2, caches four times as fast as memory, 95% overlap; operations an element by opcode.
 _XLA_OPERATIONS: Mapping[str, float] = {
     "divide": 8,
     "sqrt": 10,

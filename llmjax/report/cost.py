@@ -11,6 +11,8 @@ from llmjax.cost.attribution import KEYS, AttributedOp, Key, Row, attribute, bre
 from llmjax.cost.names import RoleTable
 from llmjax.cost.values import Cost
 from llmjax.cycles.device import Device, device_names, load_device
+from llmjax.cycles.measured import Profile
+from llmjax.cycles.model import ProgramTime, predict
 from llmjax.errors import UserError, did_you_mean
 from llmjax.hlo import Module
 from llmjax.report import export, table
@@ -26,8 +28,9 @@ class CostReport:
     `ops` are in the order of the program; each has `name`, `opcode`, `count` (executions), `total` (cost of them all),
     `op.cost` (of one), `place` and `parts`. `compiler` has XLA's own totals (`flops`, `transcendentals`, `bytes`) where
     the program was compiled here, for comparison: XLA counts a loop's body once and most library calls as nothing.
-    `text` is the HLO, `target` the chip it was compiled for where one was named, `device` the numbers of that chip.
-    Printed, it is one screen; in a notebook, a table.
+    `text` is the HLO, `target` the chip it was compiled for where one was named, `device` the numbers of that chip;
+    with it `time` has the predicted seconds, op by op. `measured` has measured ones where the program was run. Printed,
+    it is one screen; in a notebook, a table.
     """
 
     cost: ModuleCost
@@ -37,6 +40,8 @@ class CostReport:
     text: str = field(default="", repr=False)
     target: str | None = None
     device: Device | None = None
+    time: ProgramTime | None = field(default=None, repr=False)
+    measured: Profile | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -90,6 +95,7 @@ def cost_report(
     text: str = "",
     target: str | None = None,
     device: Device | None = None,
+    measured: Profile | None = None,
 ) -> CostReport:
     """Returns the report of a parsed module. `backend` is guessed from the module where it is not given.
 
@@ -98,7 +104,9 @@ def cost_report(
     cost = cost_module(module, trip_counts, branch_probabilities)
     figures = export.compiler_figures(compiler)
     device = device or _device_of(target)
-    return CostReport(cost, attribute(cost, roles), backend or guess_backend(module), figures, text, target, device)
+    time = predict(cost, device) if device else None
+    backend = backend or guess_backend(module)
+    return CostReport(cost, attribute(cost, roles), backend, figures, text, target, device, time, measured)
 
 
 def _device_of(target: str | None) -> Device | None:

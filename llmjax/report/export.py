@@ -71,7 +71,8 @@ def to_object(report: CostReport) -> dict[str, Any]:
             {"name": c.name, "branches": list(c.branches), "weights": list(c.weights), "stated": c.stated}
             for c in cost.conditionals
         ],
-        "ops": [_op(op) | _clock(clock.get(op.name)) for op in report.ops],
+        **_time(report),
+        "ops": [_op(op) | times(report, op.name) | _clock(clock.get(op.name)) for op in report.ops],
         **{f"by_{key}": _rows(report, key) for key in ("role", "layer", "module_path", "source", "pass", "opcode")},
     }
 
@@ -83,7 +84,8 @@ def to_json(report: CostReport) -> str:
 
 def records(report: CostReport) -> list[dict[str, Any]]:
     """One flat record an op, without its interior."""
-    return [{name: value for name, value in _op(op, False).items() if name != "fused"} for op in report.ops]
+    rows = [_op(op, False) | times(report, op.name) for op in report.ops]
+    return [{name: value for name, value in row.items() if name not in ("fused", "breakdown")} for row in rows]
 
 
 def to_csv(report: CostReport) -> str:
@@ -98,6 +100,7 @@ def to_csv(report: CostReport) -> str:
 _COLUMNS = (
     *("name", "opcode", "computation", "count", *FIGURES),
     *("module_path", "role", "layer", "pass", "source", "function", "library", "unmodelled"),
+    *("seconds", "low", "high", "cycles", "bound", "measured_seconds", "measured_cycles"),
 )
 
 
@@ -113,6 +116,42 @@ def _op(op: AttributedOp, interior: bool = True) -> dict[str, Any]:
         "unmodelled": op.op.unmodelled or None,
         "fused": [_part(part, op.count) for part in op.parts] if interior and op.op.fused else [],
     }
+
+
+def times(report: CostReport, name: str) -> dict[str, Any]:
+    """Predicted and measured times of all executions of an op, each present only where it is known."""
+    found: dict[str, Any] = {}
+    hertz = report.device.clock_hz.value if report.device else None
+    predicted = report.time.by_name.get(name) if report.time else None
+    if predicted is not None and hertz:
+        found |= {"seconds": predicted.seconds, "cycles": predicted.seconds * hertz}
+        found |= {"low": predicted.low, "high": predicted.high, "bound": predicted.bound}
+        parts = {"compute": predicted.compute, "memory": dict(predicted.memory), "overhead": predicted.overhead}
+        extra = {"fresh": predicted.fresh, "link": predicted.link}
+        found["breakdown"] = parts | {part: value for part, value in extra.items() if value}
+    op = report.measured.ops.get(name) if report.measured else None
+    if op is not None:
+        found["measured_seconds"] = op.time.median
+        if hertz:
+            found["measured_cycles"] = op.time.median * hertz
+    return found
+
+
+def _time(report: CostReport) -> dict[str, Any]:
+    """Times of the whole program, and what kind of figure each field is."""
+    found: dict[str, Any] = {}
+    kinds: dict[str, str] = {}
+    if report.time:
+        time = report.time
+        found |= {"sequential": time.sequential, "overlapped": time.overlapped, "dispatch": time.dispatch}
+        found |= {"low": time.low, "high": time.high, "cycles": time.cycles}
+        kinds |= dict.fromkeys(("seconds", "cycles", "low", "high", "bound", "breakdown"), "modelled")
+    if report.measured:
+        run = report.measured
+        found |= {"measured": run.wall.median, "measured_low": run.wall.low, "measured_high": run.wall.high}
+        found |= {"covered": run.covered, "runs": run.runs}
+        kinds |= dict.fromkeys(("measured_seconds", "measured_cycles"), "measured")
+    return {"time": found, "provenance": kinds | {"compiler_cycles": "compiler"}} if found else {}
 
 
 def _clock(op: OpClock | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from llmjax.cost.attribution import AttributedOp, Row, share_of
 from llmjax.cost.values import Cost, Number, total
+from llmjax.report.times import headline, times_table
 from llmjax.report.units import percent, short
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def print_report(report: CostReport, console: Console, top: int = TOP, title: st
         console.print(Panel(Text(warning), border_style="bold red", title="warning", title_align="left"))
     for note in _notes(report):
         console.print(Text(note, style="dim"))
+    for line in headline(report):
+        console.print(Text(line))
     totals = report.totals
     console.print()
     console.print(_breakdown("role", [(str(row.key), row) for row in report.by("role")], totals))
@@ -45,6 +48,9 @@ def print_report(report: CostReport, console: Console, top: int = TOP, title: st
     if top > 0 and report.ops:
         console.print()
         console.print(_top(report, top, console.width))
+        if report.time or report.measured:
+            console.print()
+            console.print(times_table(report, top, console.width))
 
 
 def to_text(report: CostReport, width: int | None = None, top: int = TOP) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -31,7 +31,7 @@ class Program:
     """A compiled program: its HLO text, the platform it is for, and what XLA's own `cost_analysis()` says of it.
 
     `target` is the name of the chip (`tpu:v5e:2x2`), None = the default device. None also where it is not known:
-    `memory`, and `compile_seconds` of what was compiled before.
+    `memory`, and `compile_seconds` of what was compiled before. `executable` is what runs it, where the chip is here.
     """
 
     text: str
@@ -40,6 +40,7 @@ class Program:
     memory: MemoryUse | None = None
     compile_seconds: float | None = None
     target: str | None = None
+    executable: Any = field(default=None, repr=False, compare=False)
 
 
 def compile_here(program: Callable[..., Any] | Any, *args: Any, **kwargs: Any) -> Program:
@@ -70,7 +71,8 @@ def compile_here(program: Callable[..., Any] | Any, *args: Any, **kwargs: Any) -
         seconds = time.perf_counter() - start if hasattr(program, "compile") else None
     finally:
         jax.config.update(key, before)
-    return Program(compiled.as_text(), _platform(compiled), _own_count(compiled), _memory(compiled), seconds)
+    own, memory = _own_count(compiled), _memory(compiled)
+    return Program(compiled.as_text(), _platform(compiled), own, memory, seconds, executable=compiled)
 
 
 def _platform(compiled: Any) -> str:

@@ -72,7 +72,11 @@ def test_cpu_text_has_none():
         ('{"reification_cost":{"end_to_end_cycles":3}}', None),
         ('{"reification_cost":[3,{"end_to_end_cycles":7,"name":""}]}', 7),
         ('{"reification_cost":[{"end_to_end_cycles":7,"name":"sol"}]}', None),
-        ('{"reification_cost":[{"end_to_end_cycles":0,"name":""},{"end_to_end_cycles":9,"name":"indexing-cost-model"}]}', 9),
+        (
+            '{"reification_cost":[{"end_to_end_cycles":0,"name":""},'
+            '{"end_to_end_cycles":9,"name":"indexing-cost-model"}]}',
+            9,
+        ),
         ('"no json"', None),
     ],
 )  # fmt: skip

@@ -1,0 +1,78 @@
+"""This machine -> a device card: card.json in the workdir, and what it holds on the terminal."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from llmjax.cycles.calibration import calibrate
+from llmjax.cycles.device import Device, Figure, to_json
+from llmjax.errors import UserError
+from llmjax.files import atomic_write
+from llmjax.report.units import short
+
+
+def run(config: ConfigDict, workdir: str) -> None:
+    """Calibrates the default device, prints the card and writes it."""
+    if config.runs < 1 or config.programs < 0:
+        raise UserError(f"runs={config.runs} must be at least 1, programs={config.programs} at least 0.")
+    began = time.perf_counter()
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("calibrating", total=1.0)
+        device = calibrate(
+            lambda what, share: progress.update(task, completed=share, description=what), config.runs, config.programs
+        )
+    path = Path(workdir) / "card.json"
+    try:
+        atomic_write(path, json.dumps(to_json(device), indent=1, allow_nan=False) + "\n")
+    except OSError as error:
+        raise UserError(f"workdir {workdir!r} cannot be written: {error.strerror or error}.") from error
+    console = Console()
+    console.print(numbers(device))
+    console.print(terms(device))
+    seconds = time.perf_counter() - began
+    print(f"{device.fit['samples']} ops of {device.fit['programs']} programs measured in {seconds:.0f} s: {path}")
+    print(f"use it: python launch.py --config=configs/cost.py --config.card={path} --config.measure")
+
+
+def numbers(device: Device) -> Table:
+    """The card's numbers, their spread and source."""
+    table = Table(title=f"{device.title} ({device.kind})", title_justify="left")
+    for column in ("number", "value", "spread", "source"):
+        table.add_column(column, justify="right" if column in ("value", "spread") else "left")
+
+    def add(name: str, figure: Figure, unit: str) -> None:
+        spread = "" if figure.spread is None else f"{figure.spread:.0%}"
+        table.add_row(name, short(figure.value, unit), spread, f"{figure.provenance}: {figure.source}")
+
+    add("clock", device.clock_hz, "Hz")
+    add("cores", device.cores, "")
+    for dtype, figure in device.matmul.items():
+        add(f"matrix products, {dtype}", figure, "FLOP/s")
+    for dtype, figure in device.vector.items():
+        add(f"vector, {dtype}", figure, "FLOP/s")
+    add("exponentials", device.transcendental, "/s")
+    for memory in device.memory:
+        add(f"{memory.name} capacity", memory.capacity, "B")
+        add(f"{memory.name} bandwidth", memory.bandwidth, "B/s")
+    add("launch", device.launch, "s")
+    return table
+
+
+def terms(device: Device) -> Table:
+    """The fitted terms by kind of work: how each departs from the peaks, and how well the fit holds."""
+    table = Table(title="cycle model: kinds of work", title_justify="left")
+    names = ("overhead", "compute", "near", "far", "m0", "n0", "k0", "strided", "spread")
+    table.add_column("kind")
+    for name in names:
+        table.add_column(name, justify="right")
+    for kind, values in device.fit["terms"].items():
+        cells = [f"{values[name] * 1e6:.1f} us" if name == "overhead" else f"{values[name]:.2g}" for name in names]
+        table.add_row(kind, *cells)
+    return table

@@ -1,0 +1,115 @@
+"""The cycle model: by hand on small programs, and what must hold of any."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmjax.cost import cost_module
+from llmjax.cycles.device import Figure, load_device, override
+from llmjax.cycles.features import features
+from llmjax.cycles.model import DEFAULTS, Terms, combine, key_of, op_time, predict, terms_of
+from llmjax.hlo import parse
+
+HLO = Path(__file__).parent.parent / "testdata" / "hlo"
+H100 = load_device("gpu:h100")
+
+DOT = """HloModule m
+ENTRY main {
+  x = f32[512,1024] parameter(0)
+  w = f32[1024,2048] parameter(1)
+  y = f32[512,2048] dot(x, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT z = f32[512,2048] exponential(y)
+}
+"""
+
+
+def exact(**terms):
+    """A device whose every kind of work has the same terms."""
+    return replace(H100, fit={"dispatch": 0.0, "terms": {name: vars_of(Terms(**terms)) for name in DEFAULTS}})
+
+
+def vars_of(terms):
+    return {name: getattr(terms, name) for name in Terms.__dataclass_fields__}
+
+
+def test_a_product_by_hand():
+    device = exact()
+    dot, exp = features(cost_module(parse(DOT)), device)
+    assert (dot.term, dot.m, dot.n, dot.k, dot.batch, dot.dtype) == ("gemm", 512, 2048, 1024, 1, "f32")
+    assert dot.matmul == 2 * 512 * 1024 * 2048
+    assert exp.term == "loop" and exp.vector == 14 * 512 * 2048
+    compute = dot.matmul / device.matmul["f32"].value
+    memory = sum(b / m.bandwidth.value for b, m in zip(dot.bytes, device.memory, strict=True))
+    expected = device.launch.value + (compute**3 + memory**3) ** (1 / 3)
+    assert op_time(dot, device).seconds == pytest.approx(expected)
+
+
+def test_what_was_just_written_is_near():
+    dot, exp = features(cost_module(parse(DOT)), H100)
+    assert exp.bytes[-1] == 0  # 4 MB written a moment ago are in the L2 of 50 MB
+    assert sum(dot.bytes) == (512 * 1024 + 1024 * 2048 + 512 * 2048) * 4
+
+
+def test_small_products_are_less_efficient():
+    device = exact(m0=16.0)
+    (dot, _) = features(cost_module(parse(DOT)), device)
+    thin = replace(dot, m=1, matmul=dot.matmul / 512)
+    assert op_time(thin, device).compute * 512 / op_time(dot, device).compute == pytest.approx(17 / (1 + 16 / 512))
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_parts_never_cancel(compute, memory, overhead, fresh, link):
+    whole = combine(compute, memory, overhead, fresh, link)
+    assert whole >= max(compute, memory, link, overhead, fresh) * (1 - 1e-12)
+    assert whole <= (compute + memory + overhead + fresh + link) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("name", ["gpu:h100", "tpu:v5e", "tpu:v6e"])
+def test_programs_add_up(name):
+    device = load_device(name)
+    time = predict(cost_module(parse(DOT)), device)
+    assert time.sequential == pytest.approx(sum(op.seconds for op in time.ops) + time.dispatch)
+    assert time.low < time.overlapped < time.high and time.overlapped <= time.sequential
+    assert time.cycles == pytest.approx(time.overlapped * device.clock_hz.value)
+    for op in time.ops:
+        assert op.bound in {"compute", "overhead", "fresh", "link", *(f"memory:{m.name}" for m in device.memory)}
+
+
+def test_a_faster_memory_never_slows_a_program():
+    cost = cost_module(parse(DOT.replace("512", "65536")))  # more than the caches hold
+    slow = predict(cost, H100).overlapped
+    assert predict(cost, override(H100, {"bandwidth": 1e14})).overlapped < slow
+    assert predict(cost, override(H100, {"clock_hz": 2 * H100.clock_hz.value})).overlapped < slow
+
+
+@pytest.mark.parametrize("path", sorted(HLO.glob("*.hlo*")) + sorted(HLO.glob("*.txt")), ids=lambda path: path.name)
+def test_every_op_of_real_programs_takes_time(path):
+    cost = cost_module(parse(path.read_text()))
+    time = predict(cost, H100)
+    assert {op.name for op in time.ops} == {op.name for op in cost.ops if op.count}
+    assert all(0 < op.low < op.seconds < op.high < 60 for op in time.ops)
+
+
+def test_terms_are_those_of_the_nearest_kind():
+    (dot, exp) = features(cost_module(parse(DOT)), H100)
+    assert terms_of(dot, H100) == DEFAULTS["gemm"]
+    fitted = replace(
+        H100, fit={"terms": {"gemm:f32": vars_of(Terms(compute=3.0)), "loop": vars_of(Terms(compute=5.0))}}
+    )
+    assert key_of(dot) == "gemm:f32" and terms_of(dot, fitted).compute == 3.0
+    assert terms_of(exp, fitted).compute == 5.0
+    assert terms_of(replace(dot, library="cublas"), fitted).compute == 3.0
+
+
+def test_memory_of_the_operating_system_costs_on_a_cpu_alone():
+    text = DOT.replace("512", "8192")
+    cpu = replace(H100, kind="cpu", cores=Figure(2, "user", "test"), fit={"fresh": 1e-10})
+    fresh = {f.name: f.fresh for f in features(cost_module(parse(text)), cpu)}
+    assert fresh == {"y": 8192 * 2048 * 4, "z": 8192 * 2048 * 4}  # more than the allocator keeps
+    assert not any(f.fresh for f in features(cost_module(parse(text)), H100))
+    assert not any(f.fresh for f in features(cost_module(parse(DOT)), cpu))
+    assert math.isclose(op_time(features(cost_module(parse(text)), cpu)[0], cpu).fresh, 8192 * 2048 * 4e-10)
