@@ -43,9 +43,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.model.n_embd = 0  # width of a fresh model; 0 = as in size
     c.model.n_head = 0  # heads of a fresh model; 0 = as in size
     c.model.embedding_std = 0.02  # standard deviation of a fresh model's token embeddings
-    c.model.position_std = (
-        0.02  # and of its position embeddings: layer norm keeps tokens small beside large ones
-    )
+    c.model.position_std = 0.02  # and of its position embeddings: layer norm keeps tokens small beside large ones
     c.model.resid_pdrop = 0.1  # dropout of what each layer adds
     c.model.embd_pdrop = 0.1  # dropout of the embeddings
     c.model.attn_pdrop = 0.1  # dropout of the attention weights
@@ -67,7 +65,6 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.token_dropout = 0.0  # share of input tokens replaced by the end-of-text token while training
     c.train.prefix_weight = 0.0  # share of the loss that reads the label at every token, not at the last alone
     c.train.ema_decay = 0.0  # of the moving average of the parameters, which is then what is saved; 0 = off
-    c.train.lm_weight = 0.0  # weight of a next-token loss beside the classification loss; 0 = off
     c.train.wandb = False  # send the metrics to Weights & Biases too (pip install wandb)
     c.train.optimizer = _optimizer(2e-5)
     c.train.pretrain_epochs = 0  # passes of next-token training over the same texts, before classification; 0 = none

@@ -13,7 +13,7 @@ from llmjax.data.tokenizer import Encoded
 from llmjax.errors import UserError, did_you_mean
 from llmjax.gpt2.config import GPT2Config
 from llmjax.train.optimizer import OptimizerConfig
-from llmjax.train.step import TrainStep, classification_loss, lm_loss, make_train_step, with_lm_term
+from llmjax.train.step import TrainStep, classification_loss, lm_loss, make_train_step
 
 METRICS = ("accuracy", "macro_f1", "loss")
 
@@ -30,7 +30,6 @@ class TrainConfig:
     token_dropout: share of input tokens replaced by the tokenizer's end-of-text (or pad) token.
     prefix_weight: share of the loss that reads the label at every token, not at the last alone; 0 = off.
     ema_decay: of the parameters' moving average, which is then what is evaluated and saved; 0 = off.
-    lm_weight: weight of a next-token loss added to the classification loss; 0 = off.
     pretrain_epochs: passes of next-token training over the same texts before classification; 0 = none.
     """
 
@@ -47,7 +46,6 @@ class TrainConfig:
     token_dropout: float = 0.0
     prefix_weight: float = 0.0
     ema_decay: float = 0.0
-    lm_weight: float = 0.0
     wandb: bool = False
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     pretrain_epochs: int = 0
@@ -58,7 +56,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "eval_batch_size", "max_buckets", "keep", "pretrain_batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name} is {getattr(self, name)}: it must be 1 or more")
-        for name in ("eval_every", "patience", "lm_weight", "pretrain_epochs", "seed"):
+        for name in ("eval_every", "patience", "pretrain_epochs", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"train.{name} is {getattr(self, name)}: it must be 0 or more")
         for name in ("label_smoothing", "token_dropout", "prefix_weight", "ema_decay"):
@@ -108,14 +106,12 @@ def make_phases(
 
     `replacement` is the token id that token dropout puts in.
     """
-    if (config.lm_weight or config.pretrain_epochs) and not model.tie_word_embeddings:
-        raise UserError("train.lm_weight and train.pretrain_epochs need a model with tie_word_embeddings=true")
+    if config.pretrain_epochs and not model.tie_word_embeddings:
+        raise UserError("train.pretrain_epochs needs a model with tie_word_embeddings=true")
     lm = lm_loss(model)
     classify = classification_loss(
         model, config.label_smoothing, config.token_dropout, replacement, config.prefix_weight
     )
-    if config.lm_weight:
-        classify = with_lm_term(classify, lm, config.lm_weight)
     phases: list[Phase] = []
     for index, (name, head, loss_fn, epochs, batch_size, optimizer, ema_decay) in enumerate(
         [

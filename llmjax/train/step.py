@@ -135,16 +135,6 @@ def lm_loss(config: GPT2Config) -> LossFn:
     return loss_fn
 
 
-def with_lm_term(main: LossFn, lm: LossFn, weight: float) -> LossFn:
-    """Returns `main` with `weight` times the language-model loss added (Radford et al. 2018, section 3.2)."""
-
-    def loss_fn(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        loss, accuracy = main(params, batch, key)
-        return loss + weight * lm(params, batch, jax.random.fold_in(key, 1))[0], accuracy
-
-    return loss_fn
-
-
 def make_train_step(
     loss_fn: LossFn, config: OptimizerConfig, total_steps: int, first_step: int = 0, ema_decay: float = 0.0
 ) -> TrainStep:

@@ -233,4 +233,4 @@ def test_settings_out_of_range_are_refused(setting: dict, words: str) -> None:
 def test_language_model_loss_needs_tied_embeddings(tmp_path: Path) -> None:
     untied = dataclasses.replace(MODEL, tie_word_embeddings=False)
     with pytest.raises(UserError, match="tie_word_embeddings"):
-        fit(untied, PARAMS, TRAIN, DEV, dataclasses.replace(CONFIG, lm_weight=0.5), tmp_path)
+        fit(untied, PARAMS, TRAIN, DEV, dataclasses.replace(CONFIG, pretrain_epochs=1), tmp_path)
