@@ -179,7 +179,10 @@ def test_an_interrupt_leaves_no_output(checkpoint, tmp_path, repo):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    assert process.stdin is not None and process.stderr is not None
+    process.wait(timeout=60)  # with its input still open: an end of file could come before the signal
+    errors = process.stderr.read()
+    process.stdin.close()
     assert process.returncode == 130, errors
     assert b"Traceback" not in errors
     assert list(output.parent.iterdir()) == []
