@@ -19,15 +19,15 @@ from llmjax.report.units import short
 
 def run(config: ConfigDict, workdir: str) -> None:
     """Calibrates the default device, prints the card and writes it."""
-    if config.runs < 1 or config.programs < 0:
-        raise UserError(f"runs={config.runs} must be at least 1, programs={config.programs} at least 0.")
+    values = config.to_dict()
+    runs, programs = int(values["runs"]), int(values["programs"])
+    if runs < 1 or programs < 0:
+        raise UserError(f"runs={runs} must be at least 1, programs={programs} at least 0.")
     began = time.perf_counter()
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("calibrating", total=1.0)
-        device = calibrate(
-            lambda what, share: progress.update(task, completed=share, description=what), config.runs, config.programs
-        )
+        device = calibrate(lambda what, share: progress.update(task, completed=share, description=what), runs, programs)
     path = Path(workdir) / "card.json"
     try:
         atomic_write(path, json.dumps(to_json(device), indent=1, allow_nan=False) + "\n")

@@ -1,5 +1,6 @@
 """Predicted against measured times on this machine, over programs that the calibration never saw."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
@@ -25,8 +26,15 @@ from llmjax.errors import UserError
 from llmjax.files import atomic_write
 from llmjax.hlo import parse
 
-# End-to-end and per-op targets, as fractions; rank correlations.
-TARGETS = {"end to end, median": 0.07, "per op, time-weighted": 0.15, "softmax, mean": 0.25, "layer norm, mean": 0.25}
+
+class _Settings(NamedTuple):
+    """The settings of configs/validate.py, which says what each is."""
+
+    card: str
+    programs: tuple[str, ...]
+    others: bool
+    dtype: str
+    runs: int
 
 
 class _Subject(NamedTuple):
@@ -38,14 +46,17 @@ class _Subject(NamedTuple):
 
 def run(config: ConfigDict, workdir: str) -> None:
     """Measures and predicts every program of the grid, prints the errors, writes validation.json and a picture."""
-    if config.runs < 1:
-        raise UserError(f"runs={config.runs} must be at least 1.")
+    values = config.to_dict()
+    del values["experiment"]
+    settings = _Settings(**values)
+    if settings.runs < 1:
+        raise UserError(f"runs={settings.runs} must be at least 1.")
     console = Console()
-    device = _device(config)
-    subjects = list(_subjects(config))
+    device = _device(settings)
+    subjects = list(_subjects(settings))
     cases = []
     for number, subject in enumerate(subjects, start=1):
-        case = _case(subject, device, config.runs)
+        case = _case(subject, device, settings.runs)
         cases.append(case)
         console.print(
             f"[{number}/{len(subjects)}] {case.name}: predicted {case.predicted * 1e3:.3f} ms, measured"
@@ -60,25 +71,25 @@ def run(config: ConfigDict, workdir: str) -> None:
         "device": to_json(device),
         "held_out": True,
         "summary": found,
-        "cases": [case._asdict() if hasattr(case, "_asdict") else _plain(case) for case in cases],
+        "cases": [dataclasses.asdict(case) for case in cases],
     }
     atomic_write(folder / "validation.json", json.dumps(result, indent=1))
     atomic_write(folder / "validation.html", picture(cases))
     console.print(f"validation.json and validation.html: {workdir}", highlight=False)
 
 
-def _device(config: ConfigDict) -> Device:
-    if not config.card:
+def _device(settings: _Settings) -> Device:
+    if not settings.card:
         print("no card given: calibrating first", file=sys.stderr)
         return calibrate(lambda what, share: print(f"  {share:4.0%} {what}", file=sys.stderr))
-    device = load_device(config.card)
+    device = load_device(settings.card)
     if warning := check_card(device):
         print(f"warning: {warning}", file=sys.stderr)
     return device
 
 
-def _subjects(config: ConfigDict) -> Iterator[_Subject]:
-    for text in config.programs:
+def _subjects(settings: _Settings) -> Iterator[_Subject]:
+    for text in settings.programs:
         words = text.split()
         try:
             model, phase, batch, length = words[0], words[1], int(words[2]), int(words[3])
@@ -86,9 +97,9 @@ def _subjects(config: ConfigDict) -> Iterator[_Subject]:
             raise UserError(
                 f"programs: {text!r} is not 'MODEL PHASE BATCH LENGTH', as in 'gpt2 decode 1 256'."
             ) from error
-        built = build(Shape(model, phase, batch, length, 1, config.dtype))
+        built = build(Shape(model, phase, batch, length, 1, settings.dtype))
         yield _Subject(text, phase, built.function, built.args)
-    if config.others:
+    if settings.others:
         yield from _others()
 
 
@@ -158,12 +169,6 @@ def _case(subject: _Subject, device: Device, runs: int) -> Case:
         sum(xla_cpu_model(op) for op in cost.ops),
         ops,
     )
-
-
-def _plain(value: Any) -> Any:
-    from dataclasses import asdict
-
-    return asdict(value)
 
 
 def print_summary(found: dict[str, Any], cases: list[Case], console: Console) -> None:

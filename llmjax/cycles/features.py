@@ -37,9 +37,9 @@ class Features:
 
     `term` names the kind of work (one of TERMS), `library` who does it. `matmul` are FLOPs of the matrix unit,
     `vector` operations of the vector unit, weighted by what they cost; `m`, `n`, `k` the sizes of a matrix product (1
-    where it is none) and `batch` how many there are. `bytes` go by memory level, nearest first; `fresh` are bytes of
-    memory that the operating system maps anew each run, `strided` those not read or written in the order they lie in.
-    `threads` is how many cores can work on it, `count` how often the op runs, `wire` what goes to other chips.
+    where it is none) and `batch` how many there are. `bytes` go by memory level, nearest first; `strided` are those
+    not read or written in the order they lie in. `threads` is how many cores can work on it, `count` how often the op
+    runs, `wire` what goes to other chips.
     """
 
     name: str
@@ -54,7 +54,6 @@ class Features:
     k: int
     batch: int
     bytes: tuple[float, ...]
-    fresh: float
     strided: float
     threads: int
     wire: float
@@ -63,7 +62,6 @@ class Features:
 def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
     """Features of every op that runs and takes time, in the order of the program."""
     levels = _levels(cost, device)
-    fresh = _fresh(cost, device) if device.kind == "cpu" else {}
     found = []
     for op in cost.ops:
         if not op.count:
@@ -77,7 +75,10 @@ def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
             (part.cost.vector_flops + part.cost.transcendentals) * WEIGHTS.get(part.instruction.opcode, 1)
             for part in work
         )
-        written_out = op.cost.matmul_flops if term == "gemv" and not k else 0
+        written_out = op.cost.matmul_flops if term == "gemv" else 0
+        if written_out:
+            n = max(1, min((leaf.elements for leaf in op.instruction.shape.leaves), default=1))
+            k = max(1, round(written_out / 2 / n))
         found.append(
             Features(
                 op.name,
@@ -92,7 +93,6 @@ def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
                 max(k, 1),
                 batch,
                 levels[op.computation, op.name],
-                fresh.get((op.computation, op.name), 0.0),
                 float(op.cost.bytes) if _strided(op, cost.module) else 0.0,
                 _threads(op, device),
                 float(op.cost.collective_bytes),
@@ -177,9 +177,12 @@ def _threads(op: OpCost, device: Device) -> int:
     return cores if op.opcode in ("dot", "convolution", "custom-call") else 1
 
 
+KEEPS = 0.5  # of a cache's capacity is still there when it is read again: it holds other data too, in sets of few ways
+
+
 def _levels(cost: ModuleCost, device: Device) -> dict[tuple[str, str], tuple[float, ...]]:
     """Bytes of each op by memory level, by (computation, name)."""
-    capacities = [memory.capacity.value for memory in device.memory]
+    capacities = [memory.capacity.value * KEEPS for memory in device.memory[:-1]] + [math.inf]
     found: dict[tuple[str, str], tuple[float, ...]] = {}
     for computation in dict.fromkeys(op.computation for op in cost.ops):
         ops = [op for op in cost.ops if op.computation == computation and op.count]
@@ -217,53 +220,3 @@ def _aliases(module: Module, computation: str) -> dict[str, str]:
         if i.opcode in ("bitcast", "get-tuple-element", "reshape") and i.operands:
             alias[i.name] = alias.get(i.operands[0], i.operands[0])
     return alias
-
-
-# glibc hands blocks above this size back to the operating system as soon as they are freed (mallopt(3),
-# M_MMAP_THRESHOLD: its dynamic maximum on 64 bits); smaller ones it keeps.
-KEPT = 32 * 2**20
-
-
-def _fresh(cost: ModuleCost, device: Device) -> dict[tuple[str, str], float]:
-    """Bytes of each op's result that lie in memory which the operating system maps anew in each run.
-
-    Results of the program that alias no argument are new blocks; all others share one block, in which what was freed
-    is used again. Blocks of no more than KEPT bytes are kept by the allocator.
-    """
-    module = cost.module
-    entry = module.entry
-    order = {i.name: n for n, i in enumerate(entry)}
-    alias = _aliases(module, entry.name)
-    results = entry.root.operands if entry.root.opcode == "tuple" else (entry.root.name,)
-    donated = {pair.output_index[:1] or (0,) for pair in module.input_output_alias}
-    outputs = {alias.get(name, name): (n,) in donated for n, name in enumerate(results)}
-    end = {i.name: order[i.name] for i in entry}
-    for i in entry:
-        for name in i.operands:
-            end[alias.get(name, name)] = max(end.get(alias.get(name, name), 0), order[i.name])
-    found: dict[tuple[str, str], float] = {}
-    free, total = 0.0, 0.0
-    temporary: dict[str, float] = {}
-    ending: dict[int, list[str]] = {}
-    for op in cost.ops:
-        size = float(op.instruction.shape.bytes)
-        if op.computation != entry.name or op.cost.bytes_written < size:
-            continue  # what is changed in place is no new buffer
-        if op.name in outputs:
-            if size > KEPT and not outputs[op.name]:
-                found[entry.name, op.name] = float(op.cost.bytes_written)
-            continue
-        temporary[op.name] = size
-        ending.setdefault(end.get(op.name, order[op.name]), []).append(op.name)
-    new: dict[str, float] = {}
-    for i in entry:
-        size = temporary.get(i.name)
-        if size is not None:
-            new[i.name] = max(0.0, size - free)
-            total += new[i.name]
-            free = max(0.0, free - size)
-        for name in ending.get(order[i.name], ()):
-            free += temporary[name]
-    if total > KEPT:
-        found |= {(entry.name, name): size for name, size in new.items() if size}
-    return found

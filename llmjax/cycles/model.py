@@ -2,10 +2,10 @@
 
 An op takes
 
-    overhead + (compute^p + memory^p)^(1/p) + fresh
+    overhead + (compute^p + memory^p)^(1/p)
 
-where compute = FLOPs / (peak x efficiency of its sizes) + vector operations / rate, memory = sum over levels of bytes /
-bandwidth, and fresh is the time in which the operating system maps new pages. A roofline is p -> infinity: work and
+where compute = (FLOPs / peak + vector operations / rate) / efficiency of its sizes, and memory = sum over levels of
+bytes / bandwidth. A roofline is p -> infinity: work and
 traffic overlap wholly; p = 3 leaves a fifth where the two are equal. The efficiency of a matrix product with m rows, n
 columns and k terms is 1 / (1 + m0/m + n0/n + k0/k): half the peak at m = m0. Each kind of work has its own terms,
 fitted by a calibration (calibration.py) or, for a chip known by its datasheet alone, DEFAULTS.
@@ -62,7 +62,7 @@ class OpTime:
     """Time of one op on a device, all its executions together, in seconds.
 
     `low` and `high` enclose what is as likely as not. `memory` goes by level. `bound` is the largest part: "compute",
-    "memory:LEVEL", "overhead", "fresh" (pages that the operating system maps) or "link".
+    "memory:LEVEL", "overhead" or "link".
     """
 
     name: str
@@ -74,7 +74,6 @@ class OpTime:
     compute: float
     memory: Mapping[str, float]
     overhead: float
-    fresh: float
     link: float
     bound: str
 
@@ -127,9 +126,9 @@ def op_time(f: Features, device: Device) -> OpTime:
     """Predicts one op from its features."""
     terms = terms_of(f, device)
     names = [memory.name for memory in device.memory]
-    compute, memory, overhead, fresh, link = parts(f, device, terms)
-    seconds = combine(compute, sum(memory), overhead, fresh, link)
-    shares = {"compute": compute, "overhead": overhead, "fresh": fresh, "link": link}
+    compute, memory, overhead, link = parts(f, device, terms)
+    seconds = combine(compute, sum(memory), overhead, link)
+    shares = {"compute": compute, "overhead": overhead, "link": link}
     shares |= {f"memory:{name}": time for name, time in zip(names, memory, strict=True)}
     bound = max(shares, key=lambda name: shares[name])
     return OpTime(
@@ -142,27 +141,26 @@ def op_time(f: Features, device: Device) -> OpTime:
         compute * f.count,
         {name: time * f.count for name, time in zip(names, memory, strict=True) if time},
         overhead * f.count,
-        fresh * f.count,
         link * f.count,
         bound,
     )
 
 
-def combine(compute: float, memory: float, overhead: float, fresh: float, link: float) -> float:
+def combine(compute: float, memory: float, overhead: float, link: float) -> float:
     """Total of an op's parts, in seconds: work and traffic overlap, the rest does not."""
     larger = max(compute, memory)
     if larger:
         larger *= ((compute / larger) ** POWER + (memory / larger) ** POWER) ** (1 / POWER)
-    return overhead + max(larger, link) + fresh
+    return overhead + max(larger, link)
 
 
-def parts(f: Features, device: Device, terms: Terms) -> tuple[float, list[float], float, float, float]:
-    """Compute, memory by level, overhead, fresh and link seconds of one execution."""
+def parts(f: Features, device: Device, terms: Terms) -> tuple[float, list[float], float, float]:
+    """Compute, memory by level, overhead and link seconds of one execution."""
     cores = max(1.0, device.cores.value) if device.kind == "cpu" else 1.0
     share = f.threads / cores
     small = 1 + terms.m0 / f.m + terms.n0 / f.n + terms.k0 / f.k
-    compute = f.matmul / peak(device.matmul, f.dtype).value * small
-    compute += f.vector / (peak(device.vector, f.dtype).value * share)
+    compute = f.matmul / peak(device.matmul, f.dtype).value
+    compute = (compute + f.vector / (peak(device.vector, f.dtype).value * share)) * small
     strided = terms.strided if f.strided else 1.0
     factors = [terms.near] * (len(f.bytes) - 1) + [terms.far]
     # One core draws more than its share of the main memory's bandwidth; of its own caches' just that.
@@ -172,9 +170,8 @@ def parts(f: Features, device: Device, terms: Terms) -> tuple[float, list[float]
         for size, level, factor, lane in zip(f.bytes, device.memory, factors, lanes, strict=True)
     ]
     overhead = device.launch.value + terms.overhead
-    fresh = f.fresh * float(device.fit.get("fresh", 0.0))
     link = f.wire / device.link.value * terms.far if f.wire and device.link else 0.0
-    return compute * terms.compute, memory, overhead, fresh, link
+    return compute * terms.compute, memory, overhead, link
 
 
 def key_of(f: Features) -> str:
@@ -182,7 +179,11 @@ def key_of(f: Features) -> str:
     name = f"{f.term}:{f.library}" if f.library else f.term
     if f.term not in ("gemm", "gemv"):
         return name if f.threads > 1 or f.library else f"{name}:one"
-    return f"{name}:{f.dtype}" + (":rows" if f.term == "gemm" and min(f.m, f.n) <= ROWS else "")
+    name = f"{name}:{f.dtype}"
+    if f.term == "gemm":
+        name += ":batch" if f.batch > 1 else ""
+        name += ":rows" if min(f.m, f.n) <= ROWS else ""
+    return name
 
 
 ROWS = 8  # a matrix product with so few rows or columns reads its matrix once: it has terms of its own
@@ -192,8 +193,10 @@ def terms_of(f: Features, device: Device) -> Terms:
     """The fitted terms of an op's kind; of the nearest kind that was calibrated, else the defaults."""
     fitted: Mapping[str, Mapping[str, float]] = device.fit.get("terms", {})
     key = key_of(f)
-    for name in (key, key.removesuffix(":one"), f"{key}:one", key.removesuffix(":rows"), f.term, f"{f.term}:one"):
+    wider = key.removesuffix(":rows")
+    near = (key, key.removesuffix(":one"), f"{key}:one", wider, wider.removesuffix(":batch"), f.term, f"{f.term}:one")
+    for name in near:
         if name in fitted:
             return Terms(**fitted[name])
-    near = next((name for name in sorted(fitted) if name.startswith(f"{f.term}:")), None)
-    return Terms(**fitted[near]) if near else DEFAULTS[f.term]
+    other = next((name for name in sorted(fitted) if name.startswith(f"{f.term}:")), None)
+    return Terms(**fitted[other]) if other else DEFAULTS[f.term]

@@ -125,7 +125,7 @@ def example(leaf: Any) -> Any:
     if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating):
         values = np.random.default_rng(0).standard_normal(leaf.shape, np.float32) * 0.02
         return jax.numpy.asarray(values, leaf.dtype)
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         key = jax.random.key(0, impl=_KEYS[str(leaf.dtype)])
         return jax.random.split(key, leaf.shape) if leaf.shape else key
     return jax.numpy.ones(leaf.shape, leaf.dtype)
@@ -147,8 +147,8 @@ def exclusive(events: Sequence[Event], control: frozenset[str] = frozenset()) ->
         if event.name.startswith("end: "):
             ends.setdefault(event.name[5:], []).append(event.start)
     found = sorted(e for e in events if not e.name.startswith("end: "))
-    for times in ends.values():
-        times.sort(reverse=True)
+    for moments in ends.values():
+        moments.sort(reverse=True)
     edges: list[tuple[float, int, str]] = []
     for event in found:
         later, last = ends.get(event.name, []), event.end

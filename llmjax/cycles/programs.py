@@ -50,11 +50,23 @@ def programs() -> Iterator[Program]:
 def products() -> Iterator[Program]:
     """Matrix products alone: each dtype, layouts, and sizes from a lone row to large squares."""
     for m in (1, 2, 3, 6, 12, 24, 48, 96, 200, 400, 900, 1800):
-        for n, k in ((640, 640), (1280, 320), (960, 3840), (3840, 960), (9000, 960)):
-            if m * n * k < 3e9:
+        for n, k in ((640, 640), (1280, 320), (960, 3840), (3840, 960), (32000, 160), (9600, 960), (32000, 960)):
+            if m * n * k < 2e9:
                 yield Program(f"x@w {m}x{n}x{k}", lambda x, w: x @ w, (array(m, k), array(k, n)))
-                if m <= 48:
-                    yield Program(f"w@x {m}x{n}x{k}", lambda x, w: w @ x.T, (array(m, k), array(n, k)))
+                if 1 < m <= 24:
+                    yield Program(f"blocks {m}x{n}x{k}", _blocks, (array(m, k), array(n // 320, 320, k)))
+                if m == 1:
+                    yield Program(f"lone {n}x{k}", _written_out, (array(k), array(n, k)))
+
+
+def _blocks(x_TD: jax.Array, kernel_PJD: jax.Array) -> jax.Array:
+    """Few rows by a matrix in blocks, weights first."""
+    return jnp.einsum("pjd,td->pjt", kernel_PJD, x_TD)
+
+
+def _written_out(x_D: jax.Array, kernel_ED: jax.Array) -> jax.Array:
+    with jax.named_scope("dot_general"):
+        return jnp.sum(kernel_ED * x_D, axis=1)
 
 
 def _weights(width: int, inner: int) -> dict[str, Any]:

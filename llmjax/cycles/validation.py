@@ -128,7 +128,8 @@ def kendall(first: Sequence[float], second: Sequence[float]) -> float:
     """Kendall's tau-b of two rankings; 1.0 where there are fewer than two."""
     from scipy.stats import kendalltau
 
-    found = float(kendalltau(first, second).statistic) if len(first) > 1 else 1.0
+    result: Any = kendalltau(first, second) if len(first) > 1 else (1.0, 0.0)
+    found = float(result[0])
     return 0.0 if math.isnan(found) else found
 
 

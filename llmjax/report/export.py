@@ -127,8 +127,7 @@ def times(report: CostReport, name: str) -> dict[str, Any]:
         found |= {"seconds": predicted.seconds, "cycles": predicted.seconds * hertz}
         found |= {"low": predicted.low, "high": predicted.high, "bound": predicted.bound}
         parts = {"compute": predicted.compute, "memory": dict(predicted.memory), "overhead": predicted.overhead}
-        extra = {"fresh": predicted.fresh, "link": predicted.link}
-        found["breakdown"] = parts | {part: value for part, value in extra.items() if value}
+        found["breakdown"] = parts | ({"link": predicted.link} if predicted.link else {})
     op = report.measured.ops.get(name) if report.measured else None
     if op is not None:
         found["measured_seconds"] = op.time.median
