@@ -187,10 +187,19 @@ def _read(path: Path) -> list[_Source]:
         raise UserError(f"--config.hlo={str(path)!r} does not exist.{did_you_mean(path.name, names)}")
     files = _modules(path) if path.is_dir() else [path]
     sources = []
+    errors = []
     for file in files:
-        text = read_hlo(file)
-        module = parse(text, str(file))
+        try:
+            text = read_hlo(file)
+            module = parse(text, str(file))
+        except UserError as error:
+            errors.append(error)
+            continue
         sources.append(_Source(_label(file), f"{module.name or 'module'} · {file.name}", text, module))
+    if not sources:
+        raise errors[0]
+    for error in errors:
+        print(f"warning: left out: {error}", file=sys.stderr)
     return sources
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-import numpy as np
+from statistics import quantiles
 
 LEAST_COVERED = 0.8
 
@@ -26,8 +25,9 @@ class Measured:
 
 def measured(seconds: Iterable[float]) -> Measured:
     """The median and the quartiles of repeated measurements."""
-    low, median, high = np.percentile(list(seconds), (25, 50, 75))
-    return Measured(float(median), float(low), float(high))
+    times = list(seconds)
+    low, median, high = quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
+    return Measured(median, low, high)
 
 
 @dataclass(frozen=True, slots=True)

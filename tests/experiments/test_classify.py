@@ -172,7 +172,12 @@ def test_an_interrupt_leaves_no_output(checkpoint, tmp_path, repo):
     command = [sys.executable, "launch.py", "--config=configs/classify.py", f"--config.checkpoint={checkpoint}"]
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path / "cache")}
     process = subprocess.Popen(
-        [*command, f"--config.output={output}"], cwd=repo, env=env, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+        [*command, f"--config.output={output}"],
+        cwd=repo,
+        env=env,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     deadline = time.monotonic() + 120
     while not (output.parent.is_dir() and any(output.parent.iterdir())):
@@ -183,6 +188,7 @@ def test_an_interrupt_leaves_no_output(checkpoint, tmp_path, repo):
     process.wait(timeout=60)  # with its input still open: an end of file could come before the signal
     errors = process.stderr.read()
     process.stdin.close()
+    process.stderr.close()
     assert process.returncode == 130, errors
     assert b"Traceback" not in errors
     assert list(output.parent.iterdir()) == []

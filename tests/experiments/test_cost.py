@@ -120,6 +120,16 @@ def test_a_folder_with_one_module(job, tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted([*FILES, PAGE])
 
 
+def test_a_damaged_module_does_not_stop_the_others(repo, tmp_path):
+    folder = tmp_path / "dump"
+    folder.mkdir()
+    (folder / "good.txt").write_text((HLO / "cpu_0.12.0.1_block_f32.hlo").read_text())
+    (folder / "bad.txt").write_text("HloModule m\nENTRY e {\n  ROOT x = f32[2 parameter(0)\n}\n")
+    done = launch(repo, "--config=configs/cost.py", f"--config.hlo={folder}", f"--workdir={tmp_path / 'w'}")
+    assert done.returncode == 0 and "by role" in done.stdout
+    assert "warning: left out: " in done.stderr and "bad.txt, line 3" in done.stderr
+
+
 def test_folders_without_modules(job, tmp_path):
     with pytest.raises(UserError, match="holds no HLO text; dump one with XLA_FLAGS"):
         job(hlo=dump(tmp_path / "empty"))
