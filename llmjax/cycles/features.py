@@ -39,7 +39,7 @@ class Features:
     `vector` operations of the vector unit, weighted by what they cost; `m`, `n`, `k` the sizes of a matrix product (1
     where it is none) and `batch` how many there are. `bytes` go by memory level, nearest first; `strided` are those
     not read or written in the order they lie in. `threads` is how many cores can work on it, `count` how often the op
-    runs, `wire` what goes to other chips.
+    runs; `functions` tells whether it has exponentials and the like, `wire` is what goes to other chips.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Features:
     bytes: tuple[float, ...]
     strided: float
     threads: int
+    functions: bool
     wire: float
 
 
@@ -95,6 +96,7 @@ def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
                 levels[op.computation, op.name],
                 float(op.cost.bytes) if _strided(op, cost.module) else 0.0,
                 _threads(op, device),
+                op.cost.transcendentals > 0,
                 float(op.cost.collective_bytes),
             )
         )

@@ -177,6 +177,8 @@ def parts(f: Features, device: Device, terms: Terms) -> tuple[float, list[float]
 def key_of(f: Features) -> str:
     """The name under which a calibration keeps an op's terms: kind of work, library, dtype of matrix products."""
     name = f"{f.term}:{f.library}" if f.library else f.term
+    if f.term in ("loop", "reduce") and f.functions:
+        name += ":functions"
     if f.term not in ("gemm", "gemv"):
         return name if f.threads > 1 or f.library else f"{name}:one"
     name = f"{name}:{f.dtype}"
@@ -193,7 +195,7 @@ def terms_of(f: Features, device: Device) -> Terms:
     """The fitted terms of an op's kind; of the nearest kind that was calibrated, else the defaults."""
     fitted: Mapping[str, Mapping[str, float]] = device.fit.get("terms", {})
     key = key_of(f)
-    wider = key.removesuffix(":rows")
+    wider = key.removesuffix(":rows").replace(":functions", "")
     near = (key, key.removesuffix(":one"), f"{key}:one", wider, wider.removesuffix(":batch"), f.term, f"{f.term}:one")
     for name in near:
         if name in fitted:
