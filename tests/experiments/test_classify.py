@@ -169,15 +169,13 @@ def test_a_broken_line_leaves_no_output(checkpoint, tmp_path):
 def test_an_interrupt_leaves_no_output(checkpoint, tmp_path, repo):
     """A pipe that never ends is interrupted when the output is being written."""
     output = tmp_path / "out" / "predictions.jsonl"
-    command = [sys.executable, "launch.py", "--config=configs/classify.py", f"--config.checkpoint={checkpoint}"]
+    # What a shell runs in the background ignores interrupts, and so would its children: these tests, and this process.
+    listen = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    script = f"{listen}; runpy.run_path('launch.py', run_name='__main__')"
+    command = [sys.executable, "-c", script, "--config=configs/classify.py", f"--config.checkpoint={checkpoint}"]
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path / "cache")}
     process = subprocess.Popen(
-        [*command, f"--config.output={output}"],
-        cwd=repo,
-        env=env,
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        [*command, f"--config.output={output}"], cwd=repo, env=env, stdin=subprocess.PIPE, stderr=subprocess.PIPE
     )
     deadline = time.monotonic() + 120
     while not (output.parent.is_dir() and any(output.parent.iterdir())):
