@@ -2,10 +2,9 @@
 
 XLA's profiler marks when each op starts and ends on each thread. Three things stand between that and "how long did the
 op take": an op that hands its work to other threads ends with a separate `end:` event; `while`, `call` and
-`conditional` contain other ops; and ops may run side by side. Here every instant of a run belongs to one op, so that
-the sum over ops is the part of the wall time they cover: of several that run, to the one that began first. A later one
-mostly waits for its threads: GPT-2's gelu is seen to "run" for 6 ms, as long as the matrix product beside it, and takes
-0.5 ms alone.
+`conditional` contain other ops; and ops may run side by side. Here every instant of a run belongs to the innermost op
+that is running, in equal parts if there are several, so that the sum over ops is the part of the wall time they cover.
+An op that waits for threads which another holds counts as running: the trace does not tell.
 """
 
 from __future__ import annotations
@@ -140,7 +139,7 @@ def control_names(text: str) -> frozenset[str]:
 
 
 def exclusive(events: Sequence[Event], control: frozenset[str] = frozenset()) -> dict[str, float]:
-    """Time by name: each instant goes to the op that began first of those that run, to `control` ones if no other does.
+    """Time by name: each instant goes to the ops that run then, in equal parts, to `control` ones if no other does.
 
     An op's time ends with the event `end: NAME` where there is one later than its own end.
     """
@@ -159,12 +158,13 @@ def exclusive(events: Sequence[Event], control: frozenset[str] = frozenset()) ->
         edges += [(event.start, 1, event.name), (last, -1, event.name)]
     edges.sort()
     times: dict[str, float] = {event.name: 0.0 for event in found}
-    active: dict[str, int] = {}  # in the order in which they began
+    active: dict[str, int] = {}
     before = 0.0
     for at, step, name in edges:
         if active and at > before:
-            holder = next((n for n in active if n not in control), None) or next(reversed(active))
-            times[holder] += at - before
+            running = [n for n in active if n not in control] or list(active)
+            for n in running:
+                times[n] += (at - before) / len(running)
         before = at
         active[name] = active.get(name, 0) + step
         if not active[name]:

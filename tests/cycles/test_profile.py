@@ -21,8 +21,8 @@ from llmjax.errors import UserError
         ([Event(0, 1, "a"), Event(4, 4.1, "end: a"), Event(4, 6, "b")], {"a": 4, "b": 2}),
         # two executions, each with its own end
         ([Event(0, 1, "a"), Event(2, 2, "end: a"), Event(5, 6, "a"), Event(7, 7, "end: a")], {"a": 4}),
-        # side by side: the first holds the cores
-        ([Event(0, 4, "a"), Event(2, 6, "b")], {"a": 4, "b": 2}),
+        # side by side: in equal parts
+        ([Event(0, 4, "a"), Event(2, 6, "b")], {"a": 3, "b": 3}),
         # a loop has only what its body leaves
         ([Event(0, 10, "while"), Event(1, 4, "a"), Event(5, 9, "b")], {"while": 3, "a": 3, "b": 4}),
         ([], {}),
