@@ -68,6 +68,10 @@ def run(config: ConfigDict, workdir: str) -> None:
     if settings.measure and (settings.hlo or settings.target):
         raise UserError("measure=True runs the phase on the device that is here; leave hlo and target out.")
     roles = role_table(settings.roles or None)
+    if settings.measure and "generate" in settings.phase.split(","):
+        raise UserError(
+            "measure=True: generate stops when its rows are done, which made-up prompts are; measure decode."
+        )
     _device(settings)  # a card that cannot be read is told before anything is compiled
     _check_trip_counts(settings.trip_counts)
     sources = _read(Path(settings.hlo).expanduser()) if settings.hlo else _phases(settings)

@@ -23,7 +23,7 @@ from llmjax.cost import cost_module
 from llmjax.cycles.device import Device, Figure, Memory
 from llmjax.cycles.features import Features, features
 from llmjax.cycles.measured import Profile, measured
-from llmjax.cycles.model import DEFAULTS, Terms, combine, key_of, parts, terms_of
+from llmjax.cycles.model import DEFAULTS, Terms, combine, key_of, parts
 from llmjax.cycles.profile import caller, profile
 from llmjax.cycles.programs import Program, products, programs
 from llmjax.hlo import parse
@@ -309,11 +309,6 @@ def _launch(runs: int, how: str) -> Figure:
 
     seconds, spread = _best(Program("launches", chain, (jax.ShapeDtypeStruct((8,), jnp.float32),)), runs)
     return Figure(seconds / steps, "measured", f"{steps} tiny kernels in a loop, {how}", round(spread, 3))
-
-
-def predicted_seconds(samples: Sequence[Sample], device: Device) -> np.ndarray:
-    """The model's seconds of each sample."""
-    return np.array([combine_all(f, device, terms_of(f, device)) for f, _ in samples])
 
 
 def check_card(device: Device) -> str:
