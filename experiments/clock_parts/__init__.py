@@ -1,0 +1,1 @@
+"""Sections of the clock job, a file each: `section(settings, machine) -> Section`."""
