@@ -14,8 +14,7 @@ from rich.text import Text
 
 from llmjax.report.diff import Change, Diff, Line
 from llmjax.report.html import render
-from llmjax.report.html_view import seconds
-from llmjax.report.units import short
+from llmjax.report.units import seconds, short
 
 HEADS = {"cycles": "cycles", "flops": "FLOPs", "bytes": "bytes"}
 TOP = 12

@@ -44,14 +44,14 @@ def to_html(programs: Sequence[Program], title: str = "") -> str:
         programs=views,
         data=data,
         plotly=plotly_js(),
-        scripts=[_asset(name) for name in SCRIPTS],
+        scripts=[asset(name) for name in SCRIPTS],
         provenance=_used(views),
     )
 
 
 def render(template: str, **values: Any) -> str:
     """Renders a template of the assets folder; everything that is not marked safe is escaped."""
-    return _environment().get_template(template).render(css=_asset("report.css"), **values)
+    return _environment().get_template(template).render(css=asset("report.css"), **values)
 
 
 def script_json(value: Any) -> Markup:
@@ -91,7 +91,7 @@ def _used(views: list[dict[str, Any]]) -> dict[str, str]:
     return {kind: meaning for kind, meaning in PROVENANCE.items() if kind in kinds}
 
 
-def _asset(name: str) -> Markup:
+def asset(name: str) -> Markup:
     return Markup((ASSETS / name).read_text("utf-8"))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmjax.report.html_ops import Json
-from llmjax.report.units import percent, short
+from llmjax.report.units import percent, seconds, short
 
 # What a figure is, and what the page's key says of it.
 PROVENANCE = {
@@ -173,14 +173,6 @@ def device_rows(device: Json | None) -> list[tuple[str, str, str, str]]:
         kind, source = str(launch.get("provenance", "datasheet")), str(launch.get("source", ""))
         found.append(("time between two ops", seconds(launch["value"]), kind, source))
     return found
-
-
-def seconds(value: float) -> str:
-    """Returns a time with three digits: 0.00123 -> "1.23 ms"."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if abs(value) >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value / 1e-9:.3g} ns"
 
 
 def percent_change(share: float) -> str:

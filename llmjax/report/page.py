@@ -14,6 +14,10 @@ from numbers import Real
 from typing import Any, Literal, get_args
 
 from llmjax.report.html_view import PROVENANCE
+from llmjax.report.page_html import to_html
+from llmjax.report.page_text import print_page
+
+__all__ = ["Cell", "Column", "Page", "Plot", "Section", "Series", "Table", "print_page", "to_html", "to_json"]
 
 KINDS = ("", *PROVENANCE)  # "" = text, or what needs no provenance: a size that was chosen
 Style = Literal["bars", "lines", "points", "waterfall"]

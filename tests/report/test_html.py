@@ -9,7 +9,7 @@ import pytest
 
 from llmjax.report.html import Program, script_json, to_html
 from llmjax.report.html_ops import computations, dtypes, metric_of, payload, tree, units
-from llmjax.report.html_view import PROVENANCE, device_rows, headlines, notes, seconds, warnings
+from llmjax.report.html_view import PROVENANCE, device_rows, headlines, notes, warnings
 from tests.report.costs import DEVICE, HLO, HOSTILE, cost_of, hostile, many, text_of, timed
 
 FIXTURES = sorted(path.name for path in HLO.glob("*.hlo"))
@@ -164,32 +164,3 @@ def test_ten_thousand_ops_stay_small():
 def test_an_empty_program():
     (data,) = data_of(to_html([Program("x", cost_of("HloModule m\nENTRY e {\n  ROOT p = f32[2] parameter(0)\n}\n"))]))
     assert data["n"] == 0 and data["hlo"] is None
-
-
-@pytest.mark.parametrize(
-    ("value", "said"), [(1.5, "1.5 s"), (0.00123, "1.23 ms"), (4.5e-6, "4.5 µs"), (2e-9, "2 ns"), (0, "0 ns")]
-)
-def test_seconds(value, said):
-    assert seconds(value) == said
-
-
-UNKNOWN = """HloModule m
-body {
-  t = (s32[], f32[4,4]) parameter(0)
-  i = s32[] get-tuple-element(t), index=0
-  x = f32[4,4] get-tuple-element(t), index=1
-  n = s32[] custom-call(i), custom_call_target="mystery"
-  y = f32[4,4] dot(x, x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
-  ROOT r = (s32[], f32[4,4]) tuple(n, y)
-}
-cond {
-  t = (s32[], f32[4,4]) parameter(0)
-  i = s32[] get-tuple-element(t), index=0
-  c = s32[] constant(3)
-  ROOT l = pred[] compare(i, c), direction=LT
-}
-ENTRY e {
-  p = (s32[], f32[4,4]) parameter(0)
-  ROOT w.1 = (s32[], f32[4,4]) while(p), condition=cond, body=body
-}
-"""

@@ -1,0 +1,68 @@
+"""A page -> one HTML file that needs no network: findings, charts and tables, each figure with its provenance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llmjax.report.html import asset, plotly_js, render
+from llmjax.report.html_view import PROVENANCE
+from llmjax.report.page_charts import figure, kinds
+from llmjax.report.page_view import grid, head_of
+from llmjax.report.units import quantity
+
+if TYPE_CHECKING:
+    from llmjax.report.page import Page, Table
+
+SCRIPTS = ("format.js", "charts.js", "plots.js")
+
+
+def to_html(page: Page) -> str:
+    """Returns the page as one HTML file; plotly.js is in it where the page has plots."""
+    sections = [
+        {
+            "section": section,
+            "plots": [{"plot": plot, "kinds": kinds(plot), "height": figure(plot)["height"]} for plot in section.plots],
+            "tables": [_table(table) for table in section.tables],
+        }
+        for section in page.sections
+    ]
+    figures = [figure(plot) for section in page.sections for plot in section.plots]
+    used = {kind for section in sections for plot in section["plots"] for kind in plot["kinds"]}
+    used |= {kind for section in sections for table in section["tables"] for kind in table["kinds"]}
+    return render(
+        "page.html.j2",
+        page=page,
+        sections=sections,
+        data=figures,
+        plotly=plotly_js() if figures else "",
+        scripts=[asset(name) for name in SCRIPTS],
+        provenance={kind: meaning for kind, meaning in PROVENANCE.items() if kind in used},
+    )
+
+
+def _table(table: Table) -> dict[str, Any]:
+    """What the template needs of a table: heads, and cells of (text, whether a figure, kind, whether it wears it)."""
+    made = grid(table)
+    heads = [
+        {"title": head_of(column), "kind": column.kind, "number": number}
+        for column, number in zip(made.columns, made.is_number, strict=True)
+    ]
+    rows = [
+        [
+            {
+                "text": cell.value if isinstance(cell.value, str) else _figure(cell.value, column.unit),
+                "number": number,
+                "kind": cell.kind,
+                "badge": bool(cell.kind) and cell.kind != column.kind,
+            }
+            for cell, column, number in zip(row, made.columns, made.is_number, strict=True)
+        ]
+        for row in made.rows
+    ]
+    found = {cell["kind"] for row in rows for cell in row} | {head["kind"] for head in heads} | {made.kind}
+    told = {"title": table.title, "note": table.note, "kind": made.kind}
+    return told | {"heads": heads, "rows": rows, "kinds": found - {""}}
+
+
+def _figure(value: Any, unit: str) -> str:
+    return "–" if value is None else quantity(value, unit)
