@@ -1,0 +1,135 @@
+"""A case of the clock job as a JAX function with arguments to call it with. Weights are random: times do not depend on them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments._gpt2 import Shape, build
+from experiments.clock_parts.cases import Case
+from llmjax.gpt2.cache import Cache
+from llmjax.gpt2.config import GPT2Config, from_size
+from llmjax.gpt2.model import GPT2, Params, init_params
+from llmjax.infer import step
+from llmjax.infer.prepare import Prepared
+from llmjax.infer.sampling import Sampling
+
+_BLOCK = 1 << 20  # random values that a large array repeats
+_TOKEN = 7
+
+
+class Made(NamedTuple):
+    """A jitted function, the same without jit, and arguments of its first call.
+
+    `following(outputs, args)` are the arguments of the next one: donated ones are replaced. `trips` is how often a loop
+    runs whose length the program leaves open.
+    """
+
+    function: Any
+    plain: Callable[..., Any]
+    args: tuple[Any, ...]
+    following: Callable[[Any, tuple[Any, ...]], tuple[Any, ...]]
+    trips: int | None = None
+
+
+def build_case(case: Case) -> Made:
+    """Returns what a case runs; nothing is compiled yet."""
+    if case.phase in ("classify", "embed") or (case.phase == "decode" and not case.cached):
+        return _forward(case)
+    phase = build(Shape(case.model, case.phase, case.batch, case.length, max(1, case.new_tokens), case.dtype))
+    function, (params, *rest) = phase.function, phase.args
+    if not case.prepared:
+        function, params = _as_stored(case, function)
+    plain = getattr(function, "__wrapped__", function)
+    params = fill(params)
+    if case.phase == "decode":
+        cache = _filled_to(fill(rest[1]), case.length)
+        return Made(function, plain, (params, _tokens(case.batch), cache), partial(_next_step, case.length))
+    lengths_B = np.full(case.batch, case.length, np.int32)
+    tokens_BL = _tokens(case.batch, case.length)
+    if case.phase == "prefill":
+        args = (params, tokens_BL, lengths_B, fill(rest[2]))
+        return Made(function, plain, args, lambda outputs, args: (*args[:3], outputs[1]))
+    rows_B, alive_B = np.arange(case.batch, dtype=np.int32), np.zeros(case.batch, bool)
+    args = (params, tokens_BL, lengths_B, rows_B, alive_B, Sampling().knobs(), np.int32(-1))
+    return Made(function, plain, args, lambda outputs, args: args, phase.trips)
+
+
+def fill(tree: Any) -> Any:
+    """Returns arrays for abstract ones: normal numbers x 0.02, 8-bit integers, zeros of wider integers and False."""
+    return jax.tree.map(_filled, tree)
+
+
+def _filled(leaf: Any) -> jax.Array:
+    random = np.random.default_rng(0)
+    if jnp.issubdtype(leaf.dtype, jnp.floating):
+        block = random.standard_normal(_BLOCK, np.float32) * 0.02
+    elif leaf.dtype == jnp.int8:
+        block = random.integers(-127, 128, _BLOCK, np.int8)
+    else:
+        return jnp.zeros(leaf.shape, leaf.dtype)
+    return jnp.asarray(np.resize(block, leaf.shape), leaf.dtype)
+
+
+def _tokens(*dims: int) -> np.ndarray:
+    return np.full(dims, _TOKEN, np.int32)
+
+
+def _filled_to(cache: Cache, length: int) -> Cache:
+    """The cache with one token less than `length` in it: a step attends to `length` of them."""
+    return cache._replace(end=np.int32(length - 1))  # pyright: ignore[reportArgumentType]
+
+
+def _next_step(length: int, outputs: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (*args[:2], _filled_to(outputs[1], length))
+
+
+def _forward(case: Case) -> Made:
+    """The model over whole rows, its weights stored in `dtype`: a class, a vector, or the next token's logits."""
+    config = from_size(case.model, dtype=case.dtype, param_dtype=case.dtype)
+    model = GPT2(config, {"classify": "classifier", "embed": "none"}.get(case.phase, "lm"))  # pyright: ignore[reportArgumentType]
+    mask_BL = np.ones((case.batch, case.length), bool)
+
+    def forward(params: Params, tokens_BL: jax.Array, mask_BL: jax.Array) -> jax.Array:
+        found: Any = model.apply({"params": params}, tokens_BL, mask_BL)
+        match case.phase:
+            case "classify":
+                return jax.nn.softmax(found, axis=-1)
+            case "embed":
+                return jnp.sum(found * mask_BL[..., None], axis=1) / jnp.sum(mask_BL, axis=1, keepdims=True)
+        return found[:, -1]
+
+    params = fill(_abstract_params(config, model))
+    args = (params, _tokens(case.batch, case.length), mask_BL)
+    return Made(jax.jit(forward), forward, args, lambda outputs, args: args)
+
+
+def _abstract_params(config: GPT2Config, model: GPT2) -> Params:
+    return jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+
+
+def _as_stored(case: Case, function: Any) -> tuple[Any, Params]:
+    """The same phase with the weights as the model stores them, and every product written `x @ kernel`."""
+    config = from_size(case.model, param_dtype=case.dtype)
+    if case.dtype == "int8" or not config.tie_word_embeddings:
+        raise ValueError(f"weights as stored are float32 or bfloat16, not {case.dtype}")
+    params = _abstract_params(config, GPT2(config, "lm"))
+    stored = {**params, "wte": {"kernel": params["wte"]["embedding"]}}
+
+    def plain(*args: Any) -> Any:
+        with mock.patch.object(step, "dense", _product):  # what its functions call by that name, while they are traced
+            return function.__wrapped__(*args)
+
+    return jax.jit(plain, donate_argnums={"decode": 2, "prefill": 3}.get(case.phase, ())), stored
+
+
+def _product(x_TD: jax.Array, weight: Prepared) -> jax.Array:
+    """x @ kernel + bias; the vocabulary, which has no bias, is stored with a row a token."""
+    x_TD = x_TD.astype(weight["kernel"].dtype)
+    if "bias" not in weight:
+        return jnp.matmul(x_TD, weight["kernel"].T, preferred_element_type=jnp.float32)
+    return jnp.matmul(x_TD, weight["kernel"], preferred_element_type=jnp.float32) + weight["bias"]

@@ -1,0 +1,136 @@
+"""The process that times cases of one environment: `python -m experiments.clock_parts.worker`.
+
+Reads {"runs", "threads", "cases"} as JSON from standard input, and answers a JSON line a case, in order, on standard
+output: a Timing, or {"error"}. What libraries print goes to standard error.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.clock_parts.cases import Case, Timing
+from llmjax.cycles.measured import measured
+
+if TYPE_CHECKING:
+    from experiments.clock_parts.programs import Made
+
+ENOUGH = 10.0  # seconds of repetitions after which there are no more
+
+
+def main() -> None:
+    """Serves one request."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    request = json.load(sys.stdin)
+    if request["threads"]:
+        limit_threads(request["threads"])
+    for values in request["cases"]:
+        try:
+            answer = dataclasses.asdict(time_case(Case(**values), request["runs"]))
+        except Exception as error:  # whatever XLA raises is told in the parent, as one line
+            lines = str(error).strip().splitlines() or [""]
+            answer = {"error": f"{type(error).__name__}: {lines[0][:300]}"}
+        answers.write(json.dumps(answer) + "\n")
+
+
+def limit_threads(count: int) -> None:
+    """Leaves this process `count` of its processors; XLA makes as many threads as it may use."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise SystemExit("Error: this system cannot keep a process to some of its processors")
+    cpus = sorted(os.sched_getaffinity(0))
+    if count > len(cpus):
+        raise SystemExit(f"Error: {count} threads are more than the {len(cpus)} processors that there are")
+    os.sched_setaffinity(0, cpus[:count])
+
+
+def time_case(case: Case, runs: int) -> Timing:
+    """Compiles a case, counts what it computes and moves, and times it, with random weights."""
+    import jax
+
+    from experiments.clock_parts.programs import build_case
+
+    before = _reset_peak()
+    made = build_case(case)
+    began = time.perf_counter()
+    program = made.function.lower(*jax.tree.map(_abstract, made.args)).compile() if case.jit else made.plain
+    compiling = time.perf_counter() - began
+    seconds: list[float] = []
+    least = 1 if case.jit else 2  # op by op the first run compiles, and its time would mean nothing
+    args = made.args
+    with nullcontext() if case.jit else jax.disable_jit():
+        while len(seconds) < least or (len(seconds) < runs + 1 and sum(seconds) < ENOUGH):
+            began = time.perf_counter()
+            outputs = jax.block_until_ready(program(*args))
+            seconds.append(time.perf_counter() - began)
+            args = made.following(outputs, args)
+    peak = _status("VmHWM:")
+    held = None if before is None or peak is None else float(peak - before)
+    # The first run touches its memory for the first time; where there is no other, it has to do.
+    kept = seconds[1:] or seconds
+    return Timing(measured(kept), compiling if case.jit else seconds[0], *count(case, made, program), held)
+
+
+def count(case: Case, made: "Made", program: Any) -> tuple[float, float, float]:
+    """FLOPs, bytes and executed ops of one execution.
+
+    Of what runs op by op they are those of the program before XLA fuses, where every op reads its operands from memory
+    and writes its result there; the ops are the primitives that JAX dispatches.
+    """
+    import jax
+
+    from llmjax.hlo import parse
+    from llmjax.report import cost_report
+
+    abstract = jax.tree.map(_abstract, made.args)
+    module = parse(program.as_text() if case.jit else made.function.lower(*abstract).as_text(dialect="hlo"))
+    report = cost_report(module)
+    loops = report.cost.unknown_trip_counts
+    if loops and made.trips is not None:
+        report = cost_report(module, dict.fromkeys(loops, made.trips))
+    ops = sum(op.count for op in report.ops)
+    if not case.jit:
+        ops = primitives(jax.make_jaxpr(made.plain)(*abstract).jaxpr)
+    totals = report.totals
+    return float(totals.flops), float(totals.bytes_read + totals.bytes_written), float(ops)
+
+
+def primitives(jaxpr: Any) -> int:
+    """Equations of a jaxpr, those of inner functions in place of the call."""
+    found = 0
+    for equation in jaxpr.eqns:
+        inner = [value for value in equation.params.values() if hasattr(value, "eqns") or hasattr(value, "jaxpr")]
+        found += sum(primitives(getattr(value, "jaxpr", value)) for value in inner) if inner else 1
+    return found
+
+
+def _abstract(leaf: Any) -> Any:
+    import jax
+
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+def _reset_peak() -> int | None:
+    """Bytes that the process holds now; its peak is counted from here. None where the system does not say."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return _status("VmRSS:")
+
+
+def _status(field: str) -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split() for line in lines if line.startswith(field)]
+    return int(found[0][1]) * 1024 if found else None
+
+
+if __name__ == "__main__":
+    main()
