@@ -1,4 +1,4 @@
-"""LLM inference against a CPU's clock: the sections' findings on the terminal, clock.json and clock.html in the workdir."""
+"""LLM inference against a CPU's clock: sections on the terminal, clock.json and clock.html in the workdir."""
 
 import importlib
 import sys

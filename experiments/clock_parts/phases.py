@@ -1,0 +1,113 @@
+"""The subject's programs, compiled, counted and measured once each in a job, however many sections look at them."""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from experiments._gpt2 import Phase, Shape, build
+from experiments.clock_parts.settings import Settings
+from llmjax.cycles import counters
+from llmjax.cycles.measured import Measured, measured
+from llmjax.cycles.profile import example, profile
+from llmjax.hlo import parse
+from llmjax.report.cost import CostReport, cost_report
+from llmjax.targets.local import Program, compile_here
+
+LONGEST = 1.5  # seconds: a program that takes longer runs fewer times
+FEWEST = 3
+
+
+class Run(NamedTuple):
+    """A program that was measured: `report` has the ops' times, `core_seconds` what all cores spent on one run.
+
+    `counts` are the hardware counters' of one run, None where there are none.
+    """
+
+    shape: Shape
+    program: Program
+    report: CostReport
+    wall: Measured
+    core_seconds: float
+    counts: counters.Counts | None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that one run works on: those of the prompts or texts, or the new ones."""
+        return self.shape.batch * (1 if self.shape.phase == "decode" else self.shape.length)
+
+
+def shape_of(settings: Settings, phase: str, **changes: Any) -> Shape:
+    """The shape of a phase as the settings have it, with changes."""
+    shape = Shape(settings.model, phase, settings.batch, settings.length, settings.new_tokens, settings.dtype)
+    return shape._replace(**changes)
+
+
+def phases_of(settings: Settings) -> tuple[str, ...]:
+    """The phases that the subject's life consists of."""
+    return ("prefill", "decode") if settings.generates else ("classify",)
+
+
+@functools.cache
+def built(shape: Shape) -> tuple[Phase, Program]:
+    """The phase and its compiled program for this machine."""
+    phase = build(shape)
+    return phase, compile_here(phase.function, *phase.args)
+
+
+@functools.cache
+def counted(shape: Shape) -> CostReport:
+    """What the program computes and moves, op by op; nothing runs."""
+    _, program = built(shape)
+    return cost_report(parse(program.text), backend=program.backend, compiler=program.cost_analysis)
+
+
+@functools.cache
+def ran(shape: Shape, runs: int) -> Run:
+    """The program, run on values of no meaning and measured op by op."""
+    phase, program = built(shape)
+    args = (values_of(shape), *phase.args[1:])
+    call = _caller(program.executable, args)
+    call()
+    first = call()[0]
+    few = max(min(runs, FEWEST), min(runs, int(LONGEST / first))) if first else runs
+    times = [call() for _ in range(few)]
+    counts = counters.count(lambda: call())
+    report = cost_report(
+        counted(shape).cost.module,
+        backend=program.backend,
+        compiler=program.cost_analysis,
+        measured=profile(program.executable, *args, runs=few),
+    )
+    core = measured(cpu for _, cpu in times).median
+    return Run(shape, program, report, measured(wall for wall, _ in times), core, counts)
+
+
+@functools.lru_cache(maxsize=1)
+def _values(model: str, dtype: str, classifies: bool) -> Any:
+    shape = Shape(model, "classify" if classifies else "decode", 1, 2, 1, dtype)
+    return jax.tree.map(example, build(shape).args[0])
+
+
+def values_of(shape: Shape) -> Any:
+    """Weights of a model: those of the last one stay in memory, for the next program of it."""
+    return _values(shape.model, shape.dtype, shape.phase == "classify")
+
+
+def _caller(compiled: Any, args: tuple[Any, ...]) -> Callable[[], tuple[float, float]]:
+    """What runs a program once and returns the seconds by the wall clock, and those of all cores together."""
+    donated = [info.donated for info in jax.tree.leaves(compiled.args_info, is_leaf=lambda x: hasattr(x, "donated"))]
+    leaves, structure = jax.tree.flatten(args)
+    leaves = [example(leaf) for leaf in leaves]
+
+    def call() -> tuple[float, float]:
+        mine = [jax.numpy.copy(a) if d else a for a, d in zip(leaves, donated, strict=True)]
+        jax.block_until_ready(mine)
+        values = structure.unflatten(mine)
+        cpu, wall = time.process_time(), time.perf_counter()
+        jax.block_until_ready(compiled(*values))
+        return time.perf_counter() - wall, time.process_time() - cpu
+
+    return call
