@@ -62,6 +62,7 @@ def script_json(value: Any) -> Markup:
     return Markup(text)
 
 
+@cache
 def plotly_js() -> Markup:
     """Returns the text of plotly.js, as the plotly package carries it."""
     return Markup((importlib.resources.files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8"))

@@ -123,6 +123,8 @@ class Plot:
     def __post_init__(self) -> None:
         if self.style not in get_args(Style):
             raise ValueError(f"plot {self.title!r}: style {self.style!r} is none of {', '.join(get_args(Style))}")
+        if self.style == "waterfall" and self.log_y:
+            raise ValueError(f"plot {self.title!r}: a waterfall adds up, so it has no logarithmic axis")
 
 
 @dataclass(frozen=True, slots=True)

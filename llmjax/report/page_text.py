@@ -131,7 +131,7 @@ def _parts(made: Grid, shown: Sequence[Sequence[Text]], width: int) -> Iterator[
     room = [_room(made, shown, k) for k in range(len(made.columns))]
     part: list[int] = []
     for k in range(len(made.columns)):
-        if len(part) > 1 and sum(room[j] + 1 for j in [*part, k]) > width:
+        if len(part) > 1 and sum(room[j] + 2 for j in [*part, k]) - 2 > width:
             yield part
             part = [0]
         part.append(k)

@@ -164,6 +164,4 @@ def _chips():
 
 
 def sample() -> Page:
-    return Page(
-        "LLM inference and the CPU clock", "GPT-2 124M on 2 cores", (token(), growth(), ladder())
-    )
+    return Page("LLM inference and the CPU clock", "GPT-2 124M on 2 cores", (token(), growth(), ladder()))

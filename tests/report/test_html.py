@@ -164,3 +164,25 @@ def test_ten_thousand_ops_stay_small():
 def test_an_empty_program():
     (data,) = data_of(to_html([Program("x", cost_of("HloModule m\nENTRY e {\n  ROOT p = f32[2] parameter(0)\n}\n"))]))
     assert data["n"] == 0 and data["hlo"] is None
+
+
+UNKNOWN = """HloModule m
+body {
+  t = (s32[], f32[4,4]) parameter(0)
+  i = s32[] get-tuple-element(t), index=0
+  x = f32[4,4] get-tuple-element(t), index=1
+  n = s32[] custom-call(i), custom_call_target="mystery"
+  y = f32[4,4] dot(x, x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT r = (s32[], f32[4,4]) tuple(n, y)
+}
+cond {
+  t = (s32[], f32[4,4]) parameter(0)
+  i = s32[] get-tuple-element(t), index=0
+  c = s32[] constant(3)
+  ROOT l = pred[] compare(i, c), direction=LT
+}
+ENTRY e {
+  p = (s32[], f32[4,4]) parameter(0)
+  ROOT w.1 = (s32[], f32[4,4]) while(p), condition=cond, body=body
+}
+"""
