@@ -1,4 +1,4 @@
-"""Which registers an x86 instruction writes, and how often a loop runs: what its counter starts from, steps by, ends at.
+"""Which registers an x86 instruction writes, and how often a loop runs: its counter's start, steps and end.
 
 XLA knows its shapes, so most of its loops count from a constant to a constant. Pure functions of x86.py's values.
 """

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 _HEAD = re.compile(r"^([0-9a-f]{8,16}) <(.+)>:\s*$")
 _LINE = re.compile(r"^\s*([0-9a-f]+):\s*((?:[0-9a-f]{2}\s)*)\s*(\S.*)?$")
 _TARGET = re.compile(r"^(?:0x)?([0-9a-f]+) <")
-_PREFIXES = frozenset("lock rep repe repz repne repnz bnd notrack data16 cs ds es fs gs ss".split())
+_PREFIXES = frozenset(("lock", "rep", "repe", "repz", "repne", "repnz", "bnd", "notrack", "data16", "cs", "ds", "ss"))
 _NO_FALL = ("jmp", "ret", "ud2", "hlt")
 
 
@@ -157,7 +157,7 @@ def _blocks(instructions: Sequence[Instruction]) -> tuple[Block, ...]:
 
 
 def dominators(blocks: Sequence[Block]) -> tuple[frozenset[int], ...]:
-    """For every block those that each way from the first to it passes, itself included; nothing for unreachable ones."""
+    """For every block those that each way from the first to it passes, itself too; nothing for unreachable ones."""
     reached, stack = {0}, [0]
     while stack:
         for block in blocks[stack.pop()].after:

@@ -1,0 +1,141 @@
+"""Why an op takes the time it takes, in sentences whose every number comes from this run. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llmjax.microscope.kernel import UNKNOWN, Kernel, Region
+from llmjax.microscope.objects import Simulation
+from llmjax.report.units import short
+
+CLOSE = 0.25  # what is nearer than this counts as explained: llmjax's FACTS of llvm-mca's own error, 9 to 36%
+HALF = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """Cycles of one execution of the op, and of what may make them up; None where it is not known.
+
+    `loop` are the code's cycles on the cores that share it, `workers` of them. `start` is what starting an op takes at
+    most (`start_source` says by what), `memory` what its bytes take at the bandwidth of `level`, which is `bandwidth`
+    in bytes a cycle (`memory_source`). `bytes` and `flops` are of one execution.
+    """
+
+    measured: float | None
+    loop: float | None
+    workers: int
+    bytes: float
+    flops: float
+    start: float | None = None
+    start_source: str = ""
+    memory: float | None = None
+    level: str = ""
+    bandwidth: float | None = None
+    memory_source: str = ""
+
+
+def iteration(region: Region) -> str:
+    """What bounds an iteration of a loop."""
+    found = region.simulation
+    if found is None or found.unsupported:
+        return f"llvm-mca cannot simulate this code: {found.unsupported if found else 'it was not run'}."
+    unit, busy = busiest(found)
+    if found.cycles > found.throughput * (1 + CLOSE):
+        share = found.throughput / found.cycles
+        return (
+            f"An iteration is bound by latency: it takes {found.cycles:.1f} cycles, and its units could do it in"
+            f" {found.throughput:.1f} ({share:.0%}); for the rest they wait for results of earlier instructions."
+        )
+    if busy >= found.throughput * 0.95:
+        return f"An iteration is bound by {unit}, busy for {busy:.1f} of its {found.cycles:.1f} cycles."
+    return (
+        f"An iteration is bound by the front end: {found.micro_ops:.0f} micro-operations in {found.cycles:.1f} cycles;"
+        f" the busiest unit, {unit}, works for {busy:.1f}."
+    )
+
+
+def busiest(found: Simulation) -> tuple[str, float]:
+    """The unit that an iteration keeps busy the longest, and for how many cycles."""
+    return max(found.pressure.items(), key=lambda item: item[1], default=("no unit", 0.0))
+
+
+def difference(time: Time, kernel: Kernel | None) -> str:
+    """Why measured and predicted cycles differ, or that they do not."""
+    if kernel is not None and time.loop is None:
+        unknown = [region for region in kernel.regions if region.source == UNKNOWN]
+        return f"How often {len(unknown)} of its loops run is not known from the code: no cycles are predicted."
+    if time.measured is None or time.loop is None:
+        return ""
+    gap, whole = time.measured - time.loop, time.measured
+    said = f"{_cycles(whole)} cycles were measured, {_cycles(time.loop)} predicted from the code"
+    if abs(gap) <= CLOSE * whole:
+        return f"{said}: the code explains the time, to {abs(gap) / whole:.0%}."
+    if gap < 0:
+        return (
+            f"{said}: llvm-mca is too slow by a factor of {time.loop / whole:.1f}. It takes every latency for that of"
+            " LLVM's tables, and an op that runs beside others is measured by its share of the time only."
+        )
+    start, memory = time.start or 0.0, time.memory or 0.0
+    if memory > time.loop and memory >= HALF * whole:
+        return f"{said}: memory-bound, {_memory(time)}."
+    if time.workers > 1 and start < HALF * gap:
+        start_of = f", and starting an op {_cycles(start)} at most ({time.start_source})" if start else ""
+        return (
+            f"{said} for {time.workers} threads: handing its {kernel.parts if kernel else time.workers} parts to"
+            f" threads and waiting for the last takes the rest{start_of}."
+        )
+    if start >= HALF * gap:
+        sum_ = start + max(time.loop, memory)
+        near = "" if abs(sum_ - whole) > CLOSE * whole else f"; together {_cycles(sum_)}"
+        return f"{said}: the rest is call overhead, {_cycles(start)} cycles at most ({time.start_source}){near}."
+    also = f"; {_memory(time)}" if time.memory is not None else ""
+    return (
+        f"{said}: {gap / whole:.0%} of the time is neither the code's, if caches always hit, nor that of starting an op"
+        f"{f', {_cycles(start)} cycles at most' if start else ''}{also}."
+    )
+
+
+def remainder(kernel: Kernel) -> str:
+    """What share of the cycles is outside of the hottest loop, "" where that is little."""
+    whole, hot = kernel.cycles, kernel.hottest.cycles
+    if not whole or hot is None or hot >= (1 - CLOSE) * whole:
+        return ""
+    beside = [r for r in kernel.regions if r is not kernel.hottest and r.loop is not None]
+    where = "in the code before and after its loops" if not beside else "in its other loops and around them"
+    return f"{1 - hot / whole:.0%} of the code's cycles pass outside of the loop above, {where}."
+
+
+def library(time: Time, name: str, peak: float | None, what: str) -> str:
+    """How near a library's op comes to the peaks. `peak` is in FLOP a cycle, `what` says of what."""
+    if time.measured is None:
+        return f"{name} does it: there is no loop of XLA's to look at."
+    flops, rate = time.flops / time.measured, time.bytes / time.measured
+    parts = []
+    if time.flops:
+        of = f", {flops / peak:.0%} of {peak:.1f}, {what}" if peak else ""
+        parts.append(f"{flops:.2f} FLOP a cycle{of}")
+    if time.bandwidth:
+        parts.append(f"{rate:.2f} B a cycle, {rate / time.bandwidth:.0%} of {time.bandwidth:.2f}, {time.memory_source}")
+    else:
+        parts.append(f"{rate:.2f} B a cycle")
+    return f"{name} reaches {'; '.join(parts)}."
+
+
+def _memory(time: Time) -> str:
+    if time.measured is None or not time.bandwidth:
+        return f"{short(time.bytes, 'B')} moved"
+    rate = time.bytes / time.measured
+    return (
+        f"{short(time.bytes, 'B')} at {rate:.1f} B a cycle, {rate / time.bandwidth:.0%} of {time.bandwidth:.1f},"
+        f" {time.memory_source}"
+    )
+
+
+def _cycles(value: float) -> str:
+    return f"{value:,.0f}" if value < 1e6 else short(value)
+
+
+def sentences(*found: str) -> Sequence[str]:
+    """Those that say something."""
+    return tuple(each for each in found if each)
