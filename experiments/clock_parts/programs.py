@@ -1,4 +1,7 @@
-"""A case of the clock job as a JAX function with arguments to call it with. Weights are random: times do not depend on them."""
+"""A case of the clock job as a JAX function, and arguments to call it with.
+
+Weights are random numbers of the given size and type: what a step costs does not depend on them.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +23,7 @@ from llmjax.infer.sampling import Sampling
 
 _BLOCK = 1 << 20  # random values that a large array repeats
 _TOKEN = 7
+_CALLS = ("jaxpr", "call_jaxpr")  # parameters of equations that only call a function
 
 
 class Made(NamedTuple):
@@ -133,3 +137,47 @@ def _product(x_TD: jax.Array, weight: Prepared) -> jax.Array:
     if "bias" not in weight:
         return jnp.matmul(x_TD, weight["kernel"].T, preferred_element_type=jnp.float32)
     return jnp.matmul(x_TD, weight["kernel"], preferred_element_type=jnp.float32) + weight["bias"]
+
+
+def op_by_op(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Callable[..., Any], int]:
+    """Returns a function that gives JAX's primitives to the device one after the other, and how many they are.
+
+    It does what an array program does that was never jitted, without the time that the model's own Python takes.
+    """
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+    structure = jax.tree.structure(shapes)
+
+    def run(*args: Any) -> Any:
+        return structure.unflatten(_evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args)))
+
+    return run, _equations(closed.jaxpr)
+
+
+def _evaluate(jaxpr: Any, consts: Any, args: Any) -> list[Any]:
+    values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
+    last = {v: k for k, e in enumerate(jaxpr.eqns) for v in e.invars if not hasattr(v, "val")}
+    last |= dict.fromkeys((v for v in jaxpr.outvars if not hasattr(v, "val")), len(jaxpr.eqns))
+    for k, equation in enumerate(jaxpr.eqns):
+        given = [atom.val if hasattr(atom, "val") else values[atom] for atom in equation.invars]
+        inner = _called(equation)
+        if inner is None:
+            found = equation.primitive.bind(*given, **equation.params)
+            found = found if equation.primitive.multiple_results else [found]
+        else:
+            found = _evaluate(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), given)
+        values.update(zip(equation.outvars, found, strict=True))
+        for v in {v for v in equation.invars if not hasattr(v, "val") and last[v] == k}:
+            del values[v]  # as Python frees what no name is left for
+    return [atom.val if hasattr(atom, "val") else values[atom] for atom in jaxpr.outvars]
+
+
+def _equations(jaxpr: Any) -> int:
+    inner = [_called(equation) for equation in jaxpr.eqns]
+    return sum(1 if call is None else _equations(getattr(call, "jaxpr", call)) for call in inner)
+
+
+def _called(equation: Any) -> Any:
+    """The function that an equation does nothing but call, None of any other equation."""
+    if equation.primitive.name in ("while", "scan", "cond", "custom_linear_solve"):
+        return None
+    return next((equation.params[name] for name in _CALLS if name in equation.params), None)

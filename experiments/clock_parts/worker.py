@@ -9,15 +9,11 @@ import json
 import os
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from experiments.clock_parts.cases import Case, Timing
 from llmjax.cycles.measured import measured
-
-if TYPE_CHECKING:
-    from experiments.clock_parts.programs import Made
 
 ENOUGH = 10.0  # seconds of repetitions after which there are no more
 
@@ -52,60 +48,49 @@ def time_case(case: Case, runs: int) -> Timing:
     """Compiles a case, counts what it computes and moves, and times it, with random weights."""
     import jax
 
-    from experiments.clock_parts.programs import build_case
+    from experiments.clock_parts.programs import build_case, op_by_op
 
     before = _reset_peak()
     made = build_case(case)
     began = time.perf_counter()
-    program = made.function.lower(*jax.tree.map(_abstract, made.args)).compile() if case.jit else made.plain
+    lowered = made.function.lower(*jax.tree.map(_abstract, made.args))
+    program, dispatches = (lowered.compile(), None) if case.jit else op_by_op(made.plain, made.args)
     compiling = time.perf_counter() - began
     seconds: list[float] = []
     least = 1 if case.jit else 2  # op by op the first run compiles, and its time would mean nothing
     args = made.args
-    with nullcontext() if case.jit else jax.disable_jit():
-        while len(seconds) < least or (len(seconds) < runs + 1 and sum(seconds) < ENOUGH):
-            began = time.perf_counter()
-            outputs = jax.block_until_ready(program(*args))
-            seconds.append(time.perf_counter() - began)
-            args = made.following(outputs, args)
+    while len(seconds) < least or (len(seconds) < runs + 1 and sum(seconds) < ENOUGH):
+        began = time.perf_counter()
+        outputs = jax.block_until_ready(program(*args))
+        seconds.append(time.perf_counter() - began)
+        args = made.following(outputs, args)
     peak = _status("VmHWM:")
     held = None if before is None or peak is None else float(peak - before)
     # The first run touches its memory for the first time; where there is no other, it has to do.
     kept = seconds[1:] or seconds
-    return Timing(measured(kept), compiling if case.jit else seconds[0], *count(case, made, program), held)
+    flops, moved, ops = count(program.as_text() if case.jit else lowered.as_text(dialect="hlo"), made.trips)
+    return Timing(measured(kept), compiling if case.jit else seconds[0], flops, moved, float(dispatches or ops), held)
 
 
-def count(case: Case, made: "Made", program: Any) -> tuple[float, float, float]:
-    """FLOPs, bytes and executed ops of one execution.
+def count(text: str, trips: int | None) -> tuple[float, float, float]:
+    """FLOPs, bytes and executed ops of one execution of HLO text; `trips` of the loops whose length it does not say.
 
-    Of what runs op by op they are those of the program before XLA fuses, where every op reads its operands from memory
-    and writes its result there; the ops are the primitives that JAX dispatches.
+    Text from before XLA fuses is what runs op by op: every op reads its operands from memory and writes its result.
     """
-    import jax
-
     from llmjax.hlo import parse
     from llmjax.report import cost_report
 
-    abstract = jax.tree.map(_abstract, made.args)
-    module = parse(program.as_text() if case.jit else made.function.lower(*abstract).as_text(dialect="hlo"))
+    module = parse(text)
     report = cost_report(module)
     loops = report.cost.unknown_trip_counts
-    if loops and made.trips is not None:
-        report = cost_report(module, dict.fromkeys(loops, made.trips))
-    ops = sum(op.count for op in report.ops)
-    if not case.jit:
-        ops = primitives(jax.make_jaxpr(made.plain)(*abstract).jaxpr)
+    if loops and trips is not None:
+        report = cost_report(module, dict.fromkeys(loops, trips))
     totals = report.totals
-    return float(totals.flops), float(totals.bytes_read + totals.bytes_written), float(ops)
-
-
-def primitives(jaxpr: Any) -> int:
-    """Equations of a jaxpr, those of inner functions in place of the call."""
-    found = 0
-    for equation in jaxpr.eqns:
-        inner = [value for value in equation.params.values() if hasattr(value, "eqns") or hasattr(value, "jaxpr")]
-        found += sum(primitives(getattr(value, "jaxpr", value)) for value in inner) if inner else 1
-    return found
+    return (
+        float(totals.flops),
+        float(totals.bytes_read + totals.bytes_written),
+        float(sum(op.count for op in report.ops)),
+    )
 
 
 def _abstract(leaf: Any) -> Any:
