@@ -19,6 +19,7 @@ TOTAL = "in all"
 _WRAP = 34  # letters of a bar's label before it breaks
 _BAR, _GROUP_GAP, _AXES = 19, 9, 92  # pixels: of a bar, between groups, of axis and legend
 _HEIGHT = 330
+_LARGEST = 1e300  # what is larger cannot be drawn: sums of it are not finite
 
 
 def figure(plot: Plot) -> Json:
@@ -125,7 +126,8 @@ def _headroom(plot: Plot, traces: Iterable[Json]) -> Json:
     if not ends:
         return {}
     low, high = min(ends), max(ends)
-    room = 0.14 + 0.012 * max(0, max(len(text) for trace in traces for text in trace["text"]) - 6)
+    longest = max(len(text) for trace in traces for text in trace["text"])
+    room = 0.14 + 0.012 * min(40, max(0, longest - 6))
     if plot.log_y:
         first = math.floor(math.log10(low) - 0.01)
         return {"range": [first, math.log10(high) + room * (math.log10(high) - first)]}
@@ -243,7 +245,7 @@ def _error(y: Sequence[float], low: Sequence[float], high: Sequence[float]) -> J
 
 
 def _is_known(value: Any) -> bool:
-    return value is not None and not isinstance(value, str) and math.isfinite(value)
+    return value is not None and not isinstance(value, str) and math.isfinite(value) and abs(value) < _LARGEST
 
 
 def _can_stand(value: Any, log: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from llmjax.report.html import asset, plotly_js, render
@@ -13,6 +14,8 @@ from llmjax.report.units import quantity
 if TYPE_CHECKING:
     from llmjax.report.page import Page, Table
 
+_DENSE = 8  # from so many columns on a table is set closer
+_LABEL = 26  # letters of a text that is not broken into lines
 SCRIPTS = ("format.js", "charts.js", "plots.js")
 
 
@@ -41,27 +44,35 @@ def to_html(page: Page) -> str:
 
 
 def _table(table: Table) -> dict[str, Any]:
-    """What the template needs of a table: heads, and cells of (text, whether a figure, kind, whether it wears it)."""
+    """What the template needs of a table: heads, and cells of (text, class, kind, whether it wears it)."""
     made = grid(table)
+    looks = [
+        "number" if number else _look(row[k].value for row in made.rows) for k, number in enumerate(made.is_number)
+    ]
     heads = [
-        {"title": head_of(column), "kind": column.kind, "number": number}
-        for column, number in zip(made.columns, made.is_number, strict=True)
+        {"title": head_of(column), "kind": column.kind, "look": look}
+        for column, look in zip(made.columns, looks, strict=True)
     ]
     rows = [
         [
             {
                 "text": cell.value if isinstance(cell.value, str) else _figure(cell.value, column.unit),
-                "number": number,
+                "look": look,
                 "kind": cell.kind,
                 "badge": bool(cell.kind) and cell.kind != column.kind,
             }
-            for cell, column, number in zip(row, made.columns, made.is_number, strict=True)
+            for cell, column, look in zip(row, made.columns, looks, strict=True)
         ]
         for row in made.rows
     ]
     found = {cell["kind"] for row in rows for cell in row} | {head["kind"] for head in heads} | {made.kind}
-    told = {"title": table.title, "note": table.note, "kind": made.kind}
+    told = {"title": table.title, "note": table.note, "kind": made.kind, "dense": len(heads) > _DENSE}
     return told | {"heads": heads, "rows": rows, "kinds": found - {""}}
+
+
+def _look(texts: Iterable[Any]) -> str:
+    """The class of a column of text: labels stay on one line."""
+    return "label" if max((len(text or "") for text in texts), default=0) <= _LABEL else ""
 
 
 def _figure(value: Any, unit: str) -> str:

@@ -36,7 +36,9 @@ def grid(table: Table) -> Grid:
         # A column none of whose figures are of its kind says what they are.
         kind = column.kind if column.kind in kinds else agreed
         columns.append(replace(column, kind=kind))
-        numbers.append(any(not isinstance(cell.value, str | None) for cell in cells))
+        # A column of which nothing is known is one of figures, if it has a unit or a kind.
+        unknown = not _known(cells) and bool(column.unit or column.kind)
+        numbers.append(unknown or any(not isinstance(cell.value, str | None) for cell in cells))
     found = {cell.kind for row in rows for cell in row if cell.kind}
     mixed = [k for k, column in enumerate(columns) if not column.kind and any(row[k].kind for row in rows)]
     if len(found) != 1 or mixed:

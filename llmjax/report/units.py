@@ -33,7 +33,7 @@ def percent(part: Number, whole: Number) -> str:
 def seconds(value: float) -> str:
     """Returns a time with three digits: 0.00123 -> "1.23 ms"."""
     if abs(value) >= 999.5:
-        return f"{value:,.0f} s"
+        return f"{value:,.0f} s" if abs(value) < 1e9 else f"{value:.3g} s"
     unit, size = next(((unit, size) for unit, size in _TIMES if abs(value) >= size), _TIMES[-1])
     return f"{value / size:.3g} {unit}"
 

@@ -8,7 +8,10 @@ import pytest
 from llmjax.report.diff import diff
 from llmjax.report.diff_view import to_html as diff_html
 from llmjax.report.html import Program, to_html
+from llmjax.report.page import Column, Page, Plot, Section, Series, Table
+from llmjax.report.page import to_html as page_html
 from tests.report.costs import HOSTILE, cost_of, hostile, many, text_of, timed
+from tests.report.pages import sample
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -e '.[test]')")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -231,3 +234,65 @@ def test_the_diff_opens(open_page):
     page = open_page(diff_html(diff(cost_of(text_of("cpu_0.10.2_block_f32.hlo")), COST), "a diff", "a.hlo", "b.hlo"))
     assert page.locator("table.delta tbody tr").count() > 3
     assert "bytes" in page.inner_text(".cards")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_opens_with_its_plots(open_page, scheme):
+    page = open_page(page_html(sample()), scheme)
+    charts = page.locator(".chart.plot")
+    plots = [plot for section in sample().sections for plot in section.plots]
+    assert charts.count() == len(plots)
+    for k, plot in enumerate(plots):
+        charts.nth(k).scroll_into_view_if_needed()
+        charts.nth(k).locator(".main-svg").first.wait_for()
+        points = sum(y is not None for series in plot.series for y in series.y)
+        assert charts.nth(k).locator(".point").count() == points + (plot.style == "waterfall")
+        bottom, place = page.evaluate(
+            """chart => [chart.getBoundingClientRect().bottom,
+                Math.max(...[...chart.querySelectorAll('text')].map(text => text.getBoundingClientRect().bottom))]""",
+            charts.nth(k).element_handle(),
+        )
+        assert place <= bottom + 1  # no label is cut off
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", background)[:3])) < 200) == (scheme == "dark")
+    label = charts.last.locator(".xtick text").first
+    ink = label.evaluate("text => getComputedStyle(text).fill")
+    page.evaluate("document.getElementById('theme').click()")
+    assert label.evaluate("text => getComputedStyle(text).fill") != ink
+
+
+def test_the_contents_lead_to_sections(open_page):
+    page = open_page(page_html(sample()))
+    assert page.inner_text(".toc a[aria-current]") == "What one token is, in clock cycles"
+    page.click(".toc a >> nth=2")
+    page.wait_for_function("document.querySelector('.toc a[aria-current]').textContent === 'What optimisation buys'")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+def test_a_page_prints_with_every_plot(open_page):
+    page = open_page(page_html(sample()), "dark")
+    seen = []
+    page.expose_function("seen", lambda *values: seen.append(values))
+    page.evaluate("""addEventListener('beforeprint', () => {
+        const drawn = [...document.querySelectorAll('.chart.plot')].map(chart => chart.querySelector('.main-svg'));
+        seen(getComputedStyle(document.body).backgroundColor, drawn.map(svg => svg && svg.clientWidth));
+    })""")
+    assert len(page.pdf(print_background=True)) > 20_000
+    ((background, widths),) = seen
+    assert min(map(int, re.findall(r"\d+", background)[:3])) > 240
+    assert widths == [690] * page.locator(".chart.plot").count()
+
+
+def test_a_page_of_markup(open_page):
+    column = Column(HOSTILE, "cycles", "measured")
+    series = tuple(Series(f"{HOSTILE}{k}", "measured", (HOSTILE, "b"), (1.0, 2.0)) for k in range(2))
+    plots = tuple(Plot(HOSTILE, style, column, column, series) for style in ("bars", "lines", "points", "waterfall"))
+    table = Table(HOSTILE, (column,), ((HOSTILE,),), HOSTILE)
+    page = open_page(
+        page_html(Page(HOSTILE, HOSTILE, (Section("a", HOSTILE, (HOSTILE,), (table,), plots, (HOSTILE,)),)))
+    )
+    for k in range(4):
+        page.locator(".chart.plot").nth(k).scroll_into_view_if_needed()
+        page.locator(".chart.plot").nth(k).locator(".point").first.hover(force=True)
+    assert page.inner_text("h1") == HOSTILE and page.locator("img").count() == 0
+    assert page.title() != "broken"

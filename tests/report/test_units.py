@@ -39,7 +39,15 @@ def test_percent():
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [(1.5, "1.5 s"), (0.00123, "1.23 ms"), (4.5e-6, "4.5 µs"), (2e-9, "2 ns"), (0, "0 ns"), (5000.4, "5,000 s")],
+    [
+        (1.5, "1.5 s"),
+        (0.00123, "1.23 ms"),
+        (4.5e-6, "4.5 µs"),
+        (2e-9, "2 ns"),
+        (0, "0 ns"),
+        (5000.4, "5,000 s"),
+        (3e11, "3e+11 s"),
+    ],
 )
 def test_seconds(value, said):
     assert seconds(value) == said
