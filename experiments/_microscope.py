@@ -24,6 +24,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     program = compile_here(phase.function, *phase.args)
     name = program.text.partition(",")[0].split()[1]
     found: dict[str, Any] = {"summary": phase.summary, "module": name, "trips": phase.trips}
+    found["caches"] = calibration._caches()
     if request["runs"]:
         measured = profile(program.executable, *phase.args, runs=request["runs"])
         found["profile"] = {

@@ -15,7 +15,6 @@ from llmjax.hlo.ir import CALL_ATTRIBUTES, Computation, Instruction, Module
 _NAMES = frozenset(
     (*CALL_ATTRIBUTES, "control-predecessors", "frontend_attributes", "sharding", "channel_id", "origin")
 )
-_LAYER = re.compile(r"(?<=[_/])\d+(?=/|$)")
 _NEAREST = 3
 
 # Who runs what has no code of its own, by opcode: XLA:CPU's thunks (xla/backends/cpu/runtime).
@@ -32,11 +31,14 @@ RUNTIME: Mapping[str, tuple[str, str]] = {
 }
 
 
-def choose(ops: Sequence[AttributedOp], wanted: str, size: Callable[[AttributedOp], float]) -> list[AttributedOp]:
-    """The ops that `wanted` means, the one with the largest `size` first: an op's name, a role, or a module path.
+def choose(
+    module: Module, ops: Sequence[AttributedOp], wanted: str, size: Callable[[AttributedOp], float]
+) -> list[AttributedOp]:
+    """The ops that `wanted` means, the one to look at first: an op's name, a role, or a module path.
 
-    A path may leave out its beginning ("h_0/mlp"), and `*` stands for a layer ("h_*/mlp"); what is in that very module
-    comes before what is in modules inside it.
+    Of several ops, those that compute the same count together: the group with the largest sum of `size` comes first,
+    and of it the op whose size is the median. A path may leave out its beginning ("h_0/mlp"), and `*` stands for a
+    layer ("h_*/mlp"); what is in that very module comes before what is in modules inside it.
 
     Raises:
         UserError: nothing of the program is called so.
@@ -52,12 +54,23 @@ def choose(ops: Sequence[AttributedOp], wanted: str, size: Callable[[AttributedO
     for test in tests:
         found = [op for op in running if name and test(op)]
         if found:
-            return sorted(found, key=size, reverse=True)
+            return _largest_first(module, found, size)
     roles = sorted({op.place.role for op in running})
     names = [*(op.name for op in running), *roles, *(op.place.module_path for op in running if op.place.module_path)]
     near = difflib.get_close_matches(name, list(dict.fromkeys(names)), n=_NEAREST, cutoff=0.5)
     meant = f" Near it: {', '.join(near)}." if near else ""
     raise UserError(f"--config.op={wanted!r} is no op, role or module path.{meant} Roles: {', '.join(roles)}.")
+
+
+def _largest_first(
+    module: Module, ops: Sequence[AttributedOp], size: Callable[[AttributedOp], float]
+) -> list[AttributedOp]:
+    found: list[AttributedOp] = []
+    for group in sorted(families(module, ops), key=lambda group: sum(map(size, group)), reverse=True):
+        group.sort(key=size, reverse=True)
+        middle = group.pop(len(group) // 2)
+        found += [middle, *group]
+    return found
 
 
 def _is_path(path: str, wanted: str, whole: bool) -> bool:
@@ -72,13 +85,12 @@ def _is_path(path: str, wanted: str, whole: bool) -> bool:
     )
 
 
-def families(ops: Iterable[AttributedOp]) -> dict[tuple[str, str], list[AttributedOp]]:
-    """Ops by (name without its number, module path without its layer): the layers' copies of one op together."""
-    found: dict[tuple[str, str], list[AttributedOp]] = {}
+def families(module: Module, ops: Iterable[AttributedOp]) -> list[list[AttributedOp]]:
+    """The ops that compute the same together, in the order of the first of each."""
+    found: dict[Any, list[AttributedOp]] = {}
     for op in ops:
-        key = (re.sub(r"\.\d+$", "", op.name), _LAYER.sub("*", op.place.module_path))
-        found.setdefault(key, []).append(op)
-    return found
+        found.setdefault(fingerprint(module, module.computations[op.op.computation], op.op.instruction), []).append(op)
+    return list(found.values())
 
 
 def fingerprint(module: Module, computation: Computation, instruction: Instruction) -> tuple[Any, ...]:

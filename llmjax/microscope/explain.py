@@ -2,37 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 
 from llmjax.microscope.kernel import UNKNOWN, Kernel, Region
 from llmjax.microscope.objects import Simulation
 from llmjax.report.units import short
 
-CLOSE = 0.25  # what is nearer than this counts as explained: llmjax's FACTS of llvm-mca's own error, 9 to 36%
+CLOSE = 0.25  # what is nearer than this counts as explained: published errors of llvm-mca on basic blocks are 9 to 36%
 HALF = 0.5
+LINE = 64  # bytes of a cache line of every x86
+SLOWEST_LINE = (
+    1000  # cycles that one line from the main memory may take: some 100 ns of latency, at up to 6 GHz, and more
+)
+# What units of LLVM's models of x86 do, by the beginning of their names; the first that fits counts.
+UNITS = (
+    ("FP45", "vector loads and stores"),
+    ("FPSt", "vector stores"),
+    ("FP", "vector arithmetic"),
+    ("ALU", "integers"),
+    ("AGU", "addresses"),
+    ("BRU", "branches"),
+    ("LSU", "the queue of loads and stores"),
+    ("Load", "loads"),
+    ("Store", "stores"),
+    ("Divider", "division"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Time:
     """Cycles of one execution of the op, and of what may make them up; None where it is not known.
 
-    `loop` are the code's cycles on the cores that share it, `workers` of them. `start` is what starting an op takes at
-    most (`start_source` says by what), `memory` what its bytes take at the bandwidth of `level`, which is `bandwidth`
-    in bytes a cycle (`memory_source`). `bytes` and `flops` are of one execution.
+    `loop` are the code's cycles on the cores that share it, `workers` of them, `floor` the same if no instruction
+    waited for another. `start` is what starting an op takes at most (`start_source` says by what), `memory` what its
+    bytes take at the bandwidth of `level`, which is `bandwidth` in bytes a cycle (`memory_source`). `bytes` and `flops`
+    are of one execution; `far` are those of its data that come from the main memory, `far_level`, and `far_code` of
+    its code.
     """
 
-    measured: float | None
     loop: float | None
+    floor: float | None
     workers: int
     bytes: float
     flops: float
+    measured: float | None = None
     start: float | None = None
     start_source: str = ""
     memory: float | None = None
     level: str = ""
     bandwidth: float | None = None
     memory_source: str = ""
+    far_level: str = ""
+    far: float = 0.0
+    far_code: float = 0.0
 
 
 def iteration(region: Region) -> str:
@@ -40,7 +63,8 @@ def iteration(region: Region) -> str:
     found = region.simulation
     if found is None or found.unsupported:
         return f"llvm-mca cannot simulate this code: {found.unsupported if found else 'it was not run'}."
-    unit, busy = busiest(found)
+    name, busy = busiest(found)
+    unit = f"{name} ({purpose})" if (purpose := unit_purpose(name)) else name
     if found.cycles > found.throughput * (1 + CLOSE):
         share = found.throughput / found.cycles
         return (
@@ -60,6 +84,11 @@ def busiest(found: Simulation) -> tuple[str, float]:
     return max(found.pressure.items(), key=lambda item: item[1], default=("no unit", 0.0))
 
 
+def unit_purpose(name: str) -> str:
+    """What a unit of the processor does, "" where only its name is known."""
+    return next((purpose for beginning, purpose in UNITS if name.startswith(beginning)), "")
+
+
 def difference(time: Time, kernel: Kernel | None) -> str:
     """Why measured and predicted cycles differ, or that they do not."""
     if kernel is not None and time.loop is None:
@@ -72,9 +101,14 @@ def difference(time: Time, kernel: Kernel | None) -> str:
     if abs(gap) <= CLOSE * whole:
         return f"{said}: the code explains the time, to {abs(gap) / whole:.0%}."
     if gap < 0:
+        if time.floor is not None and time.floor <= whole * (1 + CLOSE):
+            return (
+                f"{said}: it lies between that and the {_cycles(time.floor)} that its units need at least, so the"
+                " processor runs more iterations side by side than llvm-mca thinks."
+            )
         return (
-            f"{said}: llvm-mca is too slow by a factor of {time.loop / whole:.1f}. It takes every latency for that of"
-            " LLVM's tables, and an op that runs beside others is measured by its share of the time only."
+            f"{said}, and its units need {_cycles(time.floor or time.loop)} at least: llvm-mca's tables are too slow"
+            " here, or the op ran beside others, of whose time it was given a share only."
         )
     start, memory = time.start or 0.0, time.memory or 0.0
     if memory > time.loop and memory >= HALF * whole:
@@ -89,6 +123,14 @@ def difference(time: Time, kernel: Kernel | None) -> str:
         sum_ = start + max(time.loop, memory)
         near = "" if abs(sum_ - whole) > CLOSE * whole else f"; together {_cycles(sum_)}"
         return f"{said}: the rest is call overhead, {_cycles(start)} cycles at most ({time.start_source}){near}."
+    lines = math.ceil(time.far / LINE) + math.ceil(time.far_code / LINE)
+    if lines and gap / lines <= SLOWEST_LINE:
+        of_code = f" and {short(time.far_code, 'B')} of code" if time.far_code else ""
+        return (
+            f"{said}, which takes for granted that data and code are in the caches: {short(time.far, 'B')} of data"
+            f"{of_code} come from {time.far_level}. The {_cycles(gap)} cycles left are {gap / lines:,.0f} for each of"
+            f" these {lines:,} lines of {LINE} B."
+        )
     also = f"; {_memory(time)}" if time.memory is not None else ""
     return (
         f"{said}: {gap / whole:.0%} of the time is neither the code's, if caches always hit, nor that of starting an op"
@@ -134,8 +176,3 @@ def _memory(time: Time) -> str:
 
 def _cycles(value: float) -> str:
     return f"{value:,.0f}" if value < 1e6 else short(value)
-
-
-def sentences(*found: str) -> Sequence[str]:
-    """Those that say something."""
-    return tuple(each for each in found if each)

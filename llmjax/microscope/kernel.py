@@ -55,6 +55,13 @@ class Region:
             return None
         return self.runs * self.simulation.cycles
 
+    @property
+    def floor(self) -> float | None:
+        """Cycles of all iterations if nothing ever waits for a result: what the units need at least."""
+        if self.cycles is None or self.runs is None or self.simulation is None:
+            return None
+        return self.runs * min(self.simulation.throughput, self.simulation.cycles)
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -80,6 +87,12 @@ class Kernel:
     def cycles(self) -> float | None:
         """Cycles of one execution if one core does it all, None where a loop's count is not known."""
         found = [region.cycles for region in self.regions]
+        return None if None in found else sum(cycles for cycles in found if cycles)
+
+    @property
+    def floor(self) -> float | None:
+        """The same if nothing ever waits for a result."""
+        found = [region.floor for region in self.regions]
         return None if None in found else sum(cycles for cycles in found if cycles)
 
     @property

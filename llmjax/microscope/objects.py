@@ -11,6 +11,7 @@ import platform
 import re
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ class Module:
 class Simulation:
     """What llvm-mca says of code that repeats: cycles of an iteration and where they go.
 
-    `pressure` has the cycles an iteration keeps each unit of the processor busy; the largest of them bounds the
+    `pressure` has the cycles an iteration keeps each unit of the processor busy, equal units on average; the largest of them bounds the
     throughput, `throughput` is that bound (with the width of the front end). Where `cycles` are well above it, the
     instructions wait for one another's results. `unsupported` says why there are no figures, "" where there are.
     """
@@ -209,19 +210,20 @@ def _simulation(region: Mapping[str, Any], found: Mapping[str, Any]) -> Simulati
     summary, names = region["SummaryView"], found["TargetInfo"]["Resources"]
     whole = len(region["Instructions"])
     pressure: dict[str, float] = {}
+    counts = Counter(map(_unit, names))
     for usage in region["ResourcePressureView"]["ResourcePressureInfo"]:
         if usage["InstructionIndex"] == whole:
             name = _unit(names[usage["ResourceIndex"]])
-            pressure[name] = pressure.get(name, 0.0) + float(usage["ResourceUsage"])
+            pressure[name] = pressure.get(name, 0.0) + float(usage["ResourceUsage"]) / counts[name]
     turns = summary["Iterations"]
     cycles, throughput = summary["TotalCycles"] / turns, float(summary["BlockRThroughput"])
     return Simulation(cycles, throughput, summary["TotaluOps"] / turns, pressure)
 
 
 def _unit(name: str) -> str:
-    """`Zn4FP45.\\x00` -> `FP45.0`, `SKXPort05` -> `Port05`: the unit without the processor's prefix."""
-    name = re.sub(r"[\x00-\x09]", lambda m: str(ord(m[0])), name)
-    return re.sub(r"^(Zn\d|BdVer\d|Jaguar|[A-Z]{2,6}?(?=Port|FP)|BW|HW|SB|SKX|SKL|ICX|SPR|ADLP?)(?=[A-Z])", "", name)
+    """`Zn4FP45.\\x00` -> `FP45`, `SKXPort05` -> `Port05`: without the processor's prefix and the number of an equal."""
+    name = re.sub(r"\.[\x00-\x1f\d]+$", "", name)
+    return re.sub(r"^(?:Zn\d|[A-Z]{2,5}(?=Port|Divider|FP)|J(?=[A-Z]))", "", name)
 
 
 def _run(command: Sequence[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
