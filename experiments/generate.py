@@ -53,7 +53,7 @@ def run(config: ConfigDict, workdir: str) -> None:
 
     names = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "logprobs")
     sampling = Sampling(**{name: getattr(settings, name) for name in names})
-    generator = _load(settings)
+    generator = _load(settings, sampling)
     loaded = time.perf_counter() - began
     prompts = _prompts(settings, source)
     speeds: list[Speed] = []
@@ -104,8 +104,8 @@ def _check(settings: _Settings) -> Path | None:
     return source
 
 
-def _load(settings: _Settings) -> Any:
-    from llmjax.infer.generate import batch_shape, load_generator, random_generator
+def _load(settings: _Settings, sampling: Any) -> Any:
+    from llmjax.infer.generate import Expected, batch_shape, load_generator, random_generator
     from llmjax.infer.prepare import check_format
 
     # Prompts are read as a stream: their length is not known yet, so the check is for short ones.
@@ -115,7 +115,10 @@ def _load(settings: _Settings) -> Any:
     if kind == "random":
         print(f"{settings.checkpoint}: a model of random weights: its texts mean nothing", file=sys.stderr)
         return random_generator(size, settings.tokenizer or "gpt2", check_format(settings.format), shape=shape)
-    return load_generator(settings.checkpoint, settings.tokenizer, check_format(settings.format), shape)
+    first = None
+    if settings.prompt:
+        first = Expected(settings.prompt, settings.max_new_tokens, sampling, settings.cache_length, settings.trim)
+    return load_generator(settings.checkpoint, settings.tokenizer, check_format(settings.format), shape, first)
 
 
 def _prompts(settings: _Settings, source: Path | None) -> Iterable[str]:

@@ -4,35 +4,16 @@ Shape letters: B batch, L query length, S key length, D model width, H heads, K 
 C classes.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from llmjax.gpt2.activation import activation
 from llmjax.gpt2.config import GPT2Config
-
-Params = dict[str, Any]
-Head = Literal["lm", "classifier", "none"]
-
-
-def activation(name: str, x: jax.Array) -> jax.Array:
-    """Applies the activation that transformers calls `name` (its `ACT2FN` table) elementwise."""
-    match name:
-        case "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast":
-            return jax.nn.gelu(x, approximate=True)
-        case "gelu":
-            return jax.nn.gelu(x, approximate=False)
-        case "quick_gelu":
-            return x * jax.nn.sigmoid(1.702 * x)
-        case "relu":
-            return jax.nn.relu(x)
-        case "silu" | "swish":
-            return jax.nn.silu(x)
-        case "tanh":
-            return jnp.tanh(x)
-    raise ValueError(name)
+from llmjax.gpt2.params import Head, Params
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
@@ -296,17 +277,3 @@ def last_token(mask_BL: Bool[Array, "B L"] | None, batch: int, length: int) -> I
 def init_params(model: GPT2, key: PRNGKeyArray | jax.Array) -> Params:
     """Returns freshly drawn parameters of `model`: normal(`initializer_range`), residual projections scaled down."""
     return jax.jit(lambda key: model.init(key, jnp.zeros((1, 1), jnp.int32))["params"])(key)
-
-
-def stack_layers(params: Params, n_layer: int) -> Params:
-    """Turns per-layer parameters (`h_0`, `h_1`, ...) into those of `scan_layers` (`h/block`, stacked)."""
-    layers = [params[f"h_{layer}"] for layer in range(n_layer)]
-    rest = {name: value for name, value in params.items() if not name.startswith("h_")}
-    return {**rest, "h": {"block": jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)}}
-
-
-def unstack_layers(params: Params, n_layer: int) -> Params:
-    """Turns the stacked parameters of `scan_layers` into per-layer ones: the inverse of `stack_layers`."""
-    rest = {name: value for name, value in params.items() if name != "h"}
-    per_layer = {f"h_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], params["h"]["block"]) for i in range(n_layer)}
-    return {**rest, **per_layer}

@@ -4,20 +4,17 @@ The tensor names are transformers' `GPT2LMHeadModel` / `GPT2ForSequenceClassific
 (in, out), as Linen does, so only the two heads (`score`, `lm_head`) are transposed.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import PRNGKeyArray
 
 from llmjax.errors import UserError
@@ -31,9 +28,9 @@ from llmjax.gpt2.folders import (
     some,
     weight_files,
 )
-from llmjax.gpt2.model import GPT2, Head, Params, init_params, stack_layers, unstack_layers
+from llmjax.gpt2.params import Head, Params, param_shapes, stack_layers, unstack_layers
 
-_STORED_DTYPES = ("F64", "F32", "F16", "BF16")
+_STORED_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
 # Causal-mask buffers that transformers before 4.32 stored among the weights.
 _MASK_BUFFER = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
 # torch's Linear stores its kernel as (out, in).
@@ -63,25 +60,23 @@ def load_pretrained(
     Raises:
         UserError: nothing readable at `path`, or tensors that are missing, not expected or of another shape.
     """
-    folder = resolve_folder(path)
-    config = read_config(folder, **overrides)
-    model = GPT2(dataclasses.replace(config, scan_layers=False), head)
-    shapes: dict[tuple[str, ...], Any] = flatten_dict(jax.eval_shape(lambda: init_params(model, jax.random.key(0))))
-    wanted = {_tensor_name(at): (at, leaf.shape) for at, leaf in shapes.items()}
-    with contextlib.ExitStack() as stack:
-        stored = {}
-        for file in weight_files(folder):
-            opened = stack.enter_context(_open(file))
-            stored |= {name.removeprefix("transformer."): (opened, name) for name in opened.keys()}  # noqa: SIM118
-        fresh = {"score.weight"} if fresh_head_key is not None and not _fits(stored, wanted, "score.weight") else set()
-        _check(folder, head, config, stored, wanted, fresh)
-        flat = {at: _read(stored, name, config) for name, (at, _) in wanted.items() if name not in fresh}
-    if fresh and "score.weight" in wanted:
-        at, shape = wanted["score.weight"]
+    config, flat, missing = _read(path, head, fresh_head_key is not None, overrides)
+    # Copied: an array that only maps the file would change, or crash the process, with the file.
+    flat = {at: jnp.array(leaf, config.param_dtype) for at, leaf in flat.items()}
+    for at, shape in missing.items():
         draw = jax.random.normal(fresh_head_key, shape, jnp.float32)  # pyright: ignore[reportArgumentType]
         flat[at] = (config.initializer_range * draw).astype(config.param_dtype)
-    params = unflatten_dict(flat)
+    params = _nested(flat)
     return config, stack_layers(params, config.n_layer) if config.scan_layers else params
+
+
+def map_pretrained(path: str | Path, head: Head) -> tuple[GPT2Config, Params]:
+    """Returns what `load_pretrained` does, layers apart, as views of the files, which are read on use.
+
+    For those who copy every array at once: a view shows what becomes of the file later.
+    """
+    config, flat, _ = _read(path, head, False, {})
+    return config, _nested(flat)
 
 
 def save_pretrained(
@@ -122,52 +117,103 @@ def save_pretrained(
         shutil.rmtree(fresh, ignore_errors=True)
 
 
+def _read(
+    path: str | Path, head: Head, fresh_head: bool, overrides: dict[str, Any]
+) -> tuple[GPT2Config, dict[tuple[str, ...], Any], dict[tuple[str, ...], tuple[int, ...]]]:
+    """Returns the config, mapped tensors by their place among the parameters, and the shapes of a head to be drawn."""
+    folder = resolve_folder(path)
+    config = read_config(folder, **overrides)
+    wanted = {_tensor_name(at): (at, leaf.shape) for at, leaf in _flat(param_shapes(config, head)).items()}
+    stored: dict[str, _Stored] = {}
+    for file in weight_files(folder):
+        stored |= {name.removeprefix("transformer."): tensor for name, tensor in _tensors(file).items()}
+    fresh = {"score.weight"} if fresh_head and not _fits(stored, wanted, "score.weight") else set()
+    _check(folder, head, config, stored, wanted, fresh)
+    flat = {at: _ours(stored[name], name) for name, (at, _) in wanted.items() if name not in fresh}
+    return config, flat, {at: shape for name, (at, shape) in wanted.items() if name in fresh}
+
+
+def _flat(tree: Params, at: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Returns a tree's leaves by their paths."""
+    flat: dict[tuple[str, ...], Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, (*at, name)) if isinstance(value, dict) else {(*at, name): value}
+    return flat
+
+
+def _nested(flat: dict[tuple[str, ...], Any]) -> Params:
+    """The inverse of `_flat`."""
+    tree: Params = {}
+    for at, leaf in flat.items():
+        inner = tree
+        for name in at[:-1]:
+            inner = inner.setdefault(name, {})
+        inner[at[-1]] = leaf
+    return tree
+
+
 def _tensor_name(at: tuple[str, ...]) -> str:
     """Turns a parameter's path (h_3, attn, c_attn, kernel) into transformers' name (h.3.attn.c_attn.weight)."""
     module = [part.replace("h_", "h.") if re.fullmatch(r"h_\d+", part) else part for part in at[:-1]]
     return ".".join([*module, "bias" if at[-1] == "bias" else "weight"])
 
 
-@contextlib.contextmanager
-def _open(file: Path) -> Iterator[Any]:
-    """Opens a safetensors file, memory-mapped."""
+class _Stored(NamedTuple):
+    """A tensor of a file: its type as the file names it, its shape, and its elements, mapped; None in other types."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    array: np.ndarray | None
+
+
+def _tensors(file: Path) -> dict[str, _Stored]:
+    """Returns the tensors of a safetensors file by name, mapped into memory.
+
+    The library checks the file; its arrays are copies, so that the views are made here. Source of the layout (length
+    of the header in 8 bytes, header in JSON, tensors): the format's description in safetensors' README.
+    """
     import safetensors
 
     try:
-        opened = safetensors.safe_open(str(file), framework="numpy")
+        with safetensors.safe_open(str(file), framework="numpy"), file.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(size))
     except (safetensors.SafetensorError, OSError) as error:
         with file.open("rb") as stream:
             pointer = stream.read(19) == b"version https://git"
         what = "is a Git LFS pointer: run 'git lfs pull'" if pointer else f"is not readable ({error}): copy it again"
         raise UserError(f"{file}: {what}.") from error
-    with opened as handle:
-        yield handle
+    header.pop("__metadata__", None)
+    data = np.memmap(file, np.uint8, "r", offset=8 + size) if header else np.zeros(0, np.uint8)
+    tensors = {}
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        dtype = _STORED_DTYPES.get(entry["dtype"])
+        array = None if dtype is None else data[begin:end].view(dtype).reshape(entry["shape"])
+        tensors[name] = _Stored(entry["dtype"], tuple(entry["shape"]), array)
+    return tensors
 
 
-def _shape(stored: dict[str, tuple[Any, str]], name: str) -> tuple[int, ...]:
+def _shape(tensor: _Stored, name: str) -> tuple[int, ...]:
     """Shape of a stored tensor in our orientation."""
-    opened, key = stored[name]
-    shape = tuple(opened.get_slice(key).get_shape())
-    return shape[::-1] if name in _HEADS else shape
+    return tensor.shape[::-1] if name in _HEADS else tensor.shape
 
 
-def _fits(stored: dict[str, tuple[Any, str]], wanted: dict[str, Any], name: str) -> bool:
-    return name in stored and name in wanted and _shape(stored, name) == wanted[name][1]
+def _ours(tensor: _Stored, name: str) -> np.ndarray:
+    """A stored tensor in our orientation."""
+    array = np.asarray(tensor.array)
+    return array.T if name in _HEADS else array
 
 
-def _read(stored: dict[str, tuple[Any, str]], name: str, config: GPT2Config) -> jax.Array:
-    opened, key = stored[name]
-    array = opened.get_tensor(key)
-    array = array.T if name in _HEADS else array
-    # Cast by numpy, one tensor at a time: the device only ever holds what the model keeps.
-    return jnp.asarray(array.astype(jnp.dtype(config.param_dtype), copy=False))
+def _fits(stored: dict[str, _Stored], wanted: dict[str, Any], name: str) -> bool:
+    return name in stored and name in wanted and _shape(stored[name], name) == wanted[name][1]
 
 
 def _check(
     folder: Path,
     head: Head,
     config: GPT2Config,
-    stored: dict[str, tuple[Any, str]],
+    stored: dict[str, _Stored],
     wanted: dict[str, tuple[tuple[str, ...], tuple[int, ...]]],
     fresh: set[str],
 ) -> None:
@@ -183,11 +229,11 @@ def _check(
     extra = sorted(set(stored) - set(wanted) - ignored)
     shared = [name for name in needed if name in stored]
     misshapen = [
-        f"{name} is {list(_shape(stored, name))}, expected {list(wanted[name][1])}"
+        f"{name} is {list(_shape(stored[name], name))}, expected {list(wanted[name][1])}"
         for name in shared
-        if _shape(stored, name) != wanted[name][1]
+        if _shape(stored[name], name) != wanted[name][1]
     ]
-    dtypes = {name: stored[name][0].get_slice(stored[name][1]).get_dtype() for name in shared}
+    dtypes = {name: stored[name].dtype for name in shared}
     unreadable = [f"{name} ({dtype})" for name, dtype in dtypes.items() if dtype not in _STORED_DTYPES]
     problems = [f"missing: {some(missing)}"] if missing else []
     problems += [f"not expected: {some(extra)}"] if extra else []
@@ -198,10 +244,8 @@ def _check(
             f"{folder}: its tensors are not those of a {config.n_layer}-layer GPT-2; {'; '.join(problems)}."
         )
     if head == "lm" and config.tie_word_embeddings and "lm_head.weight" in stored:
-        lm_head, embedding = (
-            opened.get_tensor(key) for opened, key in (stored["lm_head.weight"], stored["wte.weight"])
-        )
-        if not np.array_equal(lm_head, embedding):
+        lm_head, embedding = stored["lm_head.weight"].array, stored["wte.weight"].array
+        if lm_head is None or embedding is None or not np.array_equal(lm_head, embedding):
             raise UserError(
                 f"{folder}: lm_head.weight differs from wte.weight although config.json ties them;"
                 ' set "tie_word_embeddings": false in config.json.'
@@ -214,7 +258,7 @@ def _write(folder: Path, config: GPT2Config, params: Params, head: Head, tokeniz
     if "h" in params:
         params = unstack_layers(params, config.n_layer)
     tensors = {}
-    for at, leaf in flatten_dict(params).items():
+    for at, leaf in _flat(params).items():
         name = _tensor_name(at)
         array = np.asarray(leaf)
         inner = name in _HEADS or head == "none"

@@ -15,11 +15,13 @@ from llmjax.errors import UserError
 from llmjax.gpt2.cache import bucket
 from llmjax.gpt2.config import GPT2Config, from_size
 from llmjax.gpt2.folders import read_config
-from llmjax.gpt2.model import GPT2, Params, init_params
-from llmjax.gpt2.weights import load_pretrained
+from llmjax.gpt2.params import Params, param_shapes
+from llmjax.gpt2.weights import map_pretrained
 from llmjax.infer.checkpoint import folder_tokenizer, language_model_folder
+from llmjax.infer.kept import kept
 from llmjax.infer.loop import News, Programs, Shape, State, compile_programs
 from llmjax.infer.memory import available, check_memory
+from llmjax.infer.plain_tokenizer import plain_tokenizer
 from llmjax.infer.prepare import Format, Prepared, prepare
 from llmjax.infer.sampling import Sampling
 from llmjax.infer.text import continuation, find_stop, settled
@@ -57,6 +59,16 @@ class Speed:
     def __add__(self, other: "Speed") -> "Speed":
         mine, others = dataclasses.astuple(self), dataclasses.astuple(other)
         return Speed(*(a + b for a, b in zip(mine, others, strict=True)))
+
+
+class Expected(NamedTuple):
+    """The first generation that will be asked for; fields as the arguments of `Generator.stream`."""
+
+    prompt: str
+    max_new_tokens: int
+    sampling: Sampling = GREEDY
+    cache_length: int = 0
+    trim: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -193,7 +205,7 @@ class Generator:
         first = time.perf_counter() - began
         stopped_B = np.zeros(batch.shape.batch, bool)
         count, limit = 1, max_new_tokens
-        while count < max_new_tokens and not np.asarray(news.done_B | stopped_B).all():
+        while count < max_new_tokens and not (np.asarray(news.done_B) | stopped_B).all():
             limit = min(count + STOP_CHECK, max_new_tokens) if stop else max_new_tokens
             state, news = batch.advance(state, stopped_B, limit)
             count = int(news.count)
@@ -309,6 +321,7 @@ def load_generator(
     tokenizer: str = "",
     format: Format = "float32",
     shape: Shape | None = None,
+    expected: "Expected | None" = None,
 ) -> Generator:
     """Loads a language model: a folder that transformers or `save_pretrained` wrote, a run's workdir, or a hub id.
 
@@ -317,21 +330,37 @@ def load_generator(
         tokenizer: "gpt2", a folder or a hub id; empty = the one saved with the model.
         format: of the weights.
         shape: the largest batch that will be generated: it is checked, before loading, that there is memory for it.
+        expected: the first generation, for which programs are then made while the weights are read.
 
     Raises:
         UserError: nothing readable there, or not enough memory.
     """
     folder = language_model_folder(path, tokenizer)
-    check_memory(read_config(folder), format, shape or batch_shape([1], 64), available())
+    config = read_config(folder)
+    check_memory(config, format, shape or batch_shape([1], 64), available())
     with concurrent.futures.ThreadPoolExecutor(1) as other:
-        # Importing transformers takes as long as reading the weights of GPT-2 124M: at the same time, not after it.
-        waited = other.submit(folder_tokenizer, folder, tokenizer)
-        config, params = load_pretrained(folder, "lm")
-        return Generator.from_params(config, params, waited.result(), format)
+        waited = other.submit(_prepared, folder, format)
+        loaded = (None if tokenizer else plain_tokenizer(folder)) or folder_tokenizer(folder, tokenizer)
+        if expected is not None:
+            abstract = jax.eval_shape(lambda params: prepare(params, config, format), param_shapes(config, "lm"))
+            generator = Generator(config, abstract, loaded, format)
+            ids = generator.encode(expected.prompt, expected.max_new_tokens, expected.trim)
+            size = batch_shape([len(ids)], expected.max_new_tokens, expected.cache_length)
+            compile_programs(config, abstract, size, expected.sampling.plan)
+        return Generator(config, waited.result(), loaded, format)
+
+
+def _prepared(folder: Path, format: Format) -> Prepared:
+    config, params = map_pretrained(folder, "lm")
+    shapes = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), params)
+    (arrange,) = kept(repr((config, format, shapes)), lambda: (prepare.lower(params, config, format).compile(),))
+    return jax.block_until_ready(arrange(params))
 
 
 def random_generator(size: str, tokenizer: str, format: Format, shape: Shape | None = None, seed: int = 0) -> Generator:
     """Makes a generator of a named size with random weights, to time and to try; arguments as `load_generator`."""
+    from llmjax.gpt2.model import GPT2, init_params
+
     loaded = load_tokenizer(tokenizer)
     config = from_size(size, vocab_size=len(loaded))
     check_memory(config, format, shape or batch_shape([1], 64), available())

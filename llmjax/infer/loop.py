@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from llmjax.gpt2.cache import Cache, empty_cache
 from llmjax.gpt2.config import GPT2Config
+from llmjax.infer.kept import kept
 from llmjax.infer.prepare import Prepared, activation_dtype, check_format
 from llmjax.infer.sampling import Knobs, Plan, choose, logprob
 from llmjax.infer.step import decode_step, prefill
@@ -54,7 +55,7 @@ class Shape:
 class Programs(NamedTuple):
     """`start(params, tokens_BL, lengths_B, rows_B, done_B, knobs, end_id)` and `advance(params, state, done_B, limit)`.
 
-    Both return (State, News). `seconds` is how long tracing and compiling took, or reading from XLA's cache.
+    Both return (State, News). `seconds` is how long tracing and compiling took, or reading what is kept.
     """
 
     start: Any
@@ -71,6 +72,12 @@ def compile_programs(config: GPT2Config, params: Prepared, shape: Shape, plan: P
 @functools.lru_cache(maxsize=64)
 def _compile(config: GPT2Config, structure: Any, leaves: tuple, shape: Shape, plan: Plan) -> Programs:
     began = time.perf_counter()
+    identity = repr((config, str(structure), leaves, shape, plan))
+    programs = kept(identity, lambda: _compiled(config, structure, leaves, shape, plan))
+    return Programs(programs[0], programs[1], time.perf_counter() - began)
+
+
+def _compiled(config: GPT2Config, structure: Any, leaves: tuple, shape: Shape, plan: Plan) -> tuple[Any, Any]:
     params = structure.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
     arguments = example_arguments(shape)
     begin = functools.partial(start, config=config, shape=shape, plan=plan)
@@ -79,7 +86,7 @@ def _compile(config: GPT2Config, structure: Any, leaves: tuple, shape: Shape, pl
     done_B, limit = jax.ShapeDtypeStruct((shape.batch,), bool), jax.ShapeDtypeStruct((), "int32")
     compiled_start = jax.jit(begin).lower(params, *arguments).compile()
     compiled_advance = jax.jit(further, donate_argnums=1).lower(params, state, done_B, limit).compile()
-    return Programs(compiled_start, compiled_advance, time.perf_counter() - began)
+    return compiled_start, compiled_advance
 
 
 def example_arguments(shape: Shape) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from llmjax.errors import UserError
 from llmjax.gpt2.config import GPT2Config
-from llmjax.gpt2.model import GPT2, init_params
+from llmjax.gpt2.params import param_shapes
 from llmjax.infer.loop import Shape
 from llmjax.infer.prepare import Format, activation_dtype, prepare
 
@@ -25,7 +25,7 @@ class Needs(NamedTuple):
 
 def needs(config: GPT2Config, format: Format, shape: Shape) -> Needs:
     """Returns the bytes that generating in batches of `shape` takes at its peak."""
-    plain = jax.eval_shape(lambda: init_params(GPT2(config, "lm"), jax.random.key(0)))
+    plain = param_shapes(config, "lm")
     prepared = jax.eval_shape(lambda params: prepare(params, config, format), plain)
     cached = (
         2 * config.n_layer * shape.batch * shape.slots * config.n_embd * jnp.dtype(activation_dtype(format)).itemsize

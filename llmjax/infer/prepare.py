@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int8
 
 from llmjax.errors import UserError, did_you_mean
 from llmjax.gpt2.config import GPT2Config
-from llmjax.gpt2.model import Params, unstack_layers
+from llmjax.gpt2.params import Params, unstack_layers
 
 Format = Literal["float32", "bfloat16", "int8"]
 FORMATS: tuple[str, ...] = get_args(Format)

@@ -5,10 +5,11 @@ The order of the steps is transformers': repetition penalty, temperature, top-k,
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int32
 
 from llmjax.errors import UserError
@@ -54,11 +55,12 @@ class Sampling:
     def knobs(self) -> "Knobs":
         """The values, as arguments of a compiled program."""
         return Knobs(
-            jnp.float32(self.temperature),
-            jnp.int32(self.top_k),
-            jnp.float32(self.top_p),
-            jnp.float32(self.repetition_penalty),
-            jax.random.key_data(jax.random.key(self.seed)),
+            np.float32(self.temperature),
+            np.int32(self.top_k),
+            np.float32(self.top_p),
+            np.float32(self.repetition_penalty),
+            # What `jax.random.key_data(jax.random.key(seed))` gives, without a program to compile for it.
+            np.array([0, self.seed], np.uint32),
         )
 
 
@@ -75,11 +77,11 @@ class Plan(NamedTuple):
 class Knobs(NamedTuple):
     """The settings that may change without compiling again."""
 
-    temperature: Float[Array, ""]
-    top_k: Int[Array, ""]
-    top_p: Float[Array, ""]
-    repetition_penalty: Float[Array, ""]
-    key: Array
+    temperature: Any  # float32 scalar, as are the others but
+    top_k: Any  # int32
+    top_p: Any
+    repetition_penalty: Any
+    key: Any  # uint32 [2], of a threefry key
 
 
 def choose(

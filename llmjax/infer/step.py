@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from llmjax.gpt2.activation import activation
 from llmjax.gpt2.cache import Cache, visible
 from llmjax.gpt2.config import GPT2Config
-from llmjax.gpt2.model import activation
 from llmjax.infer.dense import dense
 from llmjax.infer.prepare import Prepared
 

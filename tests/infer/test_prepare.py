@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from llmjax.errors import UserError
-from llmjax.gpt2.model import stack_layers
+from llmjax.gpt2 import stack_layers
 from llmjax.infer.dense import dense
 from llmjax.infer.prepare import BLOCK, FORMATS, check_format, prepare, quantise
 from tests.infer.models import random_model
