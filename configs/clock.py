@@ -27,7 +27,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.targets = "gpu:a100,gpu:h100,tpu:v5e:2x2,tpu:v6e:2x2"  # other chips, to predict; empty = none
     c.models = ("tiny", "small", "distilgpt2", "gpt2")  # whose growth is measured
     c.batches = (1, 2, 4, 8, 16)
-    c.lengths = (32, 64, 128, 256, 512, 1008)
+    c.lengths = (64, 128, 256, 512, 1008)
+    c.widths = (128, 256, 512)  # bits of the vectors that XLA's own loops are tried with; 128 also without multiply-add
     c.runs = 8  # of each measurement
     c.sections = ""  # with commas between: token, parallelism, resources, growth, ladder, carry, workloads, likeness
 
@@ -40,5 +41,6 @@ def get_config(arg: str = "") -> ConfigDict:
         c.models = ("tiny", "small")
         c.batches = (1, 2)
         c.lengths = (16, 32)
+        c.widths = ()
         c.runs = 2
     return c

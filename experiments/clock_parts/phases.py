@@ -1,6 +1,8 @@
 """The subject's programs, compiled, counted and measured once each in a job, however many sections look at them."""
 
+import dataclasses
 import functools
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,7 +19,8 @@ from llmjax.report.cost import CostReport, cost_report
 from llmjax.targets.local import Program, compile_here
 
 LONGEST = 1.5  # seconds: a program that takes longer runs fewer times
-FEWEST = 3
+FEWEST = 2
+REST = 4e-3
 
 
 class Run(NamedTuple):
@@ -67,22 +70,17 @@ def counted(shape: Shape) -> CostReport:
 @functools.cache
 def ran(shape: Shape, runs: int) -> Run:
     """The program, run on values of no meaning and measured op by op."""
+    say(f"{shape.model} {shape.phase}, batch {shape.batch}, length {shape.length}")
     phase, program = built(shape)
     args = (values_of(shape), *phase.args[1:])
-    call = _caller(program.executable, args)
+    call = caller(program.executable, args)
     call()
-    first = call()[0]
-    few = max(min(runs, FEWEST), min(runs, int(LONGEST / first))) if first else runs
-    times = [call() for _ in range(few)]
+    seconds = [call() for _ in range(2)]
+    few = max(min(runs, FEWEST), min(runs, int(LONGEST / seconds[0][0])))
     counts = counters.count(lambda: call())
-    report = cost_report(
-        counted(shape).cost.module,
-        backend=program.backend,
-        compiler=program.cost_analysis,
-        measured=profile(program.executable, *args, runs=few),
-    )
-    core = measured(cpu for _, cpu in times).median
-    return Run(shape, program, report, measured(wall for wall, _ in times), core, counts)
+    times = profile(program.executable, *args, runs=few)
+    report = dataclasses.replace(counted(shape), measured=times)
+    return Run(shape, program, report, times.wall, measured(cpu for _, cpu in seconds).median, counts)
 
 
 @functools.lru_cache(maxsize=1)
@@ -96,8 +94,11 @@ def values_of(shape: Shape) -> Any:
     return _values(shape.model, shape.dtype, shape.phase == "classify")
 
 
-def _caller(compiled: Any, args: tuple[Any, ...]) -> Callable[[], tuple[float, float]]:
-    """What runs a program once and returns the seconds by the wall clock, and those of all cores together."""
+def caller(compiled: Any, args: tuple[Any, ...]) -> Callable[[], tuple[float, float]]:
+    """What runs a program once and returns the seconds by the wall clock, and those of all cores together.
+
+    The second are read when all threads have come to rest: the kernel does not know before what a running one took.
+    """
     donated = [info.donated for info in jax.tree.leaves(compiled.args_info, is_leaf=lambda x: hasattr(x, "donated"))]
     leaves, structure = jax.tree.flatten(args)
     leaves = [example(leaf) for leaf in leaves]
@@ -106,8 +107,16 @@ def _caller(compiled: Any, args: tuple[Any, ...]) -> Callable[[], tuple[float, f
         mine = [jax.numpy.copy(a) if d else a for a, d in zip(leaves, donated, strict=True)]
         jax.block_until_ready(mine)
         values = structure.unflatten(mine)
-        cpu, wall = time.process_time(), time.perf_counter()
+        time.sleep(REST)
+        cpu, start = time.process_time(), time.perf_counter()
         jax.block_until_ready(compiled(*values))
-        return time.perf_counter() - wall, time.process_time() - cpu
+        wall = time.perf_counter() - start
+        time.sleep(REST)
+        return wall, time.process_time() - cpu
 
     return call
+
+
+def say(what: str) -> None:
+    """Tells a person who waits what is being done."""
+    print(f"  {what}", file=sys.stderr, flush=True)

@@ -31,6 +31,7 @@ class Settings:
     models: tuple[str, ...]
     batches: tuple[int, ...]
     lengths: tuple[int, ...]
+    widths: tuple[int, ...]
     runs: int
     sections: tuple[str, ...]
 
@@ -54,7 +55,7 @@ def read_settings(values: Mapping[str, Any]) -> Settings:
     `targets` and `sections` are one text with commas between the names.
     """
     lists = {name: _names(values[name]) for name in ("targets", "sections")}
-    tuples = {name: tuple(values[name]) for name in ("models", "batches", "lengths")}
+    tuples = {name: tuple(values[name]) for name in ("models", "batches", "lengths", "widths")}
     settings = Settings(**{**values, **lists, **tuples})
     settings = dataclasses.replace(settings, sections=settings.sections or SECTIONS)
     _one_of("subject", settings.subject, SUBJECTS)

@@ -315,7 +315,7 @@ def _pipeline(machine: Machine) -> Table:
         Column("source"),
     )
     note = (
-        f"A Zen 4 core as the example, whatever this machine is ({machine.device.title}). How long the stages in front of"
+        f"A Zen 4 core as the example, whatever this machine is ({machine.device.title}). How long the stages before"
         f" execution take is not published; the last row has them all. {_SOURCES}"
     )
     return Table("for comparison: the way of one CPU instruction", columns, PIPELINE, note)
