@@ -79,7 +79,7 @@ def _turns(work: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.
 
 
 def _seconds(function: Callable[[jax.Array], jax.Array], x: jax.ShapeDtypeStruct, runs: int) -> float:
-    """Seconds of the fastest run, which tells most of what a core can do; XLA does not share so small ones among cores."""
+    """Seconds of the fastest run, which tells most of what a core can do: XLA does not share out so small ones."""
     call = caller(jax.jit(function).lower(x).compile(), (x,))
     call()
     return min(call()[0] for _ in range(max(3, runs)))

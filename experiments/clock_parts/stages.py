@@ -23,7 +23,7 @@ from llmjax.report.cost import CostReport
 # In the order in which a token meets them. What XLA's runtime does between ops comes after the ops.
 TOKENISE, DISPATCH, GAPS, SAMPLE, DETOKENISE = "tokenise", "Python dispatch", "between ops", "sample", "detokenise"
 HEAD = "class head and the rest"
-OPS = (
+OPS: tuple[str, ...] = (
     "embed",
     "layer norm",
     "QKV projection",
@@ -150,8 +150,9 @@ def streamed_seconds(settings: Settings) -> float:
 
 
 def _stream(generator: Generator, prompt: str, new_tokens: int) -> Speed:
-    *_, (_, speed) = generator.stream(prompt, new_tokens)
-    return speed
+    last = list(generator.stream(prompt, new_tokens))[-1]
+    assert not isinstance(last, str)
+    return last[1]
 
 
 def classified_seconds(settings: Settings, runs: int) -> float:

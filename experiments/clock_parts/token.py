@@ -24,10 +24,11 @@ HLO_DTYPES = {"float32": "f32", "bfloat16": "bf16", "int8": "s8"}
 # One instruction of a CPU: (stage, what happens, how many a cycle, cycles that one spends there or None). AMD publishes
 # no cycles of the single stages of fetch, decode, rename and retire; what is known is what a wrong guess of a branch
 # costs: all of them up to execution once more.
-ZEN4 = (
-    "AMD, Software Optimization Guide for the Zen 4 Microarchitecture (57647), as LLVM's X86ScheduleZnver4.td cites it"
+ZEN4, AGNER, GCC = "AMD 57647", "Agner Fog", "GCC"
+SOURCES = (
+    "Sources: AMD's Software Optimization Guide for the Zen 4 Microarchitecture (57647), as LLVM's X86ScheduleZnver4.td"
+    " cites it; Agner Fog's instruction tables; GCC's zn4zn5.md."
 )
-AGNER = "Agner Fog, Instruction tables, Zen 4"
 PIPELINE: tuple[tuple[str, str, float | None, float | None, str], ...] = (
     ("fetch", "macro-ops from the op cache", 9, None, ZEN4),
     ("decode", "instructions, where the op cache has them not", 4, None, GCC),
@@ -316,7 +317,7 @@ def _pipeline(machine: Machine) -> Table:
     )
     note = (
         f"A Zen 4 core as the example, whatever this machine is ({machine.device.title}). How long the stages before"
-        f" execution take is not published; the last row has them all. {_SOURCES}"
+        f" execution take is not published; the last row has them all. {SOURCES}"
     )
     return Table("for comparison: the way of one CPU instruction", columns, PIPELINE, note)
 
