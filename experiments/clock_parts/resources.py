@@ -126,7 +126,7 @@ def findings(settings: Settings, machine: Machine, facts: Facts) -> list[str]:
         room = from_size(settings.model).n_positions
         beyond = "beyond" if even > room else "within"
         said.append(
-            f"The KV cache takes {short(each, 'B')} a token, {short(here.cache, 'B')} for {settings.length} in each row;"
+            f"The KV cache takes {short(each, 'B')} a token, {short(here.cache, 'B')} for {settings.length} a row;"
             f" it outgrows the weights after {even:,.0f} tokens of all rows, {beyond} one row's {room:,}."
         )
     first = [use for use in facts.uses if use.phase == phases_of(settings)[0]]

@@ -34,7 +34,7 @@ PIPELINE: tuple[tuple[str, str, float | None, float | None, str], ...] = (
     ("decode", "instructions, where the op cache has them not", 4, None, GCC),
     ("rename", "macro-ops dispatched in order", 6, None, ZEN4),
     ("issue", "one to each of 4 integer pipes, 3 address units, 6 vector pipes", 13, None, ZEN4),
-    ("execute", "integer addition", 4, 1, AGNER),
+    ("execute", "integer addition", 4, 1, GCC),
     ("execute", "float multiply-add of a vector", 2, 4, AGNER),
     ("execute", "integer load from the L1 cache", 3, 4, ZEN4),
     ("write back, retire", "in order, of at most 320 macro-ops in flight", None, None, ZEN4),

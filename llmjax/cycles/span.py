@@ -87,7 +87,7 @@ class _Walk:
 
     def _walk(self, computation: Computation) -> Span:
         work, ends, before = 0.0, {}, {}
-        for i in _in_order(computation):
+        for i in computation:  # the text has what an instruction needs above it
             own = self._one(i, computation)
             needed = (*i.operands, *i.attr("control-predecessors", ()))
             latest = max(needed, key=lambda name: ends[name], default="")
@@ -118,23 +118,6 @@ class _Walk:
 
 
 _CONTROL = ("call", "conditional", "async-start")
-
-
-def _in_order(computation: Computation) -> list[Instruction]:
-    """Instructions with those that they need before them, also where the text is not scheduled."""
-    found: dict[str, Instruction] = {}
-    stack = list(reversed(computation.instructions))
-    while stack:
-        i = stack.pop()
-        if i.name in found:
-            continue
-        needed = [name for name in (*i.operands, *i.attr("control-predecessors", ())) if name not in found]
-        if needed:
-            stack.append(i)
-            stack += [computation[name] for name in needed]
-        else:
-            found[i.name] = i
-    return list(found.values())
 
 
 def _steps(i: Instruction, computation: Computation) -> float:
