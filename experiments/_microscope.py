@@ -1,7 +1,7 @@
 """Compiles, and runs, the microscope's program: a child process, whose XLA_FLAGS are set before JAX starts.
 
-`python -m experiments._microscope FOLDER` reads FOLDER/request.json and writes FOLDER/result.json; XLA writes the dump
-where the flags say.
+`python -m experiments._microscope FOLDER` reads FOLDER/request.json and writes FOLDER/result.json and
+FOLDER/program.hlo; XLA writes the dump where the flags say.
 """
 
 import json
@@ -18,10 +18,14 @@ from llmjax.targets.local import compile_here
 CLOCK_RUNS = 3
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Compiles the phase that `shape` of the request names, and measures it `runs` times if that is not 0."""
+def answer(request: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Compiles the phase that `shape` of the request names, and measures it `runs` times if that is not 0.
+
+    The HLO goes to program.hlo: in a dump, newer XLA writes tuples' elements in a short form of its own.
+    """
     phase = build(Shape(**request["shape"]))
     program = compile_here(phase.function, *phase.args)
+    (folder / "program.hlo").write_text(program.text)
     name = program.text.partition(",")[0].split()[1]
     found: dict[str, Any] = {"summary": phase.summary, "module": name, "trips": phase.trips}
     found["caches"] = calibration._caches()
@@ -45,7 +49,7 @@ def _times(measured: Any) -> list[float]:
 
 def main(folder: Path) -> None:
     try:
-        result = answer(json.loads((folder / "request.json").read_text()))
+        result = answer(json.loads((folder / "request.json").read_text()), folder)
     except UserError as error:
         result = {"error": str(error)}
     (folder / "result.json").write_text(json.dumps(result))

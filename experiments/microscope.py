@@ -127,7 +127,7 @@ def _compiled(settings: _Settings, device: Device | None, tools: objects.Tools, 
         raise UserError(f"XLA dumped no object files of {answer['module']}: was it compiled for this CPU?")
     profile = _profile(answer["module"], runs, answer["profile"]) if runs else None
     clock = device.clock_hz if device else Figure(*answer["clock"]) if "clock" in answer else None
-    report = _report(named[0], device, profile, answer["trips"])
+    report = _report(folder / "program.hlo", device, profile, answer["trips"])
     symbols = objects.symbols(tools, named[0].objects)
     machine = device or evidence.only_caches(answer["caches"], len(os.sched_getaffinity(0)))
     return _Program(answer["summary"], report, named[0], symbols, clock, machine)
@@ -137,7 +137,7 @@ def _dumped(settings: _Settings, device: Device | None, tools: objects.Tools) ->
     """The module of a dump that has the op; nothing of it is measured here."""
     found, errors = [], []
     for module in objects.modules(Path(settings.dump).expanduser()):
-        report = _report(module, device, None, None)
+        report = _report(module.hlo, device, None, None)
         try:
             choose.choose(report.cost.module, report.ops, settings.op, _size(report))
             found.append((module, report))
@@ -155,9 +155,9 @@ def _dumped(settings: _Settings, device: Device | None, tools: objects.Tools) ->
     return _Program(title, report, module, symbols, device.clock_hz if device else None, device)
 
 
-def _report(module: objects.Module, device: Device | None, profile: Profile | None, trips: int | None) -> CostReport:
-    text = read_hlo(module.hlo)
-    parsed = parse(text, str(module.hlo))
+def _report(hlo: Path, device: Device | None, profile: Profile | None, trips: int | None) -> CostReport:
+    text = read_hlo(hlo)
+    parsed = parse(text, str(hlo))
     told: dict[str, Any] = {"backend": "cpu", "text": text, "device": device, "measured": profile}
     report = cost_report(parsed, **told)
     if trips is None or not report.cost.unknown_trip_counts:
@@ -206,7 +206,8 @@ def _look(
         told = f"none of XLA's: {told}"
     time = evidence.time_of(report, op, code, clock, program.machine)
     if code is not None:
-        findings = (explain.iteration(code.hottest), explain.remainder(code), explain.difference(time, code))
+        warnings = (explain.remainder(code), explain.calls(code), explain.coverage(code, float(cost.bytes_written)))
+        findings = (explain.iteration(code.hottest), *warnings, explain.difference(time, code))
     else:
         findings = (explain.library(time, runner or "the runtime", *evidence.peak_of(report, op, clock)),)
     found = view.Found(

@@ -148,6 +148,27 @@ def remainder(kernel: Kernel) -> str:
     return f"{1 - hot / whole:.0%} of the code's cycles pass outside of the loop above, {where}."
 
 
+def calls(kernel: Kernel) -> str:
+    """A warning where the hottest loop calls functions, "" otherwise."""
+    count = kernel.hottest.mix.kinds.get("call", 0)
+    if not count:
+        return ""
+    return f"The loop above calls {count} function{'s' if count > 1 else ''}, whose cycles are not in the prediction."
+
+
+def coverage(kernel: Kernel, written: float) -> str:
+    """A warning where the loops, run as often as is thought, store less than the op's result; "" otherwise."""
+    if any(region.runs is None for region in kernel.regions) or not written:
+        return ""
+    stored = sum(region.mix.stored * (region.runs or 0) for region in kernel.regions)
+    if stored >= 0.9 * written:
+        return ""
+    return (
+        f"The code as counted here stores {short(stored, 'B')} of the {short(written, 'B')} of the result: some loop"
+        " runs more often than is shown, or a function that it calls stores the rest."
+    )
+
+
 def library(time: Time, name: str, peak: float | None, what: str) -> str:
     """How near a library's op comes to the peaks. `peak` is in FLOP a cycle, `what` says of what."""
     if time.measured is None:

@@ -7,6 +7,7 @@ inside it does in an iteration.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -119,15 +120,12 @@ def kernel(function: Function, work: Work) -> Kernel:
     sources = [FROM_CODE if n is not None else UNKNOWN for n in trips]
     bodies = [own_instructions(function, loop, of) for loop in of]
     mixes = [mix(body) for body in bodies]
-    for k in sorted(range(len(of)), key=lambda k: _work_heat(of[k], mixes[k]), reverse=True):
-        missing = [place for place in _nest(of, k) if trips[place] is None]
-        total = _iterations(mixes[k], work)
-        if len(missing) == 1 and total:
-            rest = parts
-            for place in _nest(of, k):
-                rest *= trips[place] or 1
-            trips[missing[0]], sources[missing[0]] = max(1, round(total / rest)), FROM_WORK
-            break
+    hottest = max(range(len(of)), key=lambda k: _work_heat(of[k], mixes[k]), default=None)
+    missing = [] if hottest is None else [place for place in _nest(of, hottest) if trips[place] is None]
+    total = 0.0 if hottest is None else _iterations(mixes[hottest], work)
+    if hottest is not None and len(missing) == 1 and total:
+        known = math.prod(trips[place] or 1 for place in _nest(of, hottest))
+        trips[missing[0]], sources[missing[0]] = max(1, round(total / known / parts)), FROM_WORK
     outside = own_instructions(function, None, of)
     regions = [Region(None, outside, mix(outside), 1, FROM_CODE, parts)]
     for k, loop in enumerate(of):

@@ -32,6 +32,7 @@ _REGISTER = re.compile(r"%([xyz]mm)\d+")
 _BITS = {"xmm": 128, "ymm": 256, "zmm": 512}
 _ELEMENT = {"ps": 32, "ss": 32, "pd": 64, "sd": 64, "ph": 16, "sh": 16, "b": 8, "w": 16, "d": 32, "q": 64}
 _MEMORY = re.compile(r"\(|^[%\w]+s:|^-?(0x)?[0-9a-f]+$")
+_STACK = re.compile(r"\(%r[sb]p")
 _READS_ONLY = ("cmp", "test", "ucomis", "vucomis", "comis", "vcomis", "bt", "vptest", "vtestp", "push", "j", "call")
 
 
@@ -41,7 +42,7 @@ class Mix:
 
     `kinds` has those of KINDS that occur. `bits` is the width of the registers that most arithmetic is in, `lanes` how
     many numbers of `element_bits` one such instruction takes (1: it is scalar). `flops` are floating-point operations
-    of one iteration, a multiply-add as two. `loaded` and `stored` are bytes.
+    of one iteration, a multiply-add as two. `loaded` and `stored` are bytes, without those of the stack.
     """
 
     instructions: int
@@ -103,7 +104,7 @@ def mix(instructions: Iterable[Instruction]) -> Mix:
             kinds[what] += 1
         reads, writes = memory(i)
         loads, stores = loads + reads, stores + writes
-        size = _touched(i) if reads or writes else 0
+        size = _touched(i) if (reads or writes) and not _STACK.search(" ".join(i.operands)) else 0
         loaded, stored = loaded + size * reads, stored + size * writes
         shape = _shape(i) if what in ("fma", "arithmetic") else None
         if shape is not None:

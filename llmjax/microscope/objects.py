@@ -49,9 +49,9 @@ class Module:
 class Simulation:
     """What llvm-mca says of code that repeats: cycles of an iteration and where they go.
 
-    `pressure` has the cycles an iteration keeps each unit of the processor busy, equal units on average; the largest of them bounds the
-    throughput, `throughput` is that bound (with the width of the front end). Where `cycles` are well above it, the
-    instructions wait for one another's results. `unsupported` says why there are no figures, "" where there are.
+    `pressure` has the cycles an iteration keeps each unit of the processor busy, equal units on average. `throughput`
+    is what an iteration takes at least, by its units and by the width of the front end. Where `cycles` are well above
+    it, instructions wait for one another's results. `unsupported` says why there are no figures, "" where there are.
     """
 
     cycles: float

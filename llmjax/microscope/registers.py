@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from llmjax.microscope.x86 import Function, Instruction, Loop, loops
+from llmjax.microscope.x86 import Function, Instruction, Loop, dominators, loops
 
 _LEGACY = ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")
 _BASES = {f"r{name}": name for name in _LEGACY} | {f"e{name}": name for name in _LEGACY}
@@ -21,6 +21,9 @@ _READERS = ("cmp", "test", "bt", "push", "nop", "prefetch", "ucomis", "vucomis",
 # Flags survive these.
 _FLAGLESS = ("mov", "lea", "v", "nop", "push", "pop", "kmov", "kand", "prefetch", "not", "set", "cmov")
 _HOPS = 12
+# A jump out of the loop where it would not go round again.
+_OPPOSITE = {"je": "jne", "jz": "jne", "jae": "jb", "jge": "jl", "ja": "jbe", "jg": "jle"}
+_OPPOSITE |= {"jbe": "ja", "jle": "jg", "jb": "jae", "jl": "jge"}
 _SUFFIXES = "bwlq"
 
 
@@ -100,7 +103,7 @@ def constant(
 def trip_count(function: Function, loop: Loop, of: tuple[Loop, ...] | None = None) -> int | None:
     """How often a loop's body runs each time the loop is entered, None where the code does not say.
 
-    It is known for a loop with one latch that ends in a conditional jump back, on a register that starts from a
+    It is known for a loop with one latch that ends in a conditional jump, back or out, on a register that starts from a
     constant, is changed by constants only, once a turn, and is compared with a constant.
     """
     of = loops(function) if of is None else of
@@ -109,7 +112,9 @@ def trip_count(function: Function, loop: Loop, of: tuple[Loop, ...] | None = Non
     (latch,) = loop.latches
     code = function.blocks[latch].instructions
     jump = code[-1]
-    if jump.target != function.blocks[loop.header].address or jump.mnemonic.startswith("jmp"):
+    leaves = len(function.blocks[latch].after) == 2 and jump.target != function.blocks[loop.header].address
+    again = _OPPOSITE.get(jump.mnemonic) if leaves else jump.mnemonic
+    if again is None or jump.mnemonic.startswith("jmp"):
         return None
     place = next((k for k in range(len(code) - 2, -1, -1) if not code[k].mnemonic.startswith(_FLAGLESS)), None)
     if place is None:
@@ -120,8 +125,9 @@ def trip_count(function: Function, loop: Loop, of: tuple[Loop, ...] | None = Non
     name, other = compared
     writes = [(b, k, i) for b in loop.blocks for k, i in enumerate(function.blocks[b].instructions)]
     writes = [(b, k, i) for b, k, i in writes if name in written(i)]
+    always = dominators(function.blocks)[latch]
     steps = [step(i, name) for _, _, i in writes]
-    if not writes or None in steps or any(b not in loop.own for b, _, _ in writes):
+    if not writes or None in steps or any(b not in loop.own or b not in always for b, _, _ in writes):
         return None
     limit = number(other)
     if limit is None:
@@ -139,7 +145,7 @@ def trip_count(function: Function, loop: Loop, of: tuple[Loop, ...] | None = Non
     if start is None or limit is None:
         return None
     late = sum(s for (b, k, i), s in zip(writes, steps, strict=True) if s and b == latch and k > place)
-    return _turns(jump.mnemonic, start - late, sum(s for s in steps if s), limit, test.mnemonic)
+    return _turns(again, start - late, sum(s for s in steps if s), limit, test.mnemonic)
 
 
 def workgroups(function: Function) -> int:
@@ -160,13 +166,13 @@ def workgroups(function: Function) -> int:
         elif i.is_jump:
             break
         else:
-            for name in written(i):
-                loaded.pop(name, None)
-            if _plain(i.mnemonic) == "mov" and len(i.operands) == 2 and (name := register(i.operands[1])):
+            meaning = ""
+            if _plain(i.mnemonic) == "mov" and len(i.operands) == 2:
                 if i.operands[0] == "0x8(%rdi)":
-                    loaded[name] = "numbers"
+                    meaning = "numbers"
                 elif (m := _DISPLACED.fullmatch(i.operands[0])) and loaded.get(register(m[2]) or "") == "numbers":
-                    loaded[name] = "number"
+                    meaning = "number"
+            loaded |= dict.fromkeys(written(i), meaning)
     return found
 
 
