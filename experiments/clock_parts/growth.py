@@ -97,10 +97,15 @@ def _parameters(settings: Settings, model: str) -> float:
 
 @dataclass(frozen=True)
 class Crossover:
-    """Where one cost overtakes another, by measured and by predicted times; None where they do not meet."""
+    """Where one cost overtakes another, by measured and by predicted times; None where they do not meet.
+
+    `low` and `high` are the ends of the grid that was looked at.
+    """
 
     what: str
     unit: str
+    low: float
+    high: float
     measured: Crossing | None
     predicted: Crossing | None
 
@@ -109,6 +114,7 @@ def crossovers(lines: Sequence[Line]) -> list[Crossover]:
     """Attention against the MLP along the context, arithmetic against memory along the batch."""
     found = []
     for line in lines:
+        ends = (min(line.x), max(line.x))
         if line.along == LENGTH:
             pairs = [
                 (
@@ -118,12 +124,12 @@ def crossovers(lines: Sequence[Line]) -> list[Crossover]:
                 for guessed in (False, True)
             ]
             both = [crossing(line.x, *pair) for pair in pairs]
-            found.append(Crossover(f"{line.phase}: attention overtakes the MLP", LENGTH, *both))
+            found.append(Crossover(f"{line.phase}: attention overtakes the MLP", LENGTH, *ends, *both))
         if line.along == BATCH:
             compute = [sum(op.compute for op in p.time.ops) for p in line.points]
             memory = [sum(sum(op.memory.values()) for op in p.time.ops) for p in line.points]
             guessed = crossing(line.x, compute, memory)
-            found.append(Crossover(f"{line.phase}: arithmetic overtakes memory", BATCH, _even(line), guessed))
+            found.append(Crossover(f"{line.phase}: arithmetic overtakes memory", BATCH, *ends, _even(line), guessed))
     return found
 
 
@@ -186,7 +192,8 @@ def _slope(exponent: float) -> str:
 
 def _crossover_finding(c: Crossover) -> str:
     told = [f"{_where(c.measured, c.unit)} by measured times", f"{_where(c.predicted, c.unit)} by predicted ones"]
-    return f"{c.what[0].upper()}{c.what[1:]} {told[0]}, {told[1]}."
+    grid = f"{c.low:,.0f} to {c.high:,.0f} {c.unit} were looked at"
+    return f"{c.what[0].upper()}{c.what[1:]} {told[0]}, {told[1]} ({grid})."
 
 
 def _where(found: Crossing | None, unit: str) -> str:
