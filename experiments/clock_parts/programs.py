@@ -26,12 +26,20 @@ _TOKEN = 7
 _CALLS = ("jaxpr", "call_jaxpr")  # parameters of equations that only call a function
 
 
-class Made(NamedTuple):
-    """A jitted function, the same without jit, and arguments of its first call.
+class Form(NamedTuple):
+    """A case before there are numbers: a jitted function, the same without jit, and abstract arguments.
 
-    `following(outputs, args)` are the arguments of the next one: donated ones are replaced. `trips` is how often a loop
-    runs whose length the program leaves open.
+    `trips` is how often a loop runs whose length the program leaves open.
     """
+
+    function: Any
+    plain: Callable[..., Any]
+    args: tuple[Any, ...]
+    trips: int | None = None
+
+
+class Made(NamedTuple):
+    """A form with arguments of its first call; `following(outputs, args)` are those of the next one."""
 
     function: Any
     plain: Callable[..., Any]
@@ -40,16 +48,26 @@ class Made(NamedTuple):
     trips: int | None = None
 
 
-def build_case(case: Case) -> Made:
-    """Returns what a case runs; nothing is compiled yet."""
+def form_of(case: Case) -> Form:
+    """Returns what a case compiles."""
     if case.phase in ("classify", "embed") or (case.phase == "decode" and not case.cached):
         return _forward(case)
     phase = build(Shape(case.model, case.phase, case.batch, case.length, max(1, case.new_tokens), case.dtype))
-    function, (params, *rest) = phase.function, phase.args
+    function, args = phase.function, phase.args
     if not case.prepared:
         function, params = _as_stored(case, function)
-    plain = getattr(function, "__wrapped__", function)
-    params = fill(params)
+        args = (params, *args[1:])
+    return Form(function, getattr(function, "__wrapped__", function), args, phase.trips)
+
+
+def build_case(case: Case) -> Made:
+    """Returns what a case runs, with arguments; nothing is compiled yet."""
+    function, plain, abstract, trips = form_of(case)
+    params, rest = fill(abstract[0]), abstract[1:]
+    if case.phase in ("classify", "embed") or not case.cached:
+        mask_BL = np.ones((case.batch, case.length), bool)
+        args = (params, _tokens(case.batch, case.length), mask_BL)
+        return Made(function, plain, args, lambda outputs, args: args)
     if case.phase == "decode":
         cache = _filled_to(fill(rest[1]), case.length)
         return Made(function, plain, (params, _tokens(case.batch), cache), partial(_next_step, case.length))
@@ -60,7 +78,7 @@ def build_case(case: Case) -> Made:
         return Made(function, plain, args, lambda outputs, args: (*args[:3], outputs[1]))
     rows_B, alive_B = np.arange(case.batch, dtype=np.int32), np.zeros(case.batch, bool)
     args = (params, tokens_BL, lengths_B, rows_B, alive_B, Sampling().knobs(), np.int32(-1))
-    return Made(function, plain, args, lambda outputs, args: args, phase.trips)
+    return Made(function, plain, args, lambda outputs, args: args, trips)
 
 
 def fill(tree: Any) -> Any:
@@ -92,11 +110,10 @@ def _next_step(length: int, outputs: Any, args: tuple[Any, ...]) -> tuple[Any, .
     return (*args[:2], _filled_to(outputs[1], length))
 
 
-def _forward(case: Case) -> Made:
+def _forward(case: Case) -> Form:
     """The model over whole rows, its weights stored in `dtype`: a class, a vector, or the next token's logits."""
     config = from_size(case.model, dtype=case.dtype, param_dtype=case.dtype)
     model = GPT2(config, {"classify": "classifier", "embed": "none"}.get(case.phase, "lm"))  # pyright: ignore[reportArgumentType]
-    mask_BL = np.ones((case.batch, case.length), bool)
 
     def forward(params: Params, tokens_BL: jax.Array, mask_BL: jax.Array) -> jax.Array:
         found: Any = model.apply({"params": params}, tokens_BL, mask_BL)
@@ -107,9 +124,8 @@ def _forward(case: Case) -> Made:
                 return jnp.sum(found * mask_BL[..., None], axis=1) / jnp.sum(mask_BL, axis=1, keepdims=True)
         return found[:, -1]
 
-    params = fill(_abstract_params(config, model))
-    args = (params, _tokens(case.batch, case.length), mask_BL)
-    return Made(jax.jit(forward), forward, args, lambda outputs, args: args)
+    tokens_BL, mask_BL = (jax.ShapeDtypeStruct((case.batch, case.length), kind) for kind in (jnp.int32, jnp.bool_))
+    return Form(jax.jit(forward), forward, (_abstract_params(config, model), tokens_BL, mask_BL))
 
 
 def _abstract_params(config: GPT2Config, model: GPT2) -> Params:
