@@ -40,7 +40,7 @@ def get_config(arg: str = "") -> ConfigDict:
         c.targets = ""
         c.models = ("tiny", "small")
         c.batches = (1, 2)
-        c.lengths = (16, 32)
+        c.lengths = (8, 16)
         c.widths = ()
         c.runs = 2
     return c

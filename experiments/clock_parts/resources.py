@@ -44,17 +44,17 @@ def section(settings: Settings, machine: Machine) -> Section:
 
 
 def gather(settings: Settings) -> Facts:
-    """Compiles the phases at every length, and measures the memory of two lengths in a process of its own."""
+    """Compiles the phases at every length, and measures the memory of two lengths, each in a process of its own."""
     uses = tuple(_use(shape_of(settings, phase, length=n)) for phase in phases_of(settings) for n in lengths(settings))
-    few = sorted({lengths(settings)[0], settings.length, lengths(settings)[-1]})
-    cases = {
-        (phase, n): Case(settings.model, phase, settings.batch, n, settings.dtype)
-        for phase in phases_of(settings)
-        for n in few
-    }
-    found, failed = attempt_cases(cases.values(), 1, say)
-    peaks = {key: found[case].peak_bytes for key, case in cases.items() if case in found}
-    missing = [f"Peak memory was not measured: {why}" for why in failed.values()]
+    peaks: dict[tuple[str, int], float | None] = {}
+    missing = []
+    for phase in phases_of(settings):
+        for n in sorted({settings.length, lengths(settings)[-1]}):
+            # One process a case: what an earlier case gave back would hide what a later one takes.
+            case = Case(settings.model, phase, settings.batch, n, settings.dtype)
+            found, failed = attempt_cases([case], 1, say)
+            peaks.update(((phase, n), timing.peak_bytes) for timing in found.values())
+            missing += [f"Peak memory was not measured: {why}" for why in failed.values()]
     if None in peaks.values():
         missing.append("Peak memory was not measured: this system does not say (/proc/self/status).")
     return Facts(uses, {key: peak for key, peak in peaks.items() if peak is not None}, tuple(dict.fromkeys(missing)))
@@ -180,7 +180,8 @@ def _table(facts: Facts) -> Table:
     )
     note = (
         "Activations are what the compiler reserves for temporaries (memory_analysis). The program is machine code with"
-        " its description, as it is written to a file. The cache is compiled in steps: 64, 96, 128, 192, ... tokens."
+        " its description, as it is written to a file. The peak has the compiler's own memory in it. The cache is"
+        " compiled in steps: 64, 96, 128, 192, ... tokens."
     )
     return Table("memory as the context grows", columns, rows, note)
 

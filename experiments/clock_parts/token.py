@@ -1,23 +1,18 @@
 """What one token is, in clock cycles: how many, where they go, and what the same takes on other chips."""
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments._gpt2 import Shape, build
 from experiments.clock_parts import stages
+from experiments.clock_parts.chips import Chip, absurd, bound, chips_table, other_chips
 from experiments.clock_parts.phases import Run, phases_of, ran, shape_of
 from experiments.clock_parts.settings import Machine, Settings
-from llmjax.cycles.compiler_clock import compiler_clock, total_cycles
 from llmjax.cycles.device import Device, Figure, peak
 from llmjax.cycles.model import ProgramTime, predict
 from llmjax.errors import UserError
-from llmjax.hlo import parse
-from llmjax.report.cost import cost_report
-from llmjax.report.page import Cell, Column, Plot, Section, Series, Table
+from llmjax.report.page import Column, Plot, Section, Series, Table
 from llmjax.report.units import short
-from llmjax.targets.aot import compile_for
 
 HLO_DTYPES = {"float32": "f32", "bfloat16": "bf16", "int8": "s8"}
 
@@ -40,17 +35,6 @@ PIPELINE: tuple[tuple[str, str, float | None, float | None, str], ...] = (
     ("write back, retire", "in order, of at most 320 macro-ops in flight", None, None, ZEN4),
     ("fetch to execute again", "after a branch that went another way than guessed", None, 13, ZEN4),
 )
-
-
-@dataclass(frozen=True)
-class Chip:
-    """One token on a chip that is not here, in its own cycles; `compiler` is the compiler's own estimate."""
-
-    name: str
-    cycles: float | None
-    seconds: float | None
-    bound: str
-    compiler: float | None
 
 
 @dataclass(frozen=True)
@@ -108,45 +92,15 @@ def _whole(settings: Settings, missing: list[str]) -> float | None:
     return None
 
 
-def other_chips(settings: Settings) -> tuple[tuple[Chip, ...], tuple[str, ...]]:
-    """The main phase on each target; a chip that cannot be compiled for is a note."""
-    shape = shape_of(settings, phases_of(settings)[-1])
-    tokens = shape.batch * (1 if shape.phase == "decode" else shape.length)
-    chips, notes = [], []
-    for name in settings.targets:
-        try:
-            chips.append(_chip(name, shape, tokens))
-        except UserError as error:
-            notes.append(f"Not predicted: {error}")
-    return tuple(chips), tuple(notes)
-
-
-@functools.cache
-def _chip(name: str, shape: Shape, tokens: int) -> Chip:
-    phase = build(shape)
-    program = compile_for(name, phase.function, *phase.args)
-    report = cost_report(parse(program.text), backend=program.backend, target=program.target)
-    own = total_cycles(compiler_clock(report.cost))
-    compiler = own / tokens if own else None
-    time = report.time
-    if time is None:
-        return Chip(name, None, None, "", compiler)
-    return Chip(name, time.cycles / tokens, time.overlapped / tokens, _bound(time), compiler)
-
-
-def _bound(time: ProgramTime) -> str:
-    """What binds most of a program's time."""
-    sums: dict[str, float] = {}
-    for op in time.ops:
-        sums[op.bound] = sums.get(op.bound, 0.0) + op.seconds
-    return max(sums, key=lambda name: sums[name]).removeprefix("memory:") if sums else ""
-
-
 def make_section(settings: Settings, machine: Machine, facts: Facts) -> Section:
     """The section of what was measured."""
     tables = [_rates(settings, machine, facts), _stages_table(machine, facts), _pipeline(machine)]
     if facts.chips:
-        tables.append(_chips_table(machine, facts))
+        phase = main_phase(facts)
+        run = facts.runs[phase]
+        here = run.wall.median / run.tokens
+        hertz = machine.device.clock_hz.value
+        tables.append(chips_table(phase, facts.chips, here, hertz, bound(facts.predicted[phase])))
     plots = tuple(_waterfall(phase, facts, machine) for phase in reversed(list(facts.runs)))
     return Section(
         "token",
@@ -195,8 +149,8 @@ def findings(settings: Settings, machine: Machine, facts: Facts) -> list[str]:
     achieved, possible, bytes_now, bytes_most = _per_cycle(run, machine.device, settings.dtype)
     nearer = "memory bandwidth" if bytes_now / bytes_most > achieved / possible else "arithmetic"
     said.append(
-        f"It runs at {achieved:.1f} of {possible:.0f} possible FLOP a cycle ({achieved / possible:.0%}) and moves"
-        f" {bytes_now:.1f} B a cycle where main memory gives {bytes_most:.1f}: nearer to the limit of {nearer}."
+        f"It runs at {achieved:.3g} of {possible:.3g} possible FLOP a cycle ({achieved / possible:.1%}) and moves"
+        f" {bytes_now:.3g} B a cycle where main memory gives {bytes_most:.3g}: nearer to the limit of {nearer}."
     )
     return said
 
@@ -322,28 +276,11 @@ def _pipeline(machine: Machine) -> Table:
     return Table("for comparison: the way of one CPU instruction", columns, PIPELINE, note)
 
 
-def _chips_table(machine: Machine, facts: Facts) -> Table:
-    phase = main_phase(facts)
-    run, hertz = facts.runs[phase], machine.device.clock_hz.value
-    columns = (
-        Column("chip"),
-        Column("cycles a token", "cycles", "modelled"),
-        Column("time a token", "s", "modelled"),
-        Column("bound by"),
-        Column("compiler's own", "cycles", "compiler"),
-    )
-    here = run.wall.median / run.tokens
-    mine: tuple[Any, ...] = ("this CPU", Cell(here * hertz, "measured"), Cell(here, "measured"))
-    rows = [(*mine, _bound(facts.predicted[phase]), None)]
-    rows += [(c.name, c.cycles, c.seconds, c.bound, c.compiler) for c in facts.chips]
-    note = "The same program compiled for each chip; cycles are each chip's own. Chips by their data sheets."
-    return Table(f"{phase} on other chips", columns, tuple(rows), note)
-
-
 def _notes(machine: Machine, facts: Facts) -> list[str]:
     notes = list(facts.missing)
     if not machine.counters:
         notes.append("Instructions were not counted: this machine gives no hardware counters (perf_event_open).")
+    notes += absurd(facts.chips)
     if facts.whole is not None:
         phase = main_phase(facts)
         run = facts.runs[phase]
