@@ -25,7 +25,7 @@ SCALAR = f"{NARROW} --xla_backend_optimization_level=0"
 
 
 class Rung(NamedTuple):
-    """A step of the ladder: its name, the case that shows it, its flight, and in words what it adds to the one before."""
+    """A step of the ladder: its name, the case that shows it, its flight, and what it adds to the one before."""
 
     title: str
     case: Case
@@ -130,8 +130,8 @@ def make_section(
     if settings.generates:
         notes.append(
             "Wholly scalar code is not to be had from XLA: it writes products of a vector (here attention's) with"
-            " vector instructions at any level of optimisation, and products of many rows call a library. The first rung is"
-            " also compiled without optimisation, so that more than the vectors sets it apart from the next."
+            " vector instructions at any level of optimisation, and products of many rows call a library. The first"
+            " rung is also compiled without optimisation, so that more than the vectors sets it apart from the next."
         )
     else:
         notes.append(

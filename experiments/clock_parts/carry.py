@@ -1,0 +1,226 @@
+"""Does an optimisation of LLM inference pay on a CPU, and on other chips: measured here, predicted there, and why."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from experiments.clock_parts.cases import Case, Timing, attempt_cases
+from experiments.clock_parts.phases import say
+from experiments.clock_parts.predictions import Forecast, Predicted, predict_cases
+from experiments.clock_parts.settings import Machine, Settings
+from experiments.clock_parts.words import ratios, reason, times
+from llmjax.gpt2.cache import bucket
+from llmjax.gpt2.config import from_size
+from llmjax.report.page import Column, Section, Table
+
+NO_FUSION = "--xla_disable_hlo_passes=fusion"
+GUESSES = 4  # tokens that a speculative step checks at once
+_PAYS = 1.05
+
+
+class Comparison(NamedTuple):
+    """An optimisation: a case without and with it; `chips` are those that are predicted, None where they cannot be.
+
+    `by` says what changes where no count does.
+    """
+
+    name: str
+    before: Case
+    after: Case
+    chips: tuple[Case, Case] | None
+    by: str = ""
+
+
+def section(settings: Settings, machine: Machine) -> Section:
+    """Measures each optimisation here, and predicts it for the configured targets."""
+    rows = comparisons(settings, machine)
+    shapes = new_shape(settings)
+    here = [case for row in rows for case in (row.before, row.after)] + list(shapes)
+    there = [case for row in rows if row.chips for case in row.chips]
+    there += [dataclasses.replace(case, fresh=False) for case in shapes]
+    found, failed = attempt_cases(here, settings.runs, say)
+    forecast = predict_cases(there, settings.targets, say)
+    return make_section(settings, rows, shapes, found, failed, forecast)
+
+
+def comparisons(settings: Settings, machine: Machine) -> tuple[Comparison, ...]:
+    """The optimisations that this subject has."""
+    change = dataclasses.replace
+    step = Case(settings.model, "decode" if settings.generates else "classify", settings.batch, settings.length)
+    rows = max(settings.batches)
+    cores = round(machine.device.cores.value)
+    found = [Comparison("fusion", change(step, flags=NO_FUSION), step, (change(step, jit=False), step))]
+    if settings.generates:
+        bare, stored = change(step, cached=False), change(step, prepared=False)
+        found.append(Comparison("KV cache", bare, stored, (bare, stored)))
+    if rows > settings.batch:
+        many = change(step, batch=rows)
+        found.append(Comparison(f"batching, {rows} instead of {settings.batch}", step, many, (step, many)))
+    if settings.generates:
+        found.append(Comparison("weights arranged for reading", stored, step, (stored, step)))
+    short = change(step, dtype="bfloat16")
+    found.append(Comparison("low precision, bfloat16", step, short, (step, short)))
+    if settings.generates:
+        quantised = change(step, dtype="int8")
+        found.append(Comparison("quantisation, int8", step, quantised, (step, quantised)))
+    if cores > 1:
+        by = f"{cores} cores share them"
+        found.append(Comparison(f"parallel, {cores} cores instead of 1", change(step, threads=1), step, None, by))
+    if settings.generates:
+        # Tokens that are checked side by side read the weights once, as the rows of a batch do.
+        checked = change(step, batch=settings.batch * GUESSES)
+        found.append(
+            Comparison(f"speculative decoding, at best ({GUESSES} of {GUESSES})", step, checked, (step, checked))
+        )
+    return tuple(found)
+
+
+def new_shape(settings: Settings) -> tuple[Case, Case]:
+    """A text of a length that was never compiled for, and the next bucket, which is."""
+    exact = settings.length - 1
+    room = from_size(settings.model).n_positions
+    padded = min(bucket(settings.length), room)
+    phase = "prefill" if settings.generates else "classify"
+    case = Case(settings.model, phase, settings.batch, exact, fresh=True)
+    return case, dataclasses.replace(case, length=padded)
+
+
+def make_section(
+    settings: Settings,
+    rows: Sequence[Comparison],
+    shapes: tuple[Case, Case],
+    found: Mapping[Case, Timing],
+    failed: Mapping[Case, str],
+    forecast: Forecast,
+) -> Section:
+    """The section of what was measured and predicted; pure."""
+    cells, told = [], []
+    for row in rows:
+        if row.before not in found or row.after not in found:
+            continue
+        factor = _factor(row.before, row.after, found)
+        why = reason(factor, ratios((row.before, found[row.before]), (row.after, found[row.after])), row.by)
+        there = [_predicted(row, target, forecast) for target in settings.targets]
+        cells.append((row.name, factor, _verdict(factor), *there, why))
+        told.append((row, factor, there, why))
+    bucketed, sentence = _buckets(settings, shapes, found, forecast)
+    cells += bucketed
+    columns = (
+        Column("optimisation"),
+        Column("here", "x", "measured"),
+        Column("pays here"),
+        *(Column(target, "x", "modelled") for target in settings.targets),
+        Column("why, here"),
+    )
+    notes = [f"Not measured: {case.name}: {why}" for case, why in failed.items()]
+    notes += list(forecast.notes)
+    if not settings.targets:
+        notes.append("No other chip was named: --config.targets=gpu:h100,tpu:v5e:2x2.")
+    notes += _notes(settings)
+    table = Table(
+        "Times as fast a token, with the optimisation against without it",
+        columns,
+        tuple(cells),
+        "Above 1 it pays. Fusion of another chip: the compiled program against its ops one by one, each through main"
+        " memory. dynamic shapes: a lone request of a new length, compiled for it against padded to a bucket.",
+    )
+    return Section(
+        "carry", "Does it carry over?", (*_findings(settings, told), *sentence), (table,), notes=tuple(notes)
+    )
+
+
+def _factor(before: Case, after: Case, found: Mapping[Case, Timing]) -> float:
+    a, b = (found[case].seconds.median / case.tokens for case in (before, after))
+    return a / b
+
+
+def _predicted(row: Comparison, target: str, forecast: Forecast) -> float | None:
+    if row.chips is None:
+        return None
+    values = [forecast.found.get((case, target)) for case in row.chips]
+    if any(value is None for value in values):
+        return None
+    a, b = (value.seconds / case.tokens for value, case in zip(values, row.chips, strict=True) if value)
+    return a / b
+
+
+def _verdict(factor: float) -> str:
+    return "yes" if factor >= _PAYS else "no" if factor > 1 / _PAYS else "no, it costs"
+
+
+def _findings(settings: Settings, told: Sequence[tuple[Comparison, float, Sequence[float | None], str]]) -> list[str]:
+    if not told:
+        return []
+    paying = [row.name for row, factor, _, _ in told if factor >= _PAYS]
+    best, factor, _, why = max(told, key=lambda one: one[1])
+    found = [
+        f"{len(paying)} of {len(told)} optimisations pay on this CPU; the most: {best.name}, {times(factor)} ({why})."
+    ]
+    for row, factor, _, why in told:
+        if factor < 1 / _PAYS:
+            found.append(f"{row.name}: here a token is {times(factor)} ({why}).")
+    for k, target in enumerate(settings.targets):
+        known = [(row, factor, there[k]) for row, factor, there, _ in told if there[k] is not None]
+        if not known:
+            continue
+        agree = [one for one in known if (one[1] >= _PAYS) == ((one[2] or 0) >= _PAYS)]
+        differ = [
+            f"{row.name} ({factor:.3g}x here, {other:.3g}x there)"
+            for row, factor, other in known
+            if (row, factor, other) not in agree
+        ]
+        rest = f"; it differs for {', '.join(differ)}" if differ else ""
+        found.append(f"{target}, predicted: the answer is the same for {len(agree)} of {len(known)}{rest}.")
+    return found
+
+
+def _buckets(
+    settings: Settings, shapes: tuple[Case, Case], found: Mapping[Case, Timing], forecast: Forecast
+) -> tuple[list[tuple], list[str]]:
+    """The row of dynamic shapes and a sentence: compile for the exact length, or pad."""
+    exact, padded = shapes
+    if exact not in found or padded not in found:
+        return [], []
+    one, other = found[exact], found[padded]
+    there = []
+    for target in settings.targets:
+        pair = [forecast.found.get((dataclasses.replace(case, fresh=False), target)) for case in shapes]
+        there.append(_bucket_factor(pair[0], pair[1]))
+    factor = (one.compile_seconds + one.seconds.median) / other.seconds.median
+    extra = other.seconds.median - one.seconds.median
+    padding = f"{extra * 1e3:.3g} ms a request" if extra > 0 else "no time that was measured"
+    why = f"compiling takes {one.compile_seconds:.3g} s, {padded.length - exact.length} tokens of padding {padding}"
+    cells = [(f"dynamic shapes by buckets ({exact.length} in {padded.length})", factor, _verdict(factor), *there, why)]
+    if extra <= 0:
+        told = (
+            f"A program for {exact.length} tokens instead of the bucket of {padded.length} saves no time at all here."
+        )
+    else:
+        told = (
+            f"A program for {exact.length} tokens instead of the bucket of {padded.length} saves {extra * 1e3:.3g} ms a"
+            f" request and takes {one.compile_seconds:.3g} s to compile: it pays after"
+            f" {one.compile_seconds / extra:,.0f} requests of that very length."
+        )
+    return cells, [told]
+
+
+def _bucket_factor(exact: Predicted | None, padded: Predicted | None) -> float | None:
+    if exact is None or padded is None or exact.compile_seconds is None:
+        return None
+    return (exact.compile_seconds + exact.seconds) / padded.seconds
+
+
+def _notes(settings: Settings) -> list[str]:
+    found = [
+        "Several chips are not predicted: a program for one chip stays on it, and a sharded one is another program.",
+        "The compile time for another chip is that of its compiler on this machine.",
+    ]
+    if settings.generates:
+        found.append(
+            f"Speculative decoding: a step over {GUESSES} tokens is timed as a batch of {GUESSES} times the rows, which"
+            " reads the weights once as well; all guesses are taken to be right and to cost nothing, so that the figure"
+            " is the most there is to gain. Attention to one cache instead of several would be a little cheaper."
+        )
+    else:
+        found.append("A classifier has no KV cache and nothing to speculate on; llmjax has no int8 classifier.")
+    return found
