@@ -55,6 +55,7 @@ class Line:
 
 
 SIZE, BATCH, LENGTH = "parameters", "rows", "tokens a row"
+_WITH = {SIZE: "model", BATCH: "batch", LENGTH: "context"}
 
 
 def section(settings: Settings, machine: Machine) -> Section:
@@ -170,7 +171,7 @@ def findings(machine: Machine, lines: Sequence[Line]) -> list[str]:
         grown = f"{line.cycles(hertz)[0]:,.0f} to {line.cycles(hertz)[-1]:,.0f}"
         of = "a token" if line.each else "a run"
         said.append(
-            f"{line.phase.capitalize()} cycles {of} go as {line.along}^{_exponent(fit)}"
+            f"{line.phase.capitalize()} cycles {of} grow with the {_WITH[line.along]} as {line.along}^{_exponent(fit)}"
             f" ({short(fit.low)} to {short(fit.high)} {line.along}: {grown} cycles): {_slope(fit.exponent)}."
         )
     return said + [_crossover_finding(c) for c in crossovers(lines)]
