@@ -124,9 +124,26 @@ def make_section(
         "Above 1 it pays. Fusion of another chip: the compiled program against its ops one by one, each through main"
         " memory. dynamic shapes: a lone request of a new length, compiled for it against padded to a bucket.",
     )
-    return Section(
-        "carry", "Does it carry over?", (*_findings(settings, told), *sentence), (table,), notes=tuple(notes)
-    )
+    tables = (table, _reasons(settings, rows, forecast)) if forecast.found else (table,)
+    return Section("carry", "Does it carry over?", (*_findings(settings, told), *sentence), tables, notes=tuple(notes))
+
+
+def _reasons(settings: Settings, rows: Sequence[Comparison], forecast: Forecast) -> Table:
+    """Why an optimisation is predicted to pay or not, chip by chip, by the counts of what each chip's compiler made."""
+    cells = []
+    for row in rows:
+        if row.chips is None:
+            continue
+        told = []
+        for target in settings.targets:
+            factor = _predicted(row, target, forecast)
+            if factor is None:
+                told.append(None)
+                continue
+            a, b = ((case, forecast.found[case, target]) for case in row.chips)
+            told.append(f"{factor:.3g}x: {reason(factor, ratios(a, b))}")
+        cells.append((row.name, *told))
+    return Table("Why, on the other chips", (Column("optimisation"), *map(Column, settings.targets)), tuple(cells))
 
 
 def _factor(before: Case, after: Case, found: Mapping[Case, Timing]) -> float:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 from experiments.clock_parts.cases import Case, Timing
+from experiments.clock_parts.predictions import Predicted
 from llmjax.cycles.device import Device, peak
 
 _SAME = 1.05  # what differs by less is called the same
@@ -18,7 +19,7 @@ def times(factor: float) -> str:
     return "as fast" if factor > 1 / _SAME else f"{1 / factor:.3g} times as slow"
 
 
-def ratios(before: tuple[Case, Timing], after: tuple[Case, Timing]) -> dict[str, float]:
+def ratios(before: tuple[Case, Timing | Predicted], after: tuple[Case, Timing | Predicted]) -> dict[str, float]:
     """How many times more FLOPs, bytes and ops a token took before."""
     found = {}
     for name, label in (("flops", "FLOPs"), ("bytes", "bytes"), ("ops", "ops")):

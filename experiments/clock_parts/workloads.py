@@ -1,4 +1,4 @@
-"""Where LLM inference is used: three mixes of requests, their cost here and on other chips, and how soon each answers."""
+"""Where LLM inference is used: three mixes of requests, their cost here and on other chips, and the wait for each."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ HERE = "this CPU"
 
 
 class Mix(NamedTuple):
-    """A kind of request: `items` rows of `length` tokens, `new_tokens` after each; `formats` of weights to choose from."""
+    """A kind of request: `items` rows of `length` tokens, and `new_tokens` after each; `formats` of weights to try."""
 
     name: str
     what: str
@@ -176,7 +176,8 @@ def findings(mixes: Sequence[Mix], services: Sequence[Service]) -> list[str]:
         many = f"{single.machines} machine{'s' if single.machines > 1 else ''}"
         sentence = (
             f"{mix.name} ({mix.what}): 1,000 requests one at a time are {single.machine_seconds:,.3g} s of this CPU and"
-            f" {cycles:,.3g} G cycles a request ({single.dtype}); 1,000 a minute need {many} and are answered in {_time(single.latency)} on average"
+            f" {cycles:,.3g} G cycles a request ({single.dtype}); 1,000 a"
+            f" minute need {many} and are answered in {_time(single.latency)} on average"
         )
         if len(here) > 1:
             best = here[-1]
