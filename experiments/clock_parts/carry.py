@@ -8,13 +8,15 @@ from experiments.clock_parts.cases import Case, Timing, attempt_cases
 from experiments.clock_parts.phases import say
 from experiments.clock_parts.predictions import Forecast, Predicted, predict_cases
 from experiments.clock_parts.settings import Machine, Settings
-from experiments.clock_parts.words import ratios, reason, times
+from experiments.clock_parts.words import ratios, reason, roof_of, times
+from llmjax.cycles.device import Device, load_device
 from llmjax.gpt2.cache import bucket
 from llmjax.gpt2.config import from_size
 from llmjax.report.page import Column, Section, Table
 
 NO_FUSION = "--xla_disable_hlo_passes=fusion"
 GUESSES = 4  # tokens that a speculative step checks at once
+ROWS_IN_ORDER = "a row of a weight is what one output reads, in order"
 _PAYS = 1.05
 
 
@@ -40,7 +42,7 @@ def section(settings: Settings, machine: Machine) -> Section:
     there += [dataclasses.replace(case, fresh=False) for case in shapes]
     found, failed = attempt_cases(here, settings.runs, say)
     forecast = predict_cases(there, settings.targets, say)
-    return make_section(settings, rows, shapes, found, failed, forecast)
+    return make_section(settings, machine.device, rows, shapes, found, failed, forecast)
 
 
 def comparisons(settings: Settings, machine: Machine) -> tuple[Comparison, ...]:
@@ -57,7 +59,7 @@ def comparisons(settings: Settings, machine: Machine) -> tuple[Comparison, ...]:
         many = change(step, batch=rows)
         found.append(Comparison(f"batching, {rows} instead of {settings.batch}", step, many, (step, many)))
     if settings.generates:
-        found.append(Comparison("weights arranged for reading", stored, step, (stored, step)))
+        found.append(Comparison("weights arranged for reading", stored, step, (stored, step), ROWS_IN_ORDER))
     short = change(step, dtype="bfloat16")
     found.append(Comparison("low precision, bfloat16", step, short, (step, short)))
     if settings.generates:
@@ -77,9 +79,8 @@ def comparisons(settings: Settings, machine: Machine) -> tuple[Comparison, ...]:
 
 def new_shape(settings: Settings) -> tuple[Case, Case]:
     """A text of a length that was never compiled for, and the next bucket, which is."""
-    exact = settings.length - 1
-    room = from_size(settings.model).n_positions
-    padded = min(bucket(settings.length), room)
+    exact = settings.length - settings.length // 8
+    padded = min(bucket(exact), from_size(settings.model).n_positions)
     phase = "prefill" if settings.generates else "classify"
     case = Case(settings.model, phase, settings.batch, exact, fresh=True)
     return case, dataclasses.replace(case, length=padded)
@@ -87,6 +88,7 @@ def new_shape(settings: Settings) -> tuple[Case, Case]:
 
 def make_section(
     settings: Settings,
+    device: Device,
     rows: Sequence[Comparison],
     shapes: tuple[Case, Case],
     found: Mapping[Case, Timing],
@@ -99,7 +101,9 @@ def make_section(
         if row.before not in found or row.after not in found:
             continue
         factor = _factor(row.before, row.after, found)
-        why = reason(factor, ratios((row.before, found[row.before]), (row.after, found[row.after])), row.by)
+        a, b = ((case, found[case]) for case in (row.before, row.after))
+        roof = None if row.before.threads else roof_of(a, b, device)
+        why = reason(factor, ratios(a, b), row.by, roof)
         there = [_predicted(row, target, forecast) for target in settings.targets]
         cells.append((row.name, factor, _verdict(factor), *there, why))
         told.append((row, factor, there, why))
@@ -141,7 +145,8 @@ def _reasons(settings: Settings, rows: Sequence[Comparison], forecast: Forecast)
                 told.append(None)
                 continue
             a, b = ((case, forecast.found[case, target]) for case in row.chips)
-            told.append(f"{factor:.3g}x: {reason(factor, ratios(a, b))}")
+            why = reason(factor, ratios(a, b), row.by, roof_of(a, b, load_device(target)))
+            told.append(f"{factor:.3g}x: {why}")
         cells.append((row.name, *told))
     return Table("Why, on the other chips", (Column("optimisation"), *map(Column, settings.targets)), tuple(cells))
 

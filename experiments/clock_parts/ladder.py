@@ -16,8 +16,9 @@ from experiments.clock_parts import code
 from experiments.clock_parts.cases import Case, Timing, attempt_cases
 from experiments.clock_parts.phases import say
 from experiments.clock_parts.settings import Machine, Settings
-from experiments.clock_parts.words import bound, limits, ratios, reason, times
+from experiments.clock_parts.words import bound, limits, ratios, reason, roof_of, times
 from llmjax.report.page import Cell, Column, Plot, Section, Series, Table
+from llmjax.report.units import short
 
 # YNNPACK's kernels use the widest vectors of the processor, whatever XLA is told, so that it is off.
 NARROW = "--xla_cpu_max_isa=SSE4_2 --xla_cpu_experimental_ynn_fusion_type="
@@ -77,7 +78,7 @@ def rungs_of(settings: Settings, machine: Machine) -> tuple[Rung, ...]:
             Rung("no cache, op by op", dataclasses.replace(bare, jit=False), PROGRAM),
             Rung("jit: one compiled program", bare, PROGRAM),
             Rung("KV cache", dataclasses.replace(step, prepared=False), PROGRAM),
-            Rung("weights arranged for reading", step, PROGRAM),
+            Rung("weights arranged for reading", step, PROGRAM, "a row of a weight is what one output reads, in order"),
         ]
     else:
         found += [
@@ -141,7 +142,7 @@ def make_section(
     tables = tuple(
         _table(title, [rung for rung in kept if rung.flight == flight], machine, found, codes)
         for flight, title in (
-            (HARDWARE, "The same program, more of the machine"),
+            (HARDWARE, "The same step, more of the machine"),
             (PROGRAM, "The same machine, better programs"),
         )
         if any(rung.flight == flight for rung in kept)
@@ -167,7 +168,9 @@ def _per_token(rung: Rung, found: Mapping[Case, Timing]) -> float:
 def _why(before: Rung, after: Rung, machine: Machine, found: Mapping[Case, Timing]) -> str:
     a, b = (before.case, found[before.case]), (after.case, found[after.case])
     factor = _per_token(before, found) / _per_token(after, found)
-    return reason(factor, ratios(a, b), after.adds)
+    # The card's peaks are those of all cores.
+    roof = None if before.case.threads or after.case.threads else roof_of(a, b, machine.device)
+    return reason(factor, ratios(a, b), after.adds, roof)
 
 
 def findings(
@@ -186,8 +189,8 @@ def findings(
             continue
         first, last = _per_token(mine[0], found), _per_token(mine[-1], found)
         told.append(
-            f"{what}: a token takes {first * hertz / 1e6:,.3g} M cycles with “{mine[0].title}” and"
-            f" {last * hertz / 1e6:,.3g} M with “{mine[-1].title}”: {times(first / last)}."
+            f"{what}: a token takes {short(first * hertz)} cycles with “{mine[0].title}” and"
+            f" {short(last * hertz)} with “{mine[-1].title}”: {times(first / last)}."
         )
         if mine[0].case in codes:
             told.append(f"The code of “{mine[0].title}”: {codes[mine[0].case]}.")

@@ -56,10 +56,9 @@ def predict_cases(cases: Iterable[Case], targets: Sequence[str], say: Say = lamb
             jobs.append((case, target))
     if jobs:
         say(f"compiling {len(wanted)} programs for {len(targets)} chips that are not here")
+    tasks = [(case, target, forms[case], lowered[case, parse_target(target).platform]) for case, target in jobs]
     with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
-        made = list(
-            pool.map(lambda job: _one(*job, forms[job[0]], lowered[job[0], parse_target(job[1]).platform]), jobs)
-        )
+        made = list(pool.map(lambda task: _one(*task), tasks))
     pairs = list(zip(jobs, made, strict=True))
     found = {job: value for job, value in pairs if isinstance(value, Predicted)}
     missing: dict[str, str] = {}

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from experiments.clock_parts.cases import Case, Timing
 from experiments.clock_parts.predictions import Predicted
 from llmjax.cycles.device import Device, peak
 
 _SAME = 1.05  # what differs by less is called the same
-_NEAR = 0.4  # a count explains a gain if their logarithms differ by no more than this share
+_NEAR = 0.3  # a count explains a gain if their logarithms differ by no more than this share
 HLO_DTYPES = {"float32": "f32", "bfloat16": "bf16", "int8": "s8"}
 
 
@@ -29,29 +30,66 @@ def ratios(before: tuple[Case, Timing | Predicted], after: tuple[Case, Timing | 
     return found
 
 
-def reason(factor: float, found: Mapping[str, float], by: str = "") -> str:
-    """Why a token takes `factor` times less time, as far as the counts say; `by` is what changed where no count did."""
+class Roof(NamedTuple):
+    """What limits a token before and after ("bytes"), and how many times less it lets it take."""
+
+    before: str
+    after: str
+    allows: float
+
+
+def reason(factor: float, found: Mapping[str, float], by: str = "", roof: Roof | None = None) -> str:
+    """Why a token takes `factor` times less time, as far as the counts (`ratios`) and the machine's limits say.
+
+    `by` is what changes besides the counts, `roof` None where the limits of the two are not known.
+    """
     changed = {name: ratio for name, ratio in found.items() if not 1 / _SAME < ratio < _SAME}
+    aside = f": {by}" if by else ""
     if not changed:
-        return f"the same FLOPs, bytes and ops{f': {by}' if by else ''}"
+        return f"the same FLOPs, bytes and ops{aside}"
     told = ", ".join(_change(name, ratio) for name, ratio in changed.items())
-    gain = math.log(factor)
-    nearest = min(changed, key=lambda name: abs(math.log(changed[name]) - gain))
-    if abs(math.log(changed[nearest]) - gain) <= _NEAR * abs(gain) and not 1 / _SAME < factor < _SAME:
+    if 1 / _SAME < factor < _SAME:
+        return f"{told}: without effect on the time{_same_limit(roof, changed)}"
+    nearest = min(changed, key=lambda name: abs(math.log(changed[name] / factor)))
+    if _agree(changed[nearest], factor):
         return f"{told}: the time follows the {nearest}"
+    if roof is not None and _agree(roof.allows, factor):
+        moves = "" if roof.before == roof.after else f" moves from {roof.before} to {roof.after} and"
+        return f"{told}: the limit{moves or f', {roof.after},'} allows {roof.allows:.3g}x"
+    if factor >= _SAME and factor > max(changed.values()):
+        return f"{told}: the gain is more than these counts promise{aside}"
     if factor >= _SAME:
-        return f"{told}: the gain is {'more' if factor > max(changed.values()) else 'less'} than these counts promise"
-    if factor > 1 / _SAME:
-        return f"{told}: without effect on the time"
+        return f"{told}: the gain is less than these counts promise{_same_limit(roof, changed)}"
     worse = min(changed.values()) < 1
-    return f"{told}: the loss is {'more than these counts explain' if worse else 'in spite of them'}"
+    return f"{told}: the loss is {'not explained by these counts' if worse else 'in spite of them'}{aside}"
+
+
+def _agree(ratio: float, factor: float) -> bool:
+    return abs(math.log(ratio / factor)) <= _NEAR * abs(math.log(factor))
+
+
+def _same_limit(roof: Roof | None, changed: Mapping[str, float]) -> str:
+    """Why fewer of what does not limit help little."""
+    if roof is None or roof.before != roof.after or roof.before in changed:
+        return ""
+    return f", as {roof.before} limit both" if roof.before != "launches" else ""
 
 
 def _change(name: str, ratio: float) -> str:
     return f"{ratio:.3g}x fewer {name}" if ratio > 1 else f"{1 / ratio:.3g}x more {name}"
 
 
-def limits(case: Case, timing: Timing, device: Device) -> dict[str, float]:
+Counted = tuple[Case, Timing | Predicted]
+
+
+def roof_of(before: Counted, after: Counted, device: Device) -> Roof:
+    """The limits of two cases on a device, all of it."""
+    a, b = limits(*before, device), limits(*after, device)
+    least = max(a.values()) / before[0].tokens, max(b.values()) / after[0].tokens
+    return Roof(max(a, key=a.__getitem__), max(b, key=b.__getitem__), least[0] / least[1])
+
+
+def limits(case: Case, timing: Timing | Predicted, device: Device) -> dict[str, float]:
     """The least seconds that each resource of a device allows one execution: FLOPs, bytes, and launches of ops."""
     rate = peak(device.matmul, HLO_DTYPES[case.dtype]).value
     return {
@@ -61,7 +99,7 @@ def limits(case: Case, timing: Timing, device: Device) -> dict[str, float]:
     }
 
 
-def bound(case: Case, timing: Timing, device: Device) -> str:
+def bound(case: Case, timing: Timing | Predicted, device: Device) -> str:
     """The resource that limits an execution the most."""
     found = limits(case, timing, device)
-    return max(found, key=lambda name: found[name])
+    return max(found, key=found.__getitem__)

@@ -11,6 +11,7 @@ from experiments.clock_parts.settings import Machine, Settings
 from llmjax.cycles.device import load_device
 from llmjax.gpt2.config import from_size
 from llmjax.report.page import Cell, Column, Section, Table
+from llmjax.report.units import seconds, short
 
 RATE = 1000 / 60  # requests a second that arrive: 1,000 a minute
 BUSY = 0.7  # share of the time that a machine is let work
@@ -151,8 +152,8 @@ def _here(
     timed = [(found[case].seconds.median, case.dtype) for case in cases if case in found]
     if not timed:
         return None
-    seconds, dtype = min(timed)
-    return Service(mix, HERE, requests, dtype, seconds, seconds * machine.device.clock_hz.value)
+    took, dtype = min(timed)
+    return Service(mix, HERE, requests, dtype, took, took * machine.device.clock_hz.value)
 
 
 def _there(settings: Settings, mix: Mix, requests: int, target: str, forecast: Forecast) -> Service | None:
@@ -160,8 +161,8 @@ def _there(settings: Settings, mix: Mix, requests: int, target: str, forecast: F
     guessed = [(forecast.found[case, target].seconds, case.dtype) for case in cases if (case, target) in forecast.found]
     if not guessed:
         return None
-    seconds, dtype = min(guessed)
-    return Service(mix, target, requests, dtype, seconds, seconds * load_device(target).clock_hz.value)
+    took, dtype = min(guessed)
+    return Service(mix, target, requests, dtype, took, took * load_device(target).clock_hz.value)
 
 
 def findings(mixes: Sequence[Mix], services: Sequence[Service]) -> list[str]:
@@ -172,32 +173,24 @@ def findings(mixes: Sequence[Mix], services: Sequence[Service]) -> list[str]:
         if not here:
             continue
         single = here[0]
-        cycles = single.cycles / 1e9
         many = f"{single.machines} machine{'s' if single.machines > 1 else ''}"
         sentence = (
-            f"{mix.name} ({mix.what}): 1,000 requests one at a time are {single.machine_seconds:,.3g} s of this CPU and"
-            f" {cycles:,.3g} G cycles a request ({single.dtype}); 1,000 a"
-            f" minute need {many} and are answered in {_time(single.latency)} on average"
+            f"{mix.name} ({mix.what}): 1,000 requests one at a time are {seconds(single.machine_seconds)} of this CPU"
+            f" and {short(single.cycles)} cycles a request ({single.dtype}); 1,000 a"
+            f" minute need {many} and are answered in {seconds(single.latency)} on average"
         )
         if len(here) > 1:
             best = here[-1]
-            sentence += f"; {best.requests} at once need {best.machines} and are answered in {_time(best.latency)}"
+            sentence += f"; {best.requests} at once need {best.machines} and are answered in {seconds(best.latency)}"
         told.append(f"{sentence}.")
         chips = [s for s in services if s.mix == mix and s.where != HERE and s.requests == 1]
         if chips:
             fastest = min(chips, key=lambda s: s.seconds)
             told.append(
-                f"{mix.name}: {fastest.where} is predicted to do one in {_time(fastest.seconds)} where this CPU takes"
-                f" {_time(single.seconds)}, {single.seconds / fastest.seconds:,.3g} times as long."
+                f"{mix.name}: {fastest.where} is predicted to do one in {seconds(fastest.seconds)} where this CPU takes"
+                f" {seconds(single.seconds)}, {single.seconds / fastest.seconds:,.3g} times as long."
             )
     return told
-
-
-def _time(seconds: float) -> str:
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} us"
 
 
 def _table(mix: Mix, services: Sequence[Service]) -> Table:

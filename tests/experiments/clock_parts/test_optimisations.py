@@ -34,9 +34,16 @@ def timing(seconds: float, flops: float = 1e6, moved: float = 1e6, ops: float = 
     return Timing(Measured(seconds, 0.9 * seconds, 1.1 * seconds), compiling, flops, moved, ops, None)
 
 
-@given(FACTORS, st.dictionaries(st.sampled_from(["FLOPs", "bytes", "ops"]), FACTORS))
-def test_a_reason_never_promises_what_the_counts_do_not_say(factor: float, found: dict[str, float]):
-    told = words.reason(factor, found, "2 cores share them")
+COUNTS = st.sampled_from(["FLOPs", "bytes"])
+
+
+@given(
+    FACTORS,
+    st.dictionaries(st.sampled_from(["FLOPs", "bytes", "ops"]), FACTORS),
+    st.none() | st.builds(words.Roof, COUNTS, COUNTS, FACTORS),
+)
+def test_a_reason_never_promises_what_the_counts_do_not_say(factor: float, found: dict[str, float], roof):
+    told = words.reason(factor, found, "2 cores share them", roof)
     changed = {name: ratio for name, ratio in found.items() if not 1 / 1.05 < ratio < 1.05}
     if not changed:
         assert told == "the same FLOPs, bytes and ops: 2 cores share them"
@@ -45,6 +52,11 @@ def test_a_reason_never_promises_what_the_counts_do_not_say(factor: float, found
     if "follows the" in told:
         name = told.rpartition("follows the ")[2]
         assert (changed[name] > 1) == (factor > 1)
+    if "the limit" in told:
+        assert (roof.allows > 1) == (factor > 1)
+        assert ("moves" in told) == (roof.before != roof.after)
+    if "limit both" in told:
+        assert roof.before == roof.after and roof.before not in changed
     if "loss" in told:
         assert factor < 1
     if "gain" in told:
@@ -113,7 +125,7 @@ def test_what_carries_over_is_written_whatever_was_measured(here: list[float], t
     forecast = Forecast(
         {(case, "gpu:h100"): Predicted(s, s, 1, 1, 1, 1) for case, s in zip(chips, there, strict=False)}, ()
     )
-    made = carry.make_section(chosen, rows, shapes, found, {}, forecast)
+    made = carry.make_section(chosen, MACHINE.device, rows, shapes, found, {}, forecast)
     table = made.tables[0]
     assert len(table.rows) == len(rows) + 1
     paying = sum(row[1] >= 1.05 for row in table.rows[:-1])
@@ -125,7 +137,7 @@ def test_a_bucket_pays_until_compiling_is_paid_back():
     chosen = settings()
     exact, padded = carry.new_shape(chosen)
     found = {exact: timing(0.1, compiling=2.0), padded: timing(0.3)}
-    made = carry.make_section(chosen, (), (exact, padded), found, {}, Forecast({}, ()))
+    made = carry.make_section(chosen, MACHINE.device, (), (exact, padded), found, {}, Forecast({}, ()))
     assert any("pays after 10 requests" in finding for finding in made.findings)
     assert made.tables[0].rows[0][1] == pytest.approx(2.1 / 0.3)
 
