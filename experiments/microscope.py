@@ -191,7 +191,8 @@ def _look(
     op, report, clock = ops[0], program.report, program.clock
     module, cost = report.cost.module, op.op.cost
     symbol = choose.symbol_of(op, choose.alike(module, op, report.ops), program.symbols)
-    code, cpu, notes = None, "", ()
+    code, cpu = None, ""
+    notes: tuple[str, ...] = ()
     runner, told = choose.runner(op)
     if symbol is not None:
         file = program.symbols[symbol]
@@ -205,6 +206,8 @@ def _look(
     elif told:
         told = f"none of XLA's: {told}"
     time = evidence.time_of(report, op, code, clock, program.machine)
+    if report.measured is not None and time.measured is None:
+        notes += ("Not measured: the op did not run. A loop around it may have ended at once, with made-up arguments.",)
     if code is not None:
         warnings = (explain.remainder(code), explain.calls(code), explain.coverage(code, float(cost.bytes_written)))
         findings = (explain.iteration(code.hottest), *warnings, explain.difference(time, code))

@@ -116,20 +116,20 @@ def difference(time: Time, kernel: Kernel | None) -> str:
     if time.workers > 1 and start < HALF * gap:
         start_of = f", and starting an op {_cycles(start)} at most ({time.start_source})" if start else ""
         return (
-            f"{said} for {time.workers} threads: handing its {kernel.parts if kernel else time.workers} parts to"
-            f" threads and waiting for the last takes the rest{start_of}."
+            f"{said} for {time.workers} threads: the rest is in handing its {kernel.parts if kernel else time.workers}"
+            f" parts to threads and waiting for the last, or in waiting for memory ({_memory(time)}){start_of}."
         )
     if start >= HALF * gap:
         sum_ = start + max(time.loop, memory)
-        near = "" if abs(sum_ - whole) > CLOSE * whole else f"; together {_cycles(sum_)}"
-        return f"{said}: the rest is call overhead, {_cycles(start)} cycles at most ({time.start_source}){near}."
+        what = "the rest is" if abs(sum_ - whole) <= CLOSE * whole else "much of the rest is"
+        return f"{said}: {what} call overhead, {_cycles(start)} cycles at most ({time.start_source})."
     lines = math.ceil(time.far / LINE) + math.ceil(time.far_code / LINE)
     if lines and gap / lines <= SLOWEST_LINE:
         of_code = f" and {short(time.far_code, 'B')} of code" if time.far_code else ""
         return (
-            f"{said}, which takes for granted that data and code are in the caches: {short(time.far, 'B')} of data"
-            f"{of_code} come from {time.far_level}. The {_cycles(gap)} cycles left are {gap / lines:,.0f} for each of"
-            f" these {lines:,} lines of {LINE} B."
+            f"{said}, which takes for granted that data and code are in the caches. By what else moves in between,"
+            f" {short(time.far, 'B')} of data{of_code} come from {time.far_level}. The {_cycles(gap)} cycles left are"
+            f" {gap / lines:,.0f} for each of these {lines:,} lines of {LINE} B."
         )
     also = f"; {_memory(time)}" if time.memory is not None else ""
     return (

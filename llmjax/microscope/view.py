@@ -19,7 +19,7 @@ from llmjax.report.units import short
 
 SCHEMA = "llmjax.microscope/1"
 _HLO_LINES = 16
-_CODE_LINES = 48
+_CODE_LINES = 36
 _UNITS = 8
 _NAMES = 6
 _KIND_NAMES = {"arithmetic": "other vector arithmetic", "integer": "counters and addresses", "mask": "masks"}
