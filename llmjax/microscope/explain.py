@@ -104,7 +104,7 @@ def difference(time: Time, kernel: Kernel | None) -> str:
         if time.floor is not None and time.floor <= whole * (1 + CLOSE):
             return (
                 f"{said}: it lies between that and the {_cycles(time.floor)} that its units need at least, so the"
-                " processor runs more iterations side by side than llvm-mca thinks."
+                " processor seems to run more iterations side by side than llvm-mca thinks."
             )
         return (
             f"{said}, and its units need {_cycles(time.floor or time.loop)} at least: llvm-mca's tables are too slow"

@@ -48,7 +48,7 @@ class Found:
 
 def print_found(found: Found, console: Console) -> None:
     """Prints the op from HLO down to the clock, as wide as `console`."""
-    console.print(Text(found.title, style="bold"), soft_wrap=True)
+    console.print(Text(found.title, style="bold"))
     facts = Table.grid(padding=(0, 2, 0, 0))
     facts.add_column(no_wrap=True, style="dim")
     facts.add_column(overflow="fold")
