@@ -8,7 +8,7 @@ from experiments.clock_parts.cases import Case, Timing, attempt_cases
 from experiments.clock_parts.phases import say
 from experiments.clock_parts.predictions import Forecast, Predicted, predict_cases
 from experiments.clock_parts.settings import Machine, Settings
-from experiments.clock_parts.words import ratios, reason, roof_of, times
+from experiments.clock_parts.words import clear, ratios, reason, roof_of, times
 from llmjax.cycles.device import Device, load_device
 from llmjax.gpt2.cache import bucket
 from llmjax.gpt2.config import from_size
@@ -17,6 +17,8 @@ from llmjax.report.page import Column, Section, Table
 NO_FUSION = "--xla_disable_hlo_passes=fusion"
 GUESSES = 4  # tokens that a speculative step checks at once
 ROWS_IN_ORDER = "a row of a weight is what one output reads, in order"
+COSTS = "no, it costs"
+SPECULATIVE = "speculative decoding"
 _PAYS = 1.05
 
 
@@ -71,9 +73,7 @@ def comparisons(settings: Settings, machine: Machine) -> tuple[Comparison, ...]:
     if settings.generates:
         # Tokens that are checked side by side read the weights once, as the rows of a batch do.
         checked = change(step, batch=settings.batch * GUESSES)
-        found.append(
-            Comparison(f"speculative decoding, at best ({GUESSES} of {GUESSES})", step, checked, (step, checked))
-        )
+        found.append(Comparison(f"{SPECULATIVE}, at best ({GUESSES} of {GUESSES})", step, checked, (step, checked)))
     return tuple(found)
 
 
@@ -105,8 +105,10 @@ def make_section(
         roof = None if row.before.threads else roof_of(a, b, device)
         why = reason(factor, ratios(a, b), row.by, roof)
         there = [_predicted(row, target, forecast) for target in settings.targets]
-        cells.append((row.name, factor, _verdict(factor), *there, why))
-        told.append((row, factor, there, why))
+        verdict = _verdict(factor) if clear(a, b) else "not clear"
+        cells.append((row.name, factor, verdict, *there, why))
+        told.append(_Told(row, factor, verdict, there, why))
+    told_of_guesses = [_guesses(row, found) for row in rows if row.name.startswith(SPECULATIVE)]
     bucketed, sentence = _buckets(settings, shapes, found, forecast)
     cells += bucketed
     columns = (
@@ -125,11 +127,18 @@ def make_section(
         "Times as fast a token, with the optimisation against without it",
         columns,
         tuple(cells),
-        "Above 1 it pays. Fusion of another chip: the compiled program against its ops one by one, each through main"
-        " memory. dynamic shapes: a lone request of a new length, compiled for it against padded to a bucket.",
+        "Above 1 it pays; not clear: the quartiles of the two overlap. Fusion of another chip: the compiled program against"
+        " its ops one by one, each through main memory. Dynamic shapes: a lone request of a new length, compiled for it"
+        " against padded to a bucket.",
     )
     tables = (table, _reasons(settings, rows, forecast)) if forecast.found else (table,)
-    return Section("carry", "Does it carry over?", (*_findings(settings, told), *sentence), tables, notes=tuple(notes))
+    return Section(
+        "carry",
+        "Does it carry over?",
+        (*_findings(settings, told), *filter(None, told_of_guesses), *sentence),
+        tables,
+        notes=tuple(notes),
+    )
 
 
 def _reasons(settings: Settings, rows: Sequence[Comparison], forecast: Forecast) -> Table:
@@ -167,33 +176,53 @@ def _predicted(row: Comparison, target: str, forecast: Forecast) -> float | None
 
 
 def _verdict(factor: float) -> str:
-    return "yes" if factor >= _PAYS else "no" if factor > 1 / _PAYS else "no, it costs"
+    return "yes" if factor >= _PAYS else "no" if factor > 1 / _PAYS else COSTS
 
 
-def _findings(settings: Settings, told: Sequence[tuple[Comparison, float, Sequence[float | None], str]]) -> list[str]:
+class _Told(NamedTuple):
+    """What a row of the table says."""
+
+    row: Comparison
+    factor: float
+    verdict: str
+    there: Sequence[float | None]
+    why: str
+
+
+def _findings(settings: Settings, told: Sequence[_Told]) -> list[str]:
     if not told:
         return []
-    paying = [row.name for row, factor, _, _ in told if factor >= _PAYS]
-    best, factor, _, why = max(told, key=lambda one: one[1])
-    found = [
-        f"{len(paying)} of {len(told)} optimisations pay on this CPU; the most: {best.name}, {times(factor)} ({why})."
-    ]
-    for row, factor, _, why in told:
-        if factor < 1 / _PAYS:
-            found.append(f"{row.name}: here a token is {times(factor)} ({why}).")
+    paying = [one for one in told if one.verdict == "yes"]
+    found = [f"{len(paying)} of {len(told)} optimisations pay on this CPU"]
+    if paying:
+        best = max(paying, key=lambda one: one.factor)
+        found[0] += f"; the most: {best.row.name}, {times(best.factor)} ({best.why})"
+    found[0] += "."
+    for one in told:
+        if one.verdict == COSTS:
+            found.append(f"{one.row.name}: here a token is {times(one.factor)} ({one.why}).")
     for k, target in enumerate(settings.targets):
-        known = [(row, factor, there[k]) for row, factor, there, _ in told if there[k] is not None]
+        known = [one for one in told if one.there[k] is not None]
+        differ = [one for one in known if (one.verdict == "yes") != ((one.there[k] or 0) >= _PAYS)]
         if not known:
             continue
-        agree = [one for one in known if (one[1] >= _PAYS) == ((one[2] or 0) >= _PAYS)]
-        differ = [
-            f"{row.name} ({factor:.3g}x here, {other:.3g}x there)"
-            for row, factor, other in known
-            if (row, factor, other) not in agree
-        ]
-        rest = f"; it differs for {', '.join(differ)}" if differ else ""
-        found.append(f"{target}, predicted: the answer is the same for {len(agree)} of {len(known)}{rest}.")
+        names = ", ".join(f"{one.row.name} ({one.factor:.3g}x here, {one.there[k]:.3g}x there)" for one in differ)
+        rest = f"; it differs for {names}" if names else ""
+        found.append(
+            f"{target}, predicted: the answer is the same for {len(known) - len(differ)} of {len(known)}{rest}."
+        )
     return found
+
+
+def _guesses(row: Comparison, found: Mapping[Case, Timing]) -> str:
+    """From how many right guesses on speculative decoding pays."""
+    if row.before not in found or row.after not in found:
+        return ""
+    least = found[row.after].seconds.median / found[row.before].seconds.median
+    return (
+        f"A step that checks {GUESSES} tokens at once takes {least:.3g} times a step of one: {SPECULATIVE} pays here"
+        f" where more than {least:.3g} tokens a check are right, the guesses themselves not counted."
+    )
 
 
 def _buckets(

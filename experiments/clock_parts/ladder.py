@@ -16,7 +16,7 @@ from experiments.clock_parts import code
 from experiments.clock_parts.cases import Case, Timing, attempt_cases
 from experiments.clock_parts.phases import say
 from experiments.clock_parts.settings import Machine, Settings
-from experiments.clock_parts.words import bound, limits, ratios, reason, roof_of, times
+from experiments.clock_parts.words import bound, clear, limits, ratios, reason, roof_of, times
 from llmjax.report.page import Cell, Column, Plot, Section, Series, Table
 from llmjax.report.units import short
 
@@ -198,8 +198,9 @@ def findings(
     if gains:
         factor, a, b = max(gains, key=lambda gain: gain[0])
         told.append(f"The largest step is “{b.title}”, {times(factor)}: {_why(a, b, machine, found)}.")
-        losing = [(factor, a, b) for factor, a, b in gains if factor < 1 / 1.05]
-        for factor, a, b in losing:
+        for factor, a, b in gains:
+            if factor > 1 / 1.05 or not clear((a.case, found[a.case]), (b.case, found[b.case])):
+                continue
             told.append(f"“{b.title}” does not pay after “{a.title}”: {times(factor)}; {_why(a, b, machine, found)}.")
     return told
 

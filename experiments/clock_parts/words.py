@@ -20,6 +20,12 @@ def times(factor: float) -> str:
     return "as fast" if factor > 1 / _SAME else f"{1 / factor:.3g} times as slow"
 
 
+def clear(before: tuple[Case, Timing], after: tuple[Case, Timing]) -> bool:
+    """Whether the quartiles of two cases, a token, lie apart: else the difference may be chance."""
+    (a, x), (b, y) = before, after
+    return x.seconds.low / a.tokens > y.seconds.high / b.tokens or x.seconds.high / a.tokens < y.seconds.low / b.tokens
+
+
 def ratios(before: tuple[Case, Timing | Predicted], after: tuple[Case, Timing | Predicted]) -> dict[str, float]:
     """How many times more FLOPs, bytes and ops a token took before."""
     found = {}

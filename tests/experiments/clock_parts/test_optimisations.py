@@ -71,6 +71,13 @@ def test_a_ratio_of_times_is_told_the_right_way_round(factor: float):
         assert float(told.split()[0]) == pytest.approx(factor, rel=0.01)
 
 
+def test_a_difference_within_the_quartiles_is_not_clear():
+    one, many = Case("tiny", "decode", 1, 16), Case("tiny", "decode", 2, 16)
+    assert not words.clear((one, timing(1.0)), (one, timing(1.15)))
+    assert words.clear((one, timing(1.0)), (one, timing(1.5)))
+    assert words.clear((one, timing(1.5)), (many, timing(1.5)))
+
+
 def test_counts_are_compared_by_token():
     one, many = Case("tiny", "decode", 1, 16), Case("tiny", "decode", 4, 16)
     found = words.ratios((one, timing(1, 100, 100, 100)), (many, timing(1, 400, 100, 200)))
@@ -128,7 +135,9 @@ def test_what_carries_over_is_written_whatever_was_measured(here: list[float], t
     made = carry.make_section(chosen, MACHINE.device, rows, shapes, found, {}, forecast)
     table = made.tables[0]
     assert len(table.rows) == len(rows) + 1
-    paying = sum(row[1] >= 1.05 for row in table.rows[:-1])
+    paying = sum(row[2] == "yes" for row in table.rows[:-1])
+    assert all(row[1] >= 1.05 for row in table.rows[:-1] if row[2] == "yes")
+    assert all(row[1] < 1 for row in table.rows if row[2] == carry.COSTS)
     assert made.findings[0].startswith(f"{paying} of {len(rows)} ")
     to_json(Page("", "", (made,)))
 
