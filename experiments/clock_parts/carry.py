@@ -127,8 +127,8 @@ def make_section(
         "Times as fast a token, with the optimisation against without it",
         columns,
         tuple(cells),
-        "Above 1 it pays; not clear: the quartiles of the two overlap. Fusion of another chip: the compiled program against"
-        " its ops one by one, each through main memory. Dynamic shapes: a lone request of a new length, compiled for it"
+        "Above 1 it pays; not clear: the quartiles of the two overlap. Fusion of another chip: the compiled program"
+        " against its ops one by one, each through main memory. Dynamic shapes: a lone request of a new length, compiled for it"
         " against padded to a bucket.",
     )
     tables = (table, _reasons(settings, rows, forecast)) if forecast.found else (table,)
