@@ -36,9 +36,10 @@ _HEADER_RE = pattern(r"HloModule\s++(?!ENTRY\b)([^\s,{}()\"]++)")
 _LINE_RE = pattern(rf"{SPACE}(ROOT\s++)?%?({NAME})\s*+=\s*+({ARRAY})\s++([a-z][\w\-]*+)\(")
 _NAME_EQUALS_RE = pattern(rf"{SPACE}(ROOT\s++)?%?({NAME}){SPACE}=")
 _OPCODE_RE = pattern(rf"{SPACE}([a-z][\w\-]*+){SPACE}\(")
-_OPERANDS_RE = pattern(rf"\s*+((?:%?{NAME}\s*+(?:,\s*+(?:/\*index=\d++\*/\s*+)?|(?=\))))*+)\)")
-_OPERAND_RE = pattern(rf"{SPACE}(?:{ARRAY}\s++)?%?({NAME}){SPACE}([,)])")
-_OPERAND_END_RE = pattern(rf"{SPACE}%?({NAME}){SPACE}(?=[,)])")
+_OPERAND_NAME = rf"{NAME}(?:#\d{{1,6}})*+"  # `call#1` is element 1 of the tuple that `call` makes
+_OPERANDS_RE = pattern(rf"\s*+((?:%?{_OPERAND_NAME}\s*+(?:,\s*+(?:/\*index=\d++\*/\s*+)?|(?=\))))*+)\)")
+_OPERAND_RE = pattern(rf"{SPACE}(?:{ARRAY}\s++)?%?({_OPERAND_NAME}){SPACE}([,)])")
+_OPERAND_END_RE = pattern(rf"{SPACE}%?({_OPERAND_NAME}){SPACE}(?=[,)])")
 _NUMBER_RE = pattern(rf"{SPACE}(\d{{1,9}}){SPACE}\)")
 _SCALAR_RE = pattern(r"([^\s(){}\"/]*+)\)")
 _LITERAL_RE = pattern(r"(?:[\w\s.,+\-:\[\]*=%]++|/\*.*?\*/|[{}()])*+")
@@ -244,7 +245,7 @@ class _Parser(Reader):
         listed = without_comments(m[1]).replace("%", "")
         names = tuple(n.strip() for n in listed.split(",")) if listed else ()
         for name in names:
-            if name not in by_name:
+            if name not in by_name and not self.element(name, by_name):
                 return self.typed_operands(pos, by_name)  # finds the place, or an instruction in an operand's place
         return names, m.end()
 
@@ -259,7 +260,7 @@ class _Parser(Reader):
             m = _OPERAND_RE.match(text, pos)
             if m:
                 name, mark, pos = m[1], m[2], m.end()
-                if name not in by_name:
+                if name not in by_name and not self.element(name, by_name):
                     self.fail(m.start(1), f"an instruction above (there is no {name})")
             else:
                 name, pos = self.other_operand(skip_space(text, pos), by_name)
@@ -279,7 +280,7 @@ class _Parser(Reader):
             self.fail(pos, str(error))
         m = _OPERAND_END_RE.match(text, found[1] if found else pos)
         if m:
-            if m[1] not in by_name:
+            if m[1] not in by_name and not self.element(m[1], by_name):
                 self.fail(m.start(1), f"an instruction above (there is no {m[1]})")
             return m[1], m.end()
         if not _OPCODE_RE.match(text, found[1] if found else pos):
@@ -294,6 +295,20 @@ class _Parser(Reader):
         by_name[name], pos = self.instruction(name, shape, opcode, False, pos, end, by_name, False)
         self.depth -= 1
         return name, pos
+
+    def element(self, name: str, by_name: dict[str, Instruction]) -> bool:
+        """Makes the get-tuple-element that `TUPLE#INDEX` stands for; False where there is no such tuple or element."""
+        source, mark, index = name.rpartition("#")
+        if not mark or (source not in by_name and not self.element(source, by_name)):
+            return False
+        attributes = {"index": int(index)}
+        try:
+            shape = infer_shape("get-tuple-element", [by_name[source].shape], attributes, self.computations)
+        except ValueError:
+            return False
+        line = by_name[source].line
+        by_name[name] = Instruction(name, "get-tuple-element", shape, (source,), attributes, line=line)
+        return True
 
     def literal(self, pos: int) -> tuple[str, int]:
         """The text of a constant up to its closing parenthesis."""

@@ -387,3 +387,22 @@ def test_small_helpers():
     assert balanced_end('({"}"])', 0) == -1
     assert balanced_end('({"}"}) x', 0) == 7
     assert split_list('1, {2, 3}, "4,5"') == ["1", "{2, 3}", '"4,5"']
+
+
+def test_elements_in_an_operands_place():
+    text = """ENTRY e {
+  %p = (f32[2], (s32[], f32[3])) parameter(0)
+  %a = f32[2] negate(%p#0)
+  ROOT %t = (f32[2], f32[3]) tuple(f32[2] %a, %p#1#1)
+}"""
+    entry = parse(text).computations["e"]
+    assert entry.by_name["t"].operands == ("a", "p#1#1")
+    element = entry.by_name["p#1#1"]
+    assert (element.opcode, element.operands, element.attr("index")) == ("get-tuple-element", ("p#1",), 1)
+    assert str(element.shape) == "f32[3]"
+
+
+@pytest.mark.parametrize("operand", ("%p#2", "%p#0#0", "%q#0", "%p#"))
+def test_elements_that_do_not_exist(operand):
+    with pytest.raises(HloParseError):
+        parse("ENTRY e {\n  %p = (f32[2], f32[3]) parameter(0)\n  ROOT %a = f32[2] negate(" + operand + ")\n}")
