@@ -52,7 +52,8 @@ def reason(factor: float, found: Mapping[str, float], by: str = "", roof: Roof |
     changed = {name: ratio for name, ratio in found.items() if not 1 / _SAME < ratio < _SAME}
     aside = f": {by}" if by else ""
     if not changed:
-        return f"the same FLOPs, bytes and ops{aside}"
+        effect = aside if factor >= _SAME else f", at a loss{aside}" if factor <= 1 / _SAME else ", in the same time"
+        return f"the same FLOPs, bytes and ops{effect}"
     told = ", ".join(_change(name, ratio) for name, ratio in changed.items())
     if 1 / _SAME < factor < _SAME:
         return f"{told}: without effect on the time{_same_limit(roof, changed)}"
