@@ -35,7 +35,7 @@ ROWS = (
         "a tick of the core clock; an instruction takes a few, and several share one",
         "a step of decoding: one pass over all weights",
         "different: the clock ticks evenly, a step lasts as long as its memory traffic",
-        (("token", ("cycles",)), ("ladder", ("cycles",))),
+        (("token", ("a cycle", "cycles")), ("ladder", ("cycles",))),
     ),
     Row(
         "pipeline",
@@ -54,23 +54,26 @@ ROWS = (
     Row(
         "memory wall",
         "caches keep what is used again, prefetchers what is read in order",
-        "weights are used once a step and exceed any cache; the KV cache is what is kept",
+        "every weight is read once a step, from the nearest memory that holds them all; the KV cache is what is kept",
         "alike: both wait for memory unless something is used again",
-        (("resources", ("weight", "memory", "B")), ("growth", ("memory",)), ("carry", ("bytes",))),
+        (("resources", ("Weights", "memory")), ("growth", ("memory",)), ("carry", ("bytes",))),
     ),
     Row(
         "branches and guesses",
         "a branch predictor guesses the next instruction and rolls back",
         "sampling decides the next token; speculative decoding guesses several and checks them in one step",
         "alike: guesses are cheap where checking them side by side is",
-        (("carry", ("speculative",)),),
+        (("carry", ("checks", "speculative")),),
     ),
     Row(
         "growth of cost",
         "an instruction costs the same, however long the program has run",
         "a token costs more the longer the text is: attention reads all tokens before it",
         "different: the state that a step reads grows",
-        (("growth", ("length", "context", "grow", "exponent")), ("resources", ("context", "length"))),
+        (
+            ("growth", ("Decode cycles a run grow with the context", "with the context", "length")),
+            ("resources", ("context", "length")),
+        ),
     ),
     Row(
         "optimisation",
