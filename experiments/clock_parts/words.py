@@ -13,11 +13,16 @@ _NEAR = 0.3  # a count explains a gain if their logarithms differ by no more tha
 HLO_DTYPES = {"float32": "f32", "bfloat16": "bf16", "int8": "s8"}
 
 
+def ratio_of(value: float) -> str:
+    """A ratio with three digits, whole from a hundred on: 2.52, 1,980."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def times(factor: float) -> str:
     """A ratio of times (before / after) in words: "3.1 times as fast", "as fast", "2.0 times as slow"."""
     if factor >= _SAME:
-        return f"{factor:.3g} times as fast"
-    return "as fast" if factor > 1 / _SAME else f"{1 / factor:.3g} times as slow"
+        return f"{ratio_of(factor)} times as fast"
+    return "as fast" if factor > 1 / _SAME else f"{ratio_of(1 / factor)} times as slow"
 
 
 def clear(before: tuple[Case, Timing], after: tuple[Case, Timing]) -> bool:
@@ -62,7 +67,7 @@ def reason(factor: float, found: Mapping[str, float], by: str = "", roof: Roof |
         return f"{told}: the time follows the {nearest}"
     if roof is not None and _agree(roof.allows, factor):
         moves = "" if roof.before == roof.after else f" moves from {roof.before} to {roof.after} and"
-        return f"{told}: the limit{moves or f', {roof.after},'} allows {roof.allows:.3g}x"
+        return f"{told}: the limit{moves or f', {roof.after},'} allows {ratio_of(roof.allows)}x"
     if factor >= _SAME and factor > max(changed.values()):
         return f"{told}: the gain is more than these counts promise{aside}"
     if factor >= _SAME:
@@ -83,7 +88,7 @@ def _same_limit(roof: Roof | None, changed: Mapping[str, float]) -> str:
 
 
 def _change(name: str, ratio: float) -> str:
-    return f"{ratio:.3g}x fewer {name}" if ratio > 1 else f"{1 / ratio:.3g}x more {name}"
+    return f"{ratio_of(ratio)}x fewer {name}" if ratio > 1 else f"{ratio_of(1 / ratio)}x more {name}"
 
 
 Counted = tuple[Case, Timing | Predicted]

@@ -8,6 +8,7 @@ from experiments.clock_parts.cases import Case, Timing, attempt_cases
 from experiments.clock_parts.phases import say
 from experiments.clock_parts.predictions import Forecast, predict_cases
 from experiments.clock_parts.settings import Machine, Settings
+from experiments.clock_parts.words import ratio_of
 from llmjax.cycles.device import load_device
 from llmjax.gpt2.config import from_size
 from llmjax.report.page import Cell, Column, Section, Table
@@ -188,7 +189,7 @@ def findings(mixes: Sequence[Mix], services: Sequence[Service]) -> list[str]:
             fastest = min(chips, key=lambda s: s.seconds)
             told.append(
                 f"{mix.name}: {fastest.where} is predicted to do one in {seconds(fastest.seconds)} where this CPU takes"
-                f" {seconds(single.seconds)}, {single.seconds / fastest.seconds:,.3g} times as long."
+                f" {seconds(single.seconds)}, {ratio_of(single.seconds / fastest.seconds)} times as long."
             )
     return told
 
