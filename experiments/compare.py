@@ -29,7 +29,7 @@ from llmjax.targets.local import Program
 from llmjax.targets.names import parse_target
 
 SCHEMA = "llmjax.compare/1"
-FEWEST_COLUMNS, WIDE = 80, 110
+FEWEST_COLUMNS, WIDE, WIDEST = 80, 110, 120
 _HLO_DTYPES = {"float32": "f32", "bfloat16": "bf16", "int8": "s8"}
 
 
@@ -71,9 +71,9 @@ def run(config: ConfigDict, workdir: str) -> None:
     for row in rows:
         if "error" in row:
             console.print(Text(row["error"], style="red"), soft_wrap=True)
-    print(
-        f"times and cycles are predicted, those of the last column the compiler's own estimate. compare.json: {workdir}"
-    )
+    for line in footer(rows, console.width):
+        console.print(Text(line, style="dim"))
+    print(f"compare.json: {workdir}")
 
 
 def _compile_all(names: list[str], phase: Phase) -> list[tuple[str, Program | UserError]]:
@@ -195,13 +195,15 @@ def _tokens(settings: _Settings) -> int:
 
 
 def table(rows: list[dict[str, Any]], width: int) -> Table:
-    """One line a chip; from 110 columns on also tokens/s, utilisation and whether it fits."""
-    wide = width >= WIDE
+    """One line a chip; from 110 columns on also tokens/s, utilisation and whether it fits, from 120 on also how the
+    prediction agrees with the compiler's own clock."""
     found = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     found.add_column("chip", no_wrap=True)
     heads = ["compile", "time", "cycles", "bound", "needs", "of", "compiler"]
-    if wide:
-        heads = [*heads[:3], "tokens/s", "bound", "FLOP use", "needs", "of", "fits", "compiler"]
+    if width >= WIDE:
+        heads = [*heads[:3], "tokens/s", "bound", "FLOP%", "needs", "of", "fits", "compiler"]
+    if width >= WIDEST:
+        heads += ["ours/its", "rank"]
     for head in heads:
         found.add_column(head, justify="right", no_wrap=True, overflow="ellipsis")
     for row in rows:
@@ -213,22 +215,58 @@ def table(rows: list[dict[str, Any]], width: int) -> Table:
     return found
 
 
+def footer(rows: list[dict[str, Any]], width: int) -> list[str]:
+    """What the figures are, and what the table has no room for, in sentences."""
+    made = [row for row in rows if "error" not in row]
+    lines = []
+    if any(row["seconds"] is not None for row in made):
+        lines.append("Times and cycles are predicted, not measured.")
+    if any(row["compiler_cycles"] is not None for row in made):
+        lines.append("Column compiler: the cycles that the compiler itself estimates.")
+    agreed = [row for row in made if (row.get("agreement") or {}).get("median_ratio") is not None]
+    if agreed and width >= WIDEST:
+        lines.append("ours/its: predicted over the compiler's cycles, the median op. rank: of the ops, Kendall's tau.")
+    elif agreed:
+        told = (f"{row['target']} {' '.join(_agreement(row['agreement']))}" for row in agreed)
+        lines.append(f"Predicted over the compiler's, the median op, and Kendall's tau: {', '.join(told)}.")
+    if any(row["target"] == "cpu" and row["device"] is None for row in made):
+        lines.append(
+            "The time on cpu needs a card of this machine: configs/calibrate.py writes one, --config.card=FILE."
+        )
+    over = [
+        f"{row['target']} ({short(row['memory_too_much'], 'B')} too much)" for row in made if row["memory_too_much"]
+    ]
+    if over:
+        lines.append(f"Does not fit: {', '.join(over)}.")
+    return lines
+
+
+def _agreement(agreed: dict[str, Any] | None) -> tuple[str, str]:
+    """The median ratio, and the rank correlation."""
+    if not agreed or agreed["median_ratio"] is None:
+        return "-", "-"
+    return f"{agreed['median_ratio']:.2g}x", "-" if agreed["kendall"] is None else f"{agreed['kendall']:.2f}"
+
+
 def _cells(row: dict[str, Any]) -> dict[str, Text | str]:
     over = row["memory_too_much"]
     needs = Text(_size(row["memory_needed"], "B"), style="bold red" if over else "")
     seconds = row["seconds"]
-    fits = {None: "-", True: "yes", False: f"no, {short(over or 0, 'B')} over"}[row["fits"]]
+    ratio, rank = _agreement(row.get("agreement"))
+    fits = {None: "-", True: "yes", False: "no"}[row["fits"]]
     return {
         "compile": "-" if row["compile_seconds"] is None else f"{row['compile_seconds']:.1f} s",
         "time": "-" if seconds is None else f"{seconds * 1e3:,.3f} ms",
         "cycles": _size(row["cycles"]),
         "tokens/s": _size(row["tokens_per_second"]),
         "bound": (row["bound"] or "-").removeprefix("memory:"),
-        "FLOP use": "-" if row["utilisation"] is None else f"{100 * row['utilisation']:.1f}%",
+        "FLOP%": "-" if row["utilisation"] is None else f"{100 * row['utilisation']:.1f}",
         "needs": needs,
         "of": _size(row["memory_capacity"], "B"),
         "fits": Text(fits, style="bold red" if over else ""),
         "compiler": _size(row["compiler_cycles"]),
+        "ours/its": ratio,
+        "rank": rank,
     }
 
 

@@ -72,6 +72,7 @@ def test_a_row_a_chip_and_failures_are_rows(tmp_path, capsys, monkeypatch, compi
     table = [line for line in shown.splitlines() if line.startswith(("chip", *rows))]
     assert len(table) == 1 + len(rows) and max(map(len, table)) <= columns
     assert ("tokens/s" in shown) == (columns == 120)
+    assert "Does not fit: gpu:h100 (14.1 GB too much), tpu:v5e:2x2 (" in " ".join(shown.split())
 
 
 def test_the_prediction_and_its_agreement():
@@ -102,3 +103,29 @@ def test_mistakes(tmp_path):
         compare.run(c, str(tmp_path))
     with pytest.raises(UserError, match="no such variant"):
         config.get_config("tiyn")
+
+
+@pytest.mark.parametrize("columns", [80, 110, 120])
+def test_agreement_and_what_is_missing_stand_below(tmp_path, capsys, monkeypatch, compilers, columns):
+    found, shown = run(tmp_path, capsys, monkeypatch, columns, targets="cpu,gpu:h100,tpu:v5e:2x2")
+    rows = {row["target"]: row for row in found["chips"]}
+    assert max(map(len, shown.replace(str(tmp_path), "").splitlines())) <= columns
+    agreed = rows["tpu:v5e:2x2"]["agreement"]
+    assert ("ours/its" in shown) == (columns == 120)
+    flat = " ".join(shown.split())
+    ratio, tau = f"{agreed['median_ratio']:.2g}x", f"{agreed['kendall']:.2f}"
+    if columns == 120:
+        line = next(line for line in shown.splitlines() if line.startswith("tpu:v5e:2x2"))
+        assert line.split()[-2:] == [ratio, tau]
+    else:
+        assert f"tpu:v5e:2x2 {ratio} {tau}" in flat
+    assert "The time on cpu needs a card of this machine" in flat and "--config.card=FILE" in flat
+
+
+def test_a_card_gives_the_cpu_a_time(tmp_path, capsys, monkeypatch):
+    chip = load_device("tpu:v5e")
+    monkeypatch.setattr(compare, "load_device", lambda name: chip if name == "my.json" else pytest.fail(name))
+    found, shown = run(tmp_path, capsys, monkeypatch, card="my.json")
+    (row,) = found["chips"]
+    assert row["device"] == chip.title and row["seconds"] > 0 and row["fits"] is True
+    assert "needs a card" not in shown and "not measured" in shown
