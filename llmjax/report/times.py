@@ -38,8 +38,11 @@ def headline(report: CostReport) -> Iterator[str]:
 def times_table(report: CostReport, top: int, width: int) -> Table:
     """The `top` ops by time, measured if it is, with what binds them."""
     found = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    found.add_column("top ops by time", no_wrap=True, overflow="ellipsis", max_width=max(16, width - 62))
-    found.add_column("of", no_wrap=True, overflow="ellipsis", max_width=18 if width < 100 else 28)
+    # What the figures leave at 80 columns; a path loses its beginning, which is every path's.
+    room = width - 50
+    where = min(30, room // 2 + 3)
+    found.add_column("top ops by time", no_wrap=True, overflow="ellipsis", max_width=room - where)
+    found.add_column("of", no_wrap=True, max_width=where)
     heads = (["predicted"] if report.time else []) + (["measured", "off", "share"] if report.measured else [])
     heads += ["bound"] if report.time else []
     for head in heads:
@@ -54,7 +57,8 @@ def times_table(report: CostReport, top: int, width: int) -> Table:
         return predicted[name].seconds if name in predicted else 0.0
 
     for op in sorted(report.ops, key=lambda op: -seconds(op.name))[:top]:
-        cells = [op.name, op.place.module_path or "-"]
+        path = op.place.module_path or "-"
+        cells = [op.name, path if len(path) <= where else "…" + path[-(where - 1) :]]
         mine, theirs = predicted.get(op.name), measured.get(op.name)
         if report.time:
             cells.append(_us(mine.seconds) if mine else "-")

@@ -10,6 +10,7 @@ function layout(extra) {
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, size: 12, family: "system-ui, sans-serif" },
     margin: { l: 64, r: 12, t: 8, b: 46 }, hoverlabel: { align: "left", font: { size: 12 } },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: line, activecolor: cssColour("accent") },
     legend: { orientation: "h", y: -0.16, font: { size: 11 }, itemsizing: "constant" },
     xaxis: { ...axis, ...xaxis }, yaxis: { ...axis, ...yaxis }, ...rest,
   };
@@ -194,11 +195,12 @@ function drawRoofline(panel) {
       line([Math.max(left, from), right], [roof.value, roof.value], k ? "dot" : "");
       notes.push({ x: Math.log10(right), y: Math.log10(roof.value), xanchor: "right", yanchor: near ? "top" : "bottom", text: plain(`${roof.name} ${short(roof.value, "FLOP/s")} (${roof.kind})`), showarrow: false, font });
     });
-    roofs.levels.forEach((level, k) => {
-      const end = roofs.peak.value / level.value, main = k === roofs.levels.length - 1;
-      if (end <= left) return;
+    const levels = roofs.levels.filter((level) => roofs.peak.value / level.value > left);
+    levels.forEach((level, k) => {
+      const end = roofs.peak.value / level.value, main = level === roofs.memory;
       line([left, end], [left * level.value, roofs.peak.value], main ? "" : "dot");
-      notes.push({ x: Math.log10(left), y: Math.log10(left * level.value), xanchor: "left", yanchor: "bottom", text: plain(`${level.name} ${short(level.value, "B/s")} (${level.kind})`), showarrow: false, font });
+      // The lines lie close together: their labels stand above them all, in their order.
+      notes.push({ x: Math.log10(left), y: Math.log10(left * Math.max(...levels.map((l) => l.value))), yshift: 22 + 13 * (levels.length - 1 - k), xanchor: "left", yanchor: "bottom", text: plain(`${level.name} ${short(level.value, "B/s")} (${level.kind})`), showarrow: false, font });
     });
   }
   const yTitle = clock ? `${clock === "seconds" ? "predicted" : "measured"} FLOP/s` : roofs ? "attainable FLOP/s" : "FLOPs";
