@@ -180,7 +180,7 @@ def _ticks(values: Sequence[float]) -> list[float]:
     first, last = math.floor(math.log10(sizes[0])), math.ceil(math.log10(sizes[-1]))
     first, last = max(first, -307), min(last, 307)
     steps = (1, 2, 5) if last - first <= 2 else (1, 3) if last - first <= 4 else (1,)
-    every = max(1, -(-(last - first) // 12))
+    every = -(-(last - first) // 6) or 1
     return [step * 10.0**power for power in range(first, last + 1, every) for step in steps]
 
 

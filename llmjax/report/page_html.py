@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from llmjax.report.html import asset, plotly_js, render
 from llmjax.report.html_view import PROVENANCE
 from llmjax.report.page_charts import figure, kinds
-from llmjax.report.page_view import grid, head_of
+from llmjax.report.page_view import grid, head_of, is_prose
 from llmjax.report.units import quantity
 
 if TYPE_CHECKING:
     from llmjax.report.page import Page, Table
 
 _DENSE = 8  # from so many columns on a table is set closer
-_LABEL = 26  # letters of a text that is not broken into lines
 SCRIPTS = ("format.js", "charts.js", "plots.js")
 
 
@@ -46,9 +44,8 @@ def to_html(page: Page) -> str:
 def _table(table: Table) -> dict[str, Any]:
     """What the template needs of a table: heads, and cells of (text, class, kind, whether it wears it)."""
     made = grid(table)
-    looks = [
-        "number" if number else _look(row[k].value for row in made.rows) for k, number in enumerate(made.is_number)
-    ]
+    prose = [is_prose(made, k) for k in range(len(made.columns))]
+    looks = ["number" if made.is_number[k] else "" if prose[k] else "label" for k in range(len(made.columns))]
     heads = [
         {"title": head_of(column), "kind": column.kind, "look": look}
         for column, look in zip(made.columns, looks, strict=True)
@@ -66,13 +63,11 @@ def _table(table: Table) -> dict[str, Any]:
         for row in made.rows
     ]
     found = {cell["kind"] for row in rows for cell in row} | {head["kind"] for head in heads} | {made.kind}
-    told = {"title": table.title, "note": table.note, "kind": made.kind, "dense": len(heads) > _DENSE}
+    dense = len(heads) > _DENSE
+    # Sentences beside many columns would be a word wide: they stand below their row.
+    below = heads.pop()["title"] if dense and prose[-1] else ""
+    told = {"title": table.title, "note": table.note, "kind": made.kind, "dense": dense, "below": below}
     return told | {"heads": heads, "rows": rows, "kinds": found - {""}}
-
-
-def _look(texts: Iterable[Any]) -> str:
-    """The class of a column of text: labels stay on one line."""
-    return "label" if max((len(text or "") for text in texts), default=0) <= _LABEL else ""
 
 
 def _figure(value: Any, unit: str) -> str:

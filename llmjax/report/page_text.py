@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from llmjax.report.html_view import PROVENANCE
-from llmjax.report.page_view import Grid, grid, head_of
+from llmjax.report.page_view import Grid, grid, head_of, is_prose
 from llmjax.report.units import is_prefixed, quantity
 
 if TYPE_CHECKING:
@@ -105,8 +105,18 @@ def _print_table(table: Table, console: Console) -> None:
         for cell, column in zip(row, made.columns, strict=True)
         if cell.kind != column.kind
     }
-    for part in _parts(made, shown, console.width):
+    columns = range(len(made.columns))
+    # Sentences beside many columns would be a word wide: they stand below them.
+    below = len(list(_parts(made, shown, columns, console.width))) > 1 and is_prose(made, len(columns) - 1)
+    for k, part in enumerate(_parts(made, shown, columns[:-1] if below else columns, console.width)):
+        if k:
+            console.print()
         console.print(_rich(made, shown, part))
+    if below:
+        console.print()
+        for row in shown:
+            if row[-1].plain:
+                _print_item("-", f"{row[0].plain}: {row[-1].plain}", console)
     told = [f"{MARKS[kind]} {PROVENANCE[kind]}" for kind in marks if kind]
     if told:
         console.print(Text("; ".join(told), style="dim"))
@@ -126,11 +136,11 @@ def _figure(value: float | None, unit: str) -> str:
     return "–" if value is None else quantity(value, unit)
 
 
-def _parts(made: Grid, shown: Sequence[Sequence[Text]], width: int) -> Iterator[list[int]]:
-    """The columns that fit beside one another, the first of all at the head of each part."""
+def _parts(made: Grid, shown: Sequence[Sequence[Text]], columns: Sequence[int], width: int) -> Iterator[list[int]]:
+    """Those of the columns that fit beside one another, the first of all at the head of each part."""
     room = [_room(made, shown, k) for k in range(len(made.columns))]
     part: list[int] = []
-    for k in range(len(made.columns)):
+    for k in columns:
         if len(part) > 1 and sum(room[j] + 2 for j in [*part, k]) - 2 > width:
             yield part
             part = [0]

@@ -11,6 +11,8 @@ from llmjax.report.units import is_prefixed
 if TYPE_CHECKING:
     from llmjax.report.page import Cell, Column, Table
 
+_LABEL = 26  # letters of the longest label
+
 
 class Grid(NamedTuple):
     """A table ready to be shown.
@@ -45,6 +47,13 @@ def grid(table: Table) -> Grid:
         return Grid(tuple(columns), tuple(numbers), rows, "")
     bare = tuple(tuple(replace(cell, kind="") for cell in row) for row in rows)
     return Grid(tuple(replace(column, kind="") for column in columns), tuple(numbers), bare, found.pop())
+
+
+def is_prose(made: Grid, k: int) -> bool:
+    """Whether a column holds sentences, which may be broken into lines, rather than figures or labels."""
+    if made.is_number[k]:
+        return False
+    return max((len(str(row[k].value or "")) for row in made.rows), default=0) > _LABEL
 
 
 def head_of(column: Column) -> str:

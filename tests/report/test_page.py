@@ -128,6 +128,17 @@ def test_units_stand_in_the_cell_or_the_head():
         assert f">{cell}</td>" in html
 
 
+def test_sentences_beside_many_columns_stand_below_their_row():
+    why = "it reads the weights once, and main memory gives no more"
+    columns = (OF, *(Column(f"measurement-{k}", "s", "measured") for k in range(9)), Column("why"))
+    html = to_html(of_table(("a", *(1.0,) * 9, why), ("b", *(2.0,) * 9, None), columns=columns))
+    text = shown(of_table(("a", *(1.0,) * 9, why), ("b", *(2.0,) * 9, None), columns=columns), 80)
+    assert f"- a: {why}" in text and "- b" not in text
+    assert f'<td colspan="10"><b>why</b> {why}</td>' in html and "<th>why" not in html
+    few = to_html(of_table(("a", 1.0, why), columns=(OF, TIME, Column("why"))))
+    assert f"<td>{why}</td>" in few and "colspan" not in few
+
+
 def test_measured_is_points_and_predicted_a_line():
     figures = data_of(to_html(sample()))
     measured, predicted, alone = figures[1]["traces"]
