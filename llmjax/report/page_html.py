@@ -53,7 +53,7 @@ def _table(table: Table) -> dict[str, Any]:
     rows = [
         [
             {
-                "text": cell.value if isinstance(cell.value, str) else _figure(cell.value, column.unit),
+                "text": (cell.value or "") if look == "" else _text(cell.value, column.unit),
                 "look": look,
                 "kind": cell.kind,
                 "badge": bool(cell.kind) and cell.kind != column.kind,
@@ -70,5 +70,7 @@ def _table(table: Table) -> dict[str, Any]:
     return told | {"heads": heads, "rows": rows, "kinds": found - {""}}
 
 
-def _figure(value: Any, unit: str) -> str:
+def _text(value: Any, unit: str) -> str:
+    if isinstance(value, str):
+        return value
     return "–" if value is None else quantity(value, unit)

@@ -114,8 +114,8 @@ def _print_table(table: Table, console: Console) -> None:
         console.print(_rich(made, shown, part))
     if below:
         console.print()
-        for row in shown:
-            if row[-1].plain:
+        for row, cells in zip(shown, made.rows, strict=True):
+            if cells[-1].value:
                 _print_item("-", f"{row[0].plain}: {row[-1].plain}", console)
     told = [f"{MARKS[kind]} {PROVENANCE[kind]}" for kind in marks if kind]
     if told:
