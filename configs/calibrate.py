@@ -17,6 +17,7 @@ def get_config(arg: str = "") -> ConfigDict:
         raise UserError(f"configs/calibrate.py:{arg}: there is no such variant, only ':tiny'.{near}")
     c = ConfigDict()
     c.experiment = "calibrate"
+    c.target = ""  # a TPU that need not be here, as tpu:v5e:2x2: fit the terms to its compiler's own estimates instead
     c.runs = 5  # of each program
     c.programs = 0  # so many of the calibration programs only; 0 = all
 

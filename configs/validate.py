@@ -31,14 +31,18 @@ def get_config(arg: str = "") -> ConfigDict:
         raise UserError(f"configs/validate.py:{arg}: there is no such variant, only ':tiny'.{near}")
     c = ConfigDict()
     c.experiment = "validate"
-    c.card = ""  # a device card that configs/calibrate.py wrote; empty = calibrate first
+    c.card = ""  # a device card that configs/calibrate.py wrote; empty = calibrate too, in turn with the programs below
+    c.calibration = 0  # so many of the calibration programs only; 0 = all
     c.programs = PROGRAMS  # each "MODEL PHASE BATCH LENGTH"
     c.others = True  # also a convolutional net and an LSTM
     c.dtype = "float32"  # of GPT-2's computation
-    c.runs = 8  # of each program, with and without the profiler
+    c.rounds = 4  # all programs are measured in turn, so often
+    c.runs = 3  # of each program in a round, with and without the profiler; long ones less often
 
     if arg == "tiny":
         c.programs = ("tiny decode 1 16", "tiny prefill 2 16")
         c.others = False
+        c.calibration = 4
+        c.rounds = 2
         c.runs = 2
     return c

@@ -23,11 +23,9 @@ def run(config: ConfigDict, workdir: str) -> None:
     runs, programs = int(values["runs"]), int(values["programs"])
     if runs < 1 or programs < 0:
         raise UserError(f"runs={runs} must be at least 1, programs={programs} at least 0.")
+    target = str(values["target"])
     began = time.perf_counter()
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("calibrating", total=1.0)
-        device = calibrate(lambda what, share: progress.update(task, completed=share, description=what), runs, programs)
+    device = _fit(target) if target else _calibrate(runs, programs)
     path = Path(workdir) / "card.json"
     try:
         atomic_write(path, json.dumps(to_json(device), indent=1, allow_nan=False) + "\n")
@@ -37,8 +35,24 @@ def run(config: ConfigDict, workdir: str) -> None:
     console.print(numbers(device))
     console.print(terms(device))
     seconds = time.perf_counter() - began
-    print(f"{device.fit['samples']} ops of {device.fit['programs']} programs measured in {seconds:.0f} s: {path}")
-    print(f"use it: python launch.py --config=configs/cost.py --config.card={path} --config.measure")
+    how = f"by {target}'s compiler, not measured," if target else "measured"
+    print(f"{device.fit['samples']} ops of {device.fit['programs']} programs {how} in {seconds:.0f} s: {path}")
+    also = f"--config.target={target}" if target else "--config.measure"
+    print(f"use it: python launch.py --config=configs/cost.py --config.card={path} {also}")
+
+
+def _calibrate(runs: int, programs: int) -> Device:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("calibrating", total=1.0)
+        return calibrate(lambda what, share: progress.update(task, completed=share, description=what), runs, programs)
+
+
+def _fit(target: str) -> Device:
+    from llmjax.cycles.compiler_fit import fit_to_compiler
+
+    print(f"compiling small programs for {target}", file=sys.stderr)
+    return fit_to_compiler(target)
 
 
 def numbers(device: Device) -> Table:

@@ -16,11 +16,13 @@ from rich.table import Table
 from experiments._gpt2 import Shape, build
 from llmjax.cost import cost_module
 from llmjax.cost.attribution import attribute
-from llmjax.cycles.calibration import calibrate, check_card
+from llmjax.cost.values import ModuleCost
+from llmjax.cycles.calibration import Prepared, check_card, chosen_programs, fit, probe, pulse
 from llmjax.cycles.device import Device, load_device, to_json
 from llmjax.cycles.measured import Profile
 from llmjax.cycles.model import predict
-from llmjax.cycles.profile import profile
+from llmjax.cycles.profile import interleave, runnable
+from llmjax.cycles.programs import Program
 from llmjax.cycles.validation import Case, OpCase, reason, roofline, summary, worst, xla_cpu_model
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
@@ -34,14 +36,21 @@ class _Settings(NamedTuple):
     programs: tuple[str, ...]
     others: bool
     dtype: str
+    calibration: int
+    rounds: int
     runs: int
 
 
-class _Subject(NamedTuple):
+class Subject(NamedTuple):
+    """A program of the grid: its name, phase, jitted function and abstract arguments."""
+
     name: str
     phase: str
     function: Any
     args: tuple[Any, ...]
+
+    def compile(self) -> Any:
+        return self.function.lower(*self.args).compile()
 
 
 def run(config: ConfigDict, workdir: str) -> None:
@@ -49,27 +58,27 @@ def run(config: ConfigDict, workdir: str) -> None:
     values = config.to_dict()
     del values["experiment"]
     settings = _Settings(**values)
-    if settings.runs < 1:
-        raise UserError(f"runs={settings.runs} must be at least 1.")
+    if settings.runs < 1 or settings.rounds < 1:
+        raise UserError(f"runs={settings.runs} and rounds={settings.rounds} must be at least 1.")
     console = Console()
-    device = _device(settings)
-    subjects = list(_subjects(settings))
-    cases = []
-    for number, subject in enumerate(subjects, start=1):
-        case = _case(subject, device, settings.runs)
-        cases.append(case)
+    device, drift, cases = _measure(settings)
+    for number, case in enumerate(cases, start=1):
         console.print(
-            f"[{number}/{len(subjects)}] {case.name}: predicted {case.predicted * 1e3:.3f} ms, measured"
+            f"[{number}/{len(cases)}] {case.name}: predicted {case.predicted * 1e3:.3f} ms, measured"
             f" {case.measured * 1e3:.3f} ms, off by {case.error:.1%}",
             highlight=False,
         )
     found = summary(cases)
     print_summary(found, cases, console)
+    for name, rates in drift.items():
+        print(f"the machine meanwhile: {name} {min(rates):.3g} to {max(rates):.3g} in {len(rates)} rounds")
     folder = Path(workdir)
     result = {
-        "schema": "llmjax.validation/1",
+        "schema": "llmjax.validation/2",
         "device": to_json(device),
         "held_out": True,
+        "interleaved": not settings.card,
+        "drift": drift,
         "summary": found,
         "cases": [dataclasses.asdict(case) for case in cases],
     }
@@ -78,17 +87,52 @@ def run(config: ConfigDict, workdir: str) -> None:
     console.print(f"validation.json and validation.html: {workdir}", highlight=False)
 
 
-def _device(settings: _Settings) -> Device:
+def _measure(settings: _Settings) -> tuple[Device, dict[str, list[float]], list[Case]]:
+    """Runs the grid, in turn with the calibration's programs where no card is given."""
+    subjects = list(_subjects(settings))
+    programs = [] if settings.card else chosen_programs(settings.calibration)
+    known: dict[Any, Any] = {}
+    prepared = []
+    every: list[Subject | Program] = [*subjects, *programs]
+    for number, subject in enumerate(every, start=1):
+        _say(f"compiling {number} of {len(every)}: {subject.name}")
+        compiled = subject.compile()
+        prepared.append(
+            Prepared(cost_module(parse(compiled.as_text())), runnable(compiled, *subject.args, known=known))
+        )
+    device = _card(settings.card) if settings.card else probe(settings.runs)
+    beat = pulse()
+    drift: list[dict[str, float]] = []
+    times = interleave(
+        [each.runnable for each in prepared],
+        settings.rounds,
+        settings.runs,
+        lambda what, share: _say(f"{share:4.0%} {what}"),
+        lambda: drift.append(beat()),
+    )
+    count = len(subjects)
     if not settings.card:
-        print("no card given: calibrating first", file=sys.stderr)
-        return calibrate(lambda what, share: print(f"  {share:4.0%} {what}", file=sys.stderr))
-    device = load_device(settings.card)
+        device = fit(device, [(each.cost, time) for each, time in zip(prepared[count:], times[count:], strict=True)])
+    cases = [
+        _case(subject, each.cost, time, device)
+        for subject, each, time in zip(subjects, prepared[:count], times[:count], strict=True)
+    ]
+    return device, {name: [beat[name] for beat in drift] for name in drift[0]}, cases
+
+
+def _say(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)
+
+
+def _card(path: str) -> Device:
+    device = load_device(path)
     if warning := check_card(device):
         print(f"warning: {warning}", file=sys.stderr)
     return device
 
 
-def _subjects(settings: _Settings) -> Iterator[_Subject]:
+def _subjects(settings: _Settings) -> Iterator[Subject]:
     for text in settings.programs:
         words = text.split()
         try:
@@ -98,12 +142,12 @@ def _subjects(settings: _Settings) -> Iterator[_Subject]:
                 f"programs: {text!r} is not 'MODEL PHASE BATCH LENGTH', as in 'gpt2 decode 1 256'."
             ) from error
         built = build(Shape(model, phase, batch, length, 1, settings.dtype))
-        yield _Subject(text, phase, built.function, built.args)
+        yield Subject(text, phase, built.function, built.args)
     if settings.others:
         yield from _others()
 
 
-def _others() -> Iterator[_Subject]:
+def _others() -> Iterator[Subject]:
     """Two programs that are no language model: a convolutional net's layers and an LSTM."""
     image, filters = (
         jax.ShapeDtypeStruct((8, 56, 56, 64), jnp.float32),
@@ -116,7 +160,7 @@ def _others() -> Iterator[_Subject]:
             x = jax.nn.relu(jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=dims) + x)
         return x.mean((1, 2))
 
-    yield _Subject("convnet 8x56x56x64", "convnet", jax.jit(convnet), (image, filters))
+    yield Subject("convnet 8x56x56x64", "convnet", jax.jit(convnet), (image, filters))
     state, kernel = jax.ShapeDtypeStruct((16, 512), jnp.float32), jax.ShapeDtypeStruct((1024, 2048), jnp.float32)
 
     def lstm(h: jax.Array, c: jax.Array, xs: jax.Array, w: jax.Array) -> jax.Array:
@@ -130,14 +174,11 @@ def _others() -> Iterator[_Subject]:
         return jax.lax.scan(step, (h, c), xs)[0][0]
 
     xs = jax.ShapeDtypeStruct((32, 16, 512), jnp.float32)
-    yield _Subject("lstm 32 steps, 16x512", "lstm", jax.jit(lstm), (state, state, xs, kernel))
+    yield Subject("lstm 32 steps, 16x512", "lstm", jax.jit(lstm), (state, state, xs, kernel))
 
 
-def _case(subject: _Subject, device: Device, runs: int) -> Case:
-    compiled = subject.function.lower(*subject.args).compile()
-    cost = cost_module(parse(compiled.as_text()))
+def _case(subject: Subject, cost: ModuleCost, times: Profile, device: Device) -> Case:
     predicted = predict(cost, device)
-    times: Profile = profile(compiled, *subject.args, runs=runs)
     roles = {op.name: op.place.role for op in attribute(cost)}
     roof = roofline(cost, device)
     by_op = {op.name: op for op in cost.ops}
@@ -153,6 +194,8 @@ def _case(subject: _Subject, device: Device, runs: int) -> Case:
             time.bound,
             roof[time.name],
             xla_cpu_model(by_op[time.name]),
+            times.ops[time.name].beside,
+            times.ops[time.name].rounds,
         )
         for time in predicted.ops
         if time.name in times.ops and times.ops[time.name].time.median > 0
@@ -168,27 +211,38 @@ def _case(subject: _Subject, device: Device, runs: int) -> Case:
         sum(roof.values()),
         sum(xla_cpu_model(op) for op in cost.ops),
         ops,
+        times.rounds,
     )
 
 
 def print_summary(found: dict[str, Any], cases: list[Case], console: Console) -> None:
-    """Prints the errors beside the targets, the baselines, and the ops that are off by most."""
+    """Prints the errors beside the targets, the machine's own, the baselines, and the ops that are off by most."""
     table = Table(title=f"{found['programs']} programs, {found['ops']} ops, none of them calibrated on")
-    for column in ("absolute error", "llmjax", "target", "plain roofline", "XLA's CPU model"):
+    for column in ("absolute error", "llmjax", "target", "the machine", "roofline", "XLA's model"):
         table.add_column(column, justify="left" if column == "absolute error" else "right")
     base, xla = found["baselines"]["roofline"], found["baselines"]["xla_cpu_model"]
-    end = found["end_to_end"]
-    table.add_row("end to end, median", f"{end['median']:.1%}", "7%", f"{base['median']:.1%}", f"{xla['median']:.1%}")
-    table.add_row("end to end, mean", f"{end['mean']:.1%}", "", f"{base['mean']:.1%}", f"{xla['mean']:.1%}")
-    table.add_row("per op, time-weighted mean", f"{found['per_op']['time_weighted']:.1%}", "15%", "", "")
+
+    def row(title: str, target: str, form: str, *path: str, others: tuple[Any, ...] = ()) -> None:
+        own = _at(found["repeated"], path)
+        values = (f"{_at(found, path):{form}}", target, "-" if own is None else f"{own:{form}}")
+        table.add_row(title, *values, *(f"{other:{form}}" for other in others))
+
+    for kind, target in (("median", "7%"), ("mean", "")):
+        row(f"end to end, {kind}", target, ".1%", "end_to_end", kind, others=(base[kind], xla[kind]))
+    row("per op, time-weighted mean", "15%", ".1%", "per_op", "time_weighted")
+    row("per op, median", "", ".1%", "per_op", "median")
     for role in ("softmax", "layer norm"):
         if role in found["by_role"]:
-            table.add_row(f"{role} ops, mean", f"{found['by_role'][role]['mean']:.1%}", "25%", "", "")
-    tau = found["kendall_tau"]["median"]
-    table.add_row("Kendall's tau of ops by time, median", f"{tau:.2f}", "0.85", "", "")
-    table.add_row("repeatability: quartiles, end to end", f"{found['repeatability']:.1%}", "", "", "")
-    table.add_row("repeatability: quartiles, per op", f"{found['per_op']['repeatability']:.1%}", "", "", "")
+            row(f"{role} ops, mean", "25%", ".1%", "by_role", role, "mean")
+            row("  median", "", ".1%", "by_role", role, "median")
+            row("  time-weighted mean", "", ".1%", "by_role", role, "time_weighted")
+    row("Kendall's tau of ops by time, median", "0.85", ".2f", "kendall_tau", "median")
     console.print(table)
+    console.print(
+        "The machine: every other round of measurement taken as the prediction of the rest. Quartiles of the programs'"
+        f" times lie {found['spread']:.1%} apart (median).",
+        highlight=False,
+    )
     phases = Table(title="end to end, by phase")
     for column in ("phase", "programs", "median", "max"):
         phases.add_column(column, justify="left" if column == "phase" else "right")
@@ -202,6 +256,12 @@ def print_summary(found: dict[str, Any], cases: list[Case], console: Console) ->
     for op in worst(cases):
         off.add_row(op.program, op.name, f"{op.predicted * 1e6:,.0f} us", f"{op.measured * 1e6:,.0f} us", reason(op))
     console.print(off)
+
+
+def _at(figures: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        figures = figures.get(key) if figures else None
+    return figures
 
 
 def picture(cases: list[Case]) -> str:

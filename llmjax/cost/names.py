@@ -28,9 +28,10 @@ ROLES: tuple[tuple[str, str], ...] = (
     (r"[ /]loss\w*/", "loss"),
     (r"/(scores|mix|logits_qk|attend|dot_product_attention)/", "attention scores"),
     (r"/(attn|\w*attention\w*|self_attn)/(softmax/(.+/)?)?(dot|convolution)$", "attention scores"),
+    (r"/\w*[dD]ropout\w*/(?!(.+/)?(dot|convolution)$)", "dropout"),
     (r"/softmax/", "softmax"),
     (r"/(ln_\w+|\w*[lL]ayer_?[nN]orm\w*|\w*norm\w*|RMSNorm\w*)/", "layer norm"),
-    (r"/(resid_dropout)/|/(h_\d+|blocks?\w*|layers?\w*)/(add|add_any)$", "residual"),
+    (r"/(h_\d+|blocks?\w*|layers?\w*)/(add|add_any)$", "residual"),
     (r"/(lm_head|unembed\w*|wte\.attend)/", "vocabulary projection"),
     (r"/(wte|wpe|embd?_\w+|embed\w*|Embed_\d+|token_embed\w*|pos\w*_embed\w*)/|[ /]GPT2/add(_any)?$", "embedding"),
     (

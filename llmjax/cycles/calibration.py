@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +21,12 @@ from jax import lax
 from scipy.optimize import least_squares
 
 from llmjax.cost import cost_module
+from llmjax.cost.values import ModuleCost
 from llmjax.cycles.device import Device, Figure, Memory
 from llmjax.cycles.features import Features, features
 from llmjax.cycles.measured import Profile, measured
-from llmjax.cycles.model import DEFAULTS, Terms, combine, key_of, parts
-from llmjax.cycles.profile import caller, profile
+from llmjax.cycles.model import DEFAULTS, Terms, combine, coordinates, interpolate, key_of, parts
+from llmjax.cycles.profile import Runnable, caller, interleave, runnable
 from llmjax.cycles.programs import Program, products, programs
 from llmjax.hlo import parse
 
@@ -50,39 +52,106 @@ def calibrate(say: Say = lambda what, share: None, runs: int = 5, most: int = 0)
     """
     say("clock, peaks and bandwidths", 0.0)
     device = probe(runs)
-    chosen = [*products(), *programs()]
-    chosen = chosen[:: max(1, len(chosen) // most)][:most] if most else chosen
-    samples: list[Sample] = []
-    gaps: list[float] = []
+    chosen = chosen_programs(most)
+    known: dict[Any, Any] = {}
+    found = []
     for n, program in enumerate(chosen):
-        say(program.name, 0.1 + 0.85 * n / len(chosen))
-        compiled = program.compile()
-        found = profile(compiled, *program.args, runs=runs)
-        cost = cost_module(parse(compiled.as_text()))
-        samples += measured_ops(features(cost, device), found)
-        gaps.append(max(0.0, found.wall.median - sum(op.time.median for op in found.ops.values())))
-    say("fitting", 0.97)
-    device = replace(device, fit={"dispatch": float(np.median(gaps)), "terms": {}})
-    terms = {key: asdict(fit_terms(found, device)) for key, found in sorted(_by_key(samples).items())}
-    say("done", 1.0)
-    return replace(device, fit={**device.fit, "terms": terms, "samples": len(samples), "programs": len(chosen)})
+        say(f"compiling {program.name}", 0.05 + 0.35 * n / len(chosen))
+        found.append(prepare(program, known))
+    times = interleave(
+        [each.runnable for each in found], ROUNDS, runs, lambda what, share: say(what, 0.4 + 0.55 * share)
+    )
+    say("fitting", 0.96)
+    return fit(device, [(each.cost, time) for each, time in zip(found, times, strict=True)])
 
 
-def measured_ops(found: Sequence[Features], times: Profile) -> list[Sample]:
-    """Features of ops with the seconds that one execution of each took."""
-    samples = []
-    for f in found:
-        op = times.ops.get(f.name)
-        if op is not None and op.time.median > 0 and f.count:
-            samples.append((f, op.time.median / f.count))
-    return samples
+ROUNDS = 3  # all programs are measured in turn, so often
 
 
-def _by_key(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+class Prepared(NamedTuple):
+    """A calibration program that is compiled: what it costs, and what runs it."""
+
+    cost: ModuleCost
+    runnable: Runnable
+
+
+def chosen_programs(most: int = 0) -> list[Program]:
+    """The calibration's programs; of many only `most`, spread over all."""
+    chosen = [*products(), *programs()]
+    return chosen[:: max(1, len(chosen) // most)][:most] if most else chosen
+
+
+def prepare(program: Program, known: dict[Any, Any]) -> Prepared:
+    """Compiles a program; `known` is where programs share the values made for abstract arguments."""
+    compiled = program.compile()
+    return Prepared(cost_module(parse(compiled.as_text())), runnable(compiled, *program.args, known=known))
+
+
+def fit(device: Device, found: Sequence[tuple[ModuleCost, Profile]]) -> Device:
+    """The device with the model's terms and tables, fitted to what programs cost and took."""
+    pairs = [(features(cost, device), times) for cost, times in found]
+    dispatch, gap = fit_gaps(pairs)
+    fitted = {"dispatch": dispatch, "gap": gap, "programs": len(pairs), **fit_samples(samples_of(pairs), device)}
+    return replace(device, fit=fitted)
+
+
+def fit_samples(samples: Sequence[Sample], device: Device) -> dict[str, Any]:
+    """Terms and table of each kind of work, fitted to ops' seconds, and how many ops there were."""
+    bare = replace(device, fit={})
     groups: dict[str, list[Sample]] = {}
     for f, seconds in samples:
         groups.setdefault(key_of(f), []).append((f, seconds))
-    return groups
+    fitted = {key: fit_terms(mine, bare) for key, mine in sorted(groups.items())}
+    terms = {key: asdict(replace(t, spread=spread_of(groups[key], bare, t))) for key, t in fitted.items()}
+    tables = {key: table(groups[key], bare, t) for key, t in fitted.items()}
+    return {"terms": terms, "table": tables, "samples": len(samples)}
+
+
+def samples_of(pairs: Sequence[tuple[Sequence[Features], Profile]]) -> list[Sample]:
+    """Features of ops with the seconds that one execution of each took; without what ran beside other ops."""
+    samples = []
+    for found, times in pairs:
+        for f in found:
+            op = times.ops.get(f.name)
+            if op is not None and op.time.median > 0 and f.count and op.beside < ALONE:
+                samples.append((f, op.time.median / f.count))
+    return samples
+
+
+ALONE = 0.3  # of an op's time at most may have passed beside others, for it to be fitted
+
+
+def fit_gaps(pairs: Sequence[tuple[Sequence[Features], Profile]]) -> tuple[float, float]:
+    """Seconds that a run takes besides its ops, and those between two ops: a line through what the programs left."""
+    count = np.array([sum(f.count for f in found) for found, _ in pairs])
+    gaps = np.array([times.wall.median - sum(op.time.median for op in times.ops.values()) for _, times in pairs])
+    whole = np.array([times.wall.median for _, times in pairs])
+
+    def residuals(logs: np.ndarray) -> np.ndarray:
+        dispatch, gap = np.exp(logs)
+        return (dispatch + gap * count - gaps) / (whole + 1e-4)
+
+    solution = least_squares(residuals, np.log([5e-5, 5e-7]), loss="soft_l1", f_scale=0.02)
+    return float(np.exp(solution.x[0])), float(np.exp(solution.x[1]))
+
+
+def table(samples: Sequence[Sample], device: Device, terms: Terms) -> list[list[float]]:
+    """Rows of coordinates and by what factor ops there took longer than the terms say; a median where sizes agree."""
+    rows: dict[tuple[float, ...], list[float]] = {}
+    for f, seconds in samples:
+        rows.setdefault(coordinates(f), []).append(seconds / combine_all(f, device, terms))
+    return [[*place, round(float(np.median(factors)), 4)] for place, factors in sorted(rows.items())]
+
+
+def spread_of(samples: Sequence[Sample], device: Device, terms: Terms) -> float:
+    """The typical error, as a factor, of ops that are left out of the table in turn."""
+    rows = table(samples, device, terms)
+    errors = []
+    for f, seconds in samples:
+        place = list(coordinates(f))
+        factor = interpolate([row for row in rows if row[:-1] != place], place)
+        errors.append(abs(math.log(combine_all(f, device, terms) * factor / seconds)))
+    return float(np.exp(np.median(errors)))
 
 
 def fit_terms(samples: Sequence[Sample], device: Device) -> Terms:
@@ -136,7 +205,7 @@ def probe(runs: int = 5) -> Device:
         name=kind,
         title=_title(chip),
         kind=kind,
-        clock_hz=_clock(kind, runs),
+        clock_hz=core_clock(kind, runs),
         cores=Figure(count, "measured", "processors that this process may use" if kind == "cpu" else "devices used"),
         matmul={name: _figure(seconds, work, f"square products, {how}") for name, (seconds, work) in flops.items()},
         vector={"f32": _figure(*vector, f"chain of multiply-adds on small arrays, {how}")},
@@ -212,12 +281,14 @@ def _exponentials(runs: int) -> tuple[tuple[float, float], float]:
     return _best(Program("exponentials", chain, args), runs), float(steps * size)
 
 
-def _clock(kind: str, runs: int) -> Figure:
+def core_clock(kind: str, runs: int) -> Figure:
     """A CPU's core clock, by a chain of operations whose latency is known; of other chips what the driver says."""
     if kind != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
-        chip = jax.devices()[0]
-        mhz = getattr(chip, "core_clock_mhz", None) or _cpuinfo_mhz()
-        return Figure((mhz or 1000.0) * 1e6, "estimate" if not mhz else "measured", "the driver's own figure")
+        # A processor of another kind than x86 tells its clock by the system, an accelerator by its driver, if at all.
+        mhz = _cpuinfo_mhz() if kind == "cpu" else getattr(jax.devices()[0], "core_clock_mhz", None)
+        if mhz:
+            return Figure(mhz * 1e6, "measured", "the system's own figure")
+        return Figure(1e9, "estimate", "neither the system nor the driver tells it: 1 GHz is a placeholder")
     turns, short, long = 2000, 200, 1200
     start = jax.ShapeDtypeStruct((), jnp.uint32)
 
@@ -247,7 +318,7 @@ def _cpuinfo_mhz() -> float | None:
 
 def _memory(kind: str, runs: int, how: str) -> tuple[Memory, ...]:
     """Bandwidth of each cache and of the main memory, by summing arrays that fit into it."""
-    levels = _caches() if kind == "cpu" else []
+    levels = caches() if kind == "cpu" else []
     largest = levels[-1][1] if levels else 64 * _MIB
     found = []
     for name, capacity in [*levels, ("DRAM" if kind == "cpu" else "HBM", None)]:
@@ -260,7 +331,14 @@ def _memory(kind: str, runs: int, how: str) -> tuple[Memory, ...]:
 
 
 def _read(size: int, runs: int) -> tuple[float, float]:
-    """Seconds to read `size` bytes once, by a product with a vector, and its spread."""
+    """Seconds to read `size` bytes once, and their spread."""
+    program, moved = _sweep(size)
+    fastest, spread = _best(program, runs)
+    return fastest * size / moved, spread
+
+
+def _sweep(size: int) -> tuple[Program, int]:
+    """A program that reads an array of about `size` bytes by products with a vector, and how many bytes it reads."""
     columns = 1024
     rows = max(2, size // 4 // columns)
     repeat = max(1, min(64, 64 * _MIB // size))
@@ -272,11 +350,28 @@ def _read(size: int, runs: int) -> tuple[float, float]:
         return w
 
     args = (jax.ShapeDtypeStruct((rows, columns), jnp.float32), jax.ShapeDtypeStruct((columns,), jnp.float32))
-    fastest, spread = _best(Program("read", sweep, args), runs)
-    return fastest / repeat * size / (rows * columns * 4), spread
+    return Program("read", sweep, args), repeat * rows * columns * 4
 
 
-def _caches() -> list[tuple[str, float]]:
+def pulse() -> Callable[[], dict[str, float]]:
+    """Returns a function that measures in a moment what the machine gives just now, in bytes/s and FLOP/s."""
+    sweep, moved = _sweep(128 * _MIB)
+    size = 1024
+    x = jax.ShapeDtypeStruct((size, size), jnp.float32)
+    known: dict[Any, Any] = {}
+    read, product = (
+        caller(program.compile(), *program.args, known=known)
+        for program in (sweep, Program("product", lambda a, b: a @ b, (x, x)))
+    )
+
+    def beat() -> dict[str, float]:
+        seconds = [min(call() for _ in range(4)) for call in (read, product)]
+        return {"memory, B/s": moved / seconds[0], "f32 products, FLOP/s": 2.0 * size**3 / seconds[1]}
+
+    return beat
+
+
+def caches() -> list[tuple[str, float]]:
     """L2 (of all cores) and L3 of this machine, from the kernel; typical sizes where it does not say."""
     found: dict[str, float] = {}
     folder = "/sys/devices/system/cpu/cpu0/cache"

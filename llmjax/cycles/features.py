@@ -69,7 +69,7 @@ def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
             continue
         term = term_of(op)
         m, n, k, batch, dtype = _product(op, cost.module)
-        work = op.fused or (FusedCost(op.instruction, op.computation, op.cost),)
+        work = _work(op)
         if dtype == "":
             dtype = _dtype(op.instruction)
         vector = sum(
@@ -125,7 +125,7 @@ def term_of(op: OpCost) -> str:
 
 def _product(op: OpCost, module: Module) -> tuple[int, int, int, int, str]:
     """m, n, k, batch and dtype of the largest matrix product in an op; (1, 1, 0, 1, "") where there is none."""
-    work = op.fused or (FusedCost(op.instruction, op.computation, op.cost),)
+    work = _work(op)
     best: tuple[int, int, int, int, str] = (1, 1, 0, 1, "")
     most = 0.0
     for part in work:
@@ -153,9 +153,23 @@ def _dtype(i: Instruction) -> str:
     return next((leaf.dtype for leaf in i.shape.leaves if leaf.dtype not in ("pred", "token")), "f32")
 
 
+def _work(op: OpCost) -> Sequence[FusedCost]:
+    return op.fused or (FusedCost(op.instruction, op.computation, op.cost),)
+
+
+def _along_rows(i: Instruction, module: Module, computation: str) -> bool:
+    """Whether a product's second operand, one matrix, is summed along its rows, as weights that lie (out, in) are."""
+    if i.opcode != "dot" or i.dot_dims.rhs_batch:
+        return False
+    rank = len(module.computations[computation].by_name[i.operands[1]].shape.dims)
+    return tuple(i.dot_dims.rhs_contracting) == (rank - 1,)
+
+
 def _strided(op: OpCost, module: Module) -> bool:
-    """Whether an op puts elements in another order: a transpose, or a copy to another layout."""
+    """Whether an op takes elements in another order: a transpose, a copy to another layout, weights along their rows."""
     computation = module.computations[op.computation]
+    if op.opcode == "dot" or any(part.instruction.opcode == "dot" for part in op.fused):
+        return any(_along_rows(part.instruction, module, part.computation) for part in _work(op))
     if op.opcode == "copy":
         source = computation.by_name[op.instruction.operands[0]].shape
         mine = op.instruction.shape

@@ -34,13 +34,16 @@ def measured(seconds: Iterable[float]) -> Measured:
 class MeasuredOp:
     """Exclusive time of one op in one run of the program, all its executions together, in seconds.
 
-    `calls` is how often it ran in a run, `threads` names the threads that started it.
+    `calls` is how often it ran in a run, `threads` names the threads that started it. `beside` is the share of its time
+    that it had in common with others, `rounds` are the medians of the rounds of measurement, in seconds.
     """
 
     name: str
     time: Measured
     calls: float
     threads: tuple[str, ...]
+    beside: float = 0.0
+    rounds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Profile:
     """What `profile` measured. `wall` is a run without the profiler, `traced` one with it; `ops` go by name.
 
     `covered` is the share of the traced wall time in which some op of the program ran. `note` names what is missing
-    where that is less than 80%, "" otherwise.
+    where that is less than 80%, "" otherwise. `rounds` are the medians of `wall` in each round of measurement.
     """
 
     module: str
@@ -57,6 +60,7 @@ class Profile:
     ops: Mapping[str, MeasuredOp]
     covered: float
     runs: int
+    rounds: tuple[float, ...] = ()
 
     @property
     def note(self) -> str:

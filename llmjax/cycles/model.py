@@ -14,8 +14,9 @@ fitted by a calibration (calibration.py) or, for a chip known by its datasheet a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from llmjax.cost.values import ModuleCost
 from llmjax.cycles.device import Device, peak
@@ -106,6 +107,7 @@ def predict(cost: ModuleCost, device: Device) -> ProgramTime:
     found = [(f, op_time(f, device)) for f in features(cost, device)]
     times = tuple(time for _, time in found)
     dispatch = float(device.fit.get("dispatch", device.launch.value))
+    dispatch += float(device.fit.get("gap", 0.0)) * sum(time.count for time in times)
     aside = sum(time.seconds for f, time in found if _asynchronous(f))
     busy = sum(time.seconds for time in times) - aside
     sequential, overlapped = busy + aside + dispatch, max(busy, aside) + dispatch
@@ -126,7 +128,10 @@ def op_time(f: Features, device: Device) -> OpTime:
     """Predicts one op from its features."""
     terms = terms_of(f, device)
     names = [memory.name for memory in device.memory]
+    factor = correction(f, device)
     compute, memory, overhead, link = parts(f, device, terms)
+    compute, overhead, link = compute * factor, overhead * factor, link * factor
+    memory = [time * factor for time in memory]
     seconds = combine(compute, sum(memory), overhead, link)
     shares = {"compute": compute, "overhead": overhead, "link": link}
     shares |= {f"memory:{name}": time for name, time in zip(names, memory, strict=True)}
@@ -175,30 +180,72 @@ def parts(f: Features, device: Device, terms: Terms) -> tuple[float, list[float]
 
 
 def key_of(f: Features) -> str:
-    """The name under which a calibration keeps an op's terms: kind of work, library, dtype of matrix products."""
-    name = f"{f.term}:{f.library}" if f.library else f.term
-    if f.term in ("loop", "reduce") and f.functions:
-        name += ":functions"
-    if f.term not in ("gemm", "gemv"):
-        return name if f.threads > 1 or f.library else f"{name}:one"
-    name = f"{name}:{f.dtype}"
-    if f.term == "gemm":
-        name += ":batch" if f.batch > 1 else ""
-        name += ":rows" if min(f.m, f.n) <= ROWS else ""
-    return name
+    """The name under which a calibration keeps an op's terms: kind of work, library, dtype of products, and MARKS."""
+    marks = {
+        "functions": f.functions and f.term in ("loop", "reduce"),
+        "one": f.threads <= 1 and not f.library and f.term not in ("gemm", "gemv"),
+        "batch": f.batch > 1,
+        "rows": f.term == "gemm" and min(f.m, f.n) <= ROWS,
+        "far": f.bytes[-1] > sum(f.bytes) / 2 and f.term in ("loop", "reduce", "move"),
+    }
+    dtype = f.dtype if f.term in ("gemm", "gemv") else ""
+    return ":".join([part for part in (f.term, f.library, dtype) if part] + [mark for mark in MARKS if marks[mark]])
 
 
+# What sets ops of one kind apart, the first to be overlooked last: exponentials and the like; one core; a batch of
+# products; few rows or columns; most data in main memory.
+MARKS = ("functions", "one", "batch", "rows", "far")
 ROWS = 8  # a matrix product with so few rows or columns reads its matrix once: it has terms of its own
+
+
+def nearest_key(f: Features, fitted: Mapping[str, Any]) -> str | None:
+    """The key of an op's kind among those that were calibrated; of the likest kind, None where there is none."""
+    wanted = key_of(f).split(":")
+    alike = [key for key in fitted if key.split(":")[0] == f.term]
+
+    def likeness(key: str) -> tuple[int, ...]:
+        found = key.split(":")
+        kind = sum(part in found for part in wanted if part not in MARKS)
+        return (kind, *(int((mark in found) == (mark in wanted)) for mark in MARKS))
+
+    return max(sorted(alike), key=likeness, default=None)
 
 
 def terms_of(f: Features, device: Device) -> Terms:
     """The fitted terms of an op's kind; of the nearest kind that was calibrated, else the defaults."""
     fitted: Mapping[str, Mapping[str, float]] = device.fit.get("terms", {})
-    key = key_of(f)
-    wider = key.removesuffix(":rows").replace(":functions", "")
-    near = (key, key.removesuffix(":one"), f"{key}:one", wider, wider.removesuffix(":batch"), f.term, f"{f.term}:one")
-    for name in near:
-        if name in fitted:
-            return Terms(**fitted[name])
-    other = next((name for name in sorted(fitted) if name.startswith(f"{f.term}:")), None)
-    return Terms(**fitted[other]) if other else DEFAULTS[f.term]
+    key = nearest_key(f, fitted)
+    return Terms(**fitted[key]) if key else DEFAULTS[f.term]
+
+
+REACH = 1.0  # binary orders of magnitude: how alike the sizes of two ops are that say something of each other
+DOUBT = 0.2  # how much the terms count beside the table, in ops of the very same sizes
+
+
+def coordinates(f: Features) -> tuple[float, ...]:
+    """Where an op lies among others of its kind: binary logarithms of what its time depends on."""
+    if f.term == "gemm":
+        sizes = (f.m, f.n, f.k, f.batch)
+    else:
+        sizes = (sum(f.bytes), f.bytes[-1] + sum(f.bytes) / 64, f.vector + 1)
+    return tuple(round(math.log2(max(size, 1.0)), 3) for size in sizes)
+
+
+def correction(f: Features, device: Device) -> float:
+    """By what factor the ops of its kind that were calibrated took longer than their terms say, the likest first."""
+    tables: Mapping[str, Sequence[Sequence[float]]] = device.fit.get("table", {})
+    key = nearest_key(f, device.fit.get("terms", {}))
+    return interpolate(tables.get(key or "", ()), coordinates(f))
+
+
+def interpolate(rows: Sequence[Sequence[float]], at: Sequence[float]) -> float:
+    """The factor at a place: of rows (coordinates..., factor) a mean of logarithms, weighted by how near they are.
+
+    It lies between the least and the largest factor and 1, and goes to 1 where no row is near.
+    """
+    weights, total = DOUBT, 0.0
+    for row in rows:
+        weight = math.exp(-0.5 * (math.dist(row[:-1], at) / REACH) ** 2)
+        weights += weight
+        total += weight * math.log(row[-1])
+    return math.exp(total / weights)

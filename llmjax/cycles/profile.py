@@ -1,19 +1,24 @@
 """Measured time of every HLO op of a compiled program: XLA's own trace, made exclusive and reconciled with the clock.
 
 XLA's profiler marks when each op starts and ends on each thread. Three things stand between that and "how long did the
-op take": an op that hands its work to other threads ends with a separate `end:` event; `while`, `call` and
-`conditional` contain other ops; and ops may run side by side. Here every instant of a run belongs to the innermost op
-that is running, in equal parts if there are several, so that the sum over ops is the part of the wall time they cover.
-An op that waits for threads which another holds counts as running: the trace does not tell.
+op take". `while`, `call` and `conditional` contain other ops. Ops may run side by side. And an op that hands tasks to
+other threads is over when the last task is, which an `end:` event marks; but XLA's executor registers that mark before
+the continuation, and what waits for an op is notified last come, first served (xla/backends/cpu/runtime:
+`ThunkExecutor::TracedExecute`; `AsyncValue::RunWaiters`): the thread that finished an op first runs the ops that waited
+for it, and marks the end after. So an op is over here when the thread that marks its end, having taken up a task of it,
+starts another op. Every instant of a run belongs to the innermost op that is running, in equal parts if there are
+several, so that the sum over ops is the part of the wall time they cover.
 """
 
 from __future__ import annotations
 
+import bisect
 import gc
 import glob
 import tempfile
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -25,17 +30,45 @@ from llmjax.errors import UserError
 from llmjax.hlo import parse
 
 _RUN = "llmjax run"
+_END = "end: "
+_TASK = "ThreadpoolListener::StartRegion"  # a thread takes up a task that another handed to it
 _KEYS = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
 _CONTROL = ("while", "call", "conditional")
+_LONG = 0.2  # seconds: longer programs run fewer times a round
 
 
 class Event(NamedTuple):
-    """A stretch of time of an op on a thread; seconds or any other unit."""
+    """A stretch of time of an op on a thread; seconds or any other unit. `link` is what its `end:` event has too."""
 
     start: float
     end: float
     name: str
     thread: str = ""
+    link: int = 0
+
+
+class Share(NamedTuple):
+    """Exclusive time of an op, and how much of it passed while another op ran as well."""
+
+    seconds: float
+    beside: float
+
+
+class Runnable(NamedTuple):
+    """A compiled program that can be run: its module's name, its control ops, and a function that times one run."""
+
+    module: str
+    control: frozenset[str]
+    call: Callable[[], float]
+
+
+class _Round(NamedTuple):
+    """What one round measured of a program: seconds without and with the profiler, and by op in each traced run."""
+
+    plain: list[float]
+    walls: list[float]
+    shares: list[dict[str, Share]]
+    events: list[Event]
 
 
 def profile(program: Callable[..., Any] | Any, *args: Any, runs: int = 10, **kwargs: Any) -> Profile:
@@ -52,38 +85,83 @@ def profile(program: Callable[..., Any] | Any, *args: Any, runs: int = 10, **kwa
     """
     if runs < 1:
         raise UserError(f"profile(runs={runs}): at least one run is needed.")
+    subject = runnable(program, *args, **kwargs)
+    subject.call()
+    gc.collect()
+    return _summary(subject, [_round(subject, runs)])
+
+
+def interleave(
+    subjects: Sequence[Runnable],
+    rounds: int,
+    runs: int,
+    say: Callable[[str, float], None] = lambda what, share: None,
+    between: Callable[[], None] = lambda: None,
+) -> list[Profile]:
+    """Profiles several programs in turn, round after round, so that all see the same moods of the machine.
+
+    Each round warms a program up and runs it `runs` times with and without the profiler, long ones less often.
+    `between` is called before each round. Raises UserError like `profile`.
+    """
+    found: list[list[_Round]] = [[] for _ in subjects]
+    for number in range(rounds):
+        between()
+        gc.collect()
+        for n, (subject, mine) in enumerate(zip(subjects, found, strict=True)):
+            say(f"round {number + 1} of {rounds}: {subject.module}", (number + n / len(subjects)) / rounds)
+            seconds = subject.call()
+            mine.append(_round(subject, max(1, min(runs, round(_LONG / seconds)))))
+    return [_summary(subject, mine) for subject, mine in zip(subjects, found, strict=True)]
+
+
+def _round(subject: Runnable, runs: int) -> _Round:
+    subject.call()
+    plain = [subject.call() for _ in range(runs)]
+    windows, events, modules = _trace(subject.call, runs)
+    mine = [event for event, owner in zip(events, modules, strict=True) if owner in (None, subject.module)]
+    shares = [exclusive([e for e in mine if start <= e.start < end], subject.control) for start, end in windows]
+    walls = [end - start for start, end in windows]
+    return _Round(plain, walls, shares, mine)
+
+
+def _summary(subject: Runnable, rounds: Sequence[_Round]) -> Profile:
+    shares = [share for each in rounds for share in each.shares]
+    if not any(shares):
+        raise UserError(f"the profiler saw no op of {subject.module or 'the program'}: nothing was measured.")
+    walls = [wall for each in rounds for wall in each.walls]
+    covered = [sum(s.seconds for s in found.values()) / wall for found, wall in zip(shares, walls, strict=True)]
+    calls: dict[str, int] = defaultdict(int)
+    threads: dict[str, set[str]] = defaultdict(set)
+    for event in (event for each in rounds for event in each.events):
+        calls[event.name] += 1
+        threads[event.name].add(event.thread.partition("/")[0])
+    none = Share(0.0, 0.0)
+
+    def op(name: str) -> MeasuredOp:
+        found = [share.get(name, none) for share in shares]
+        medians = tuple(float(np.median([s.get(name, none).seconds for s in each.shares])) for each in rounds)
+        whole = sum(share.seconds for share in found)
+        beside = sum(share.beside for share in found) / whole if whole else 0.0
+        time = measured([share.seconds for share in found])
+        return MeasuredOp(name, time, calls[name] / len(shares), tuple(sorted(threads[name])), beside, medians)
+
+    return Profile(
+        subject.module,
+        measured([seconds for each in rounds for seconds in each.plain]),
+        measured(walls),
+        {name: op(name) for name in dict.fromkeys(name for share in shares for name in share)},
+        float(np.median(covered)),
+        len(shares),
+        tuple(float(np.median(each.plain)) for each in rounds),
+    )
+
+
+def runnable(program: Any, *args: Any, known: dict[Any, Any] | None = None, **kwargs: Any) -> Runnable:
+    """A program with arguments to run it with; `known` is where programs share the values made for abstract ones."""
     compiled = compile_for_running(program, *args, **kwargs)
-    call = caller(compiled, *args, **kwargs)
-    for _ in range(2):
-        call()
-    plain = [call() for _ in range(runs)]
-    windows, events, modules = _trace(call, runs)
     text = compiled.as_text()
     module = text.partition(",")[0].split()[1] if text.startswith("HloModule ") else ""
-    mine = [event for event, owner in zip(events, modules, strict=True) if owner in (None, module)]
-    control = control_names(text)
-    per_run = [exclusive([e for e in mine if start <= e.start < end], control) for start, end in windows]
-    if not any(per_run):
-        raise UserError(f"the profiler saw no op of {module or 'the program'}: nothing was measured.")
-    walls = [end - start for start, end in windows]
-    covered = [sum(found.values()) / wall for found, wall in zip(per_run, walls, strict=True)]
-    names = dict.fromkeys(name for found in per_run for name in found)
-    calls = {name: 0 for name in names}
-    threads: dict[str, dict[str, None]] = {name: {} for name in names}
-    for event in mine:
-        if event.name in calls:
-            calls[event.name] += 1
-            threads[event.name][event.thread] = None
-    ops = {
-        name: MeasuredOp(
-            name,
-            measured([found.get(name, 0.0) for found in per_run]),
-            calls[name] / len(windows),
-            tuple(sorted(threads[name])),
-        )
-        for name in names
-    }
-    return Profile(module, measured(plain), measured(walls), ops, float(np.median(covered)), runs)
+    return Runnable(module, control_names(text), caller(compiled, *args, known=known, **kwargs))
 
 
 def compile_for_running(program: Callable[..., Any] | Any, *args: Any, **kwargs: Any) -> Any:
@@ -97,14 +175,20 @@ def compile_for_running(program: Callable[..., Any] | Any, *args: Any, **kwargs:
     return (program if hasattr(program, "lower") else jax.jit(program)).lower(*args, **kwargs).compile()
 
 
-def caller(compiled: Any, *args: Any, **kwargs: Any) -> Callable[[], float]:
+def caller(compiled: Any, *args: Any, known: dict[Any, Any] | None = None, **kwargs: Any) -> Callable[[], float]:
     """Returns a function that runs a compiled program once and returns how many seconds that took.
 
     Abstract arguments get plausible values; donated ones are copied before the clock starts.
     """
     infos = jax.tree.leaves(compiled.args_info, is_leaf=lambda x: hasattr(x, "donated"))
     leaves, structure = jax.tree.flatten((args, kwargs))
-    leaves = [example(leaf) for leaf in leaves]
+    known = {} if known is None else known
+    seen: dict[Any, int] = defaultdict(int)
+    for n, leaf in enumerate(leaves):
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            key = (leaf.shape, leaf.dtype, seen[leaf.shape, leaf.dtype])
+            seen[leaf.shape, leaf.dtype] += 1
+            leaves[n] = known[key] = known[key] if key in known else example(leaf)
     donated = [info.donated for info in infos] if len(infos) == len(leaves) else [True] * len(leaves)
 
     def call() -> float:
@@ -119,13 +203,13 @@ def caller(compiled: Any, *args: Any, **kwargs: Any) -> Callable[[], float]:
     return call
 
 
-def example(leaf: Any) -> Any:
-    """An array for an abstract value: small normal numbers, ones, True; what is an array already stays as it is."""
-    if not isinstance(leaf, jax.ShapeDtypeStruct):
-        return leaf
+_NORMAL = np.random.default_rng(0).standard_normal(2**20, np.float32) * 0.02
+
+
+def example(leaf: jax.ShapeDtypeStruct) -> Any:
+    """An array for an abstract value: small normal numbers, ones, True."""
     if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating):
-        values = np.random.default_rng(0).standard_normal(leaf.shape, np.float32) * 0.02
-        return jax.numpy.asarray(values, leaf.dtype)
+        return jax.numpy.asarray(np.resize(_NORMAL, leaf.shape), leaf.dtype)
     if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         key = jax.random.key(0, impl=_KEYS[str(leaf.dtype)])
         return jax.random.split(key, leaf.shape) if leaf.shape else key
@@ -138,45 +222,64 @@ def control_names(text: str) -> frozenset[str]:
     return frozenset(i.name for c in module.computations.values() for i in c if i.opcode in _CONTROL)
 
 
-def exclusive(events: Sequence[Event], control: frozenset[str] = frozenset()) -> dict[str, float]:
-    """Time by name: each instant goes to the ops that run then, in equal parts, to `control` ones if no other does.
+def ends(events: Sequence[Event]) -> list[Event]:
+    """The ops' events, each with the moment when the op was really over as its end."""
+    marks = {event.link: event for event in events if event.name.startswith(_END)}
+    ops = sorted(event for event in events if not event.name.startswith((_END, _TASK)))
+    starts: dict[tuple[str, bool], list[float]] = defaultdict(list)
+    for event in sorted(events):
+        if not event.name.startswith(_END):
+            starts[event.thread, event.name == _TASK].append(event.start)
+    found = []
+    for event in ops:
+        mark = marks.get(event.link) if event.link else None
+        if mark is not None and mark.start > event.end:
+            over = mark.start
+            # The task that finished it is the last that this thread took up before the mark.
+            task = _before(starts[mark.thread, True], mark.start)
+            if task is not None and task >= event.start:
+                over = min(over, _after(starts[mark.thread, False], task) or over)
+            event = event._replace(end=max(event.end, over))
+        found.append(event)
+    return found
 
-    An op's time ends with the event `end: NAME` where there is one later than its own end.
-    """
-    ends: dict[str, list[float]] = {}
-    for event in events:
-        if event.name.startswith("end: "):
-            ends.setdefault(event.name[5:], []).append(event.start)
-    found = sorted(e for e in events if not e.name.startswith("end: "))
-    for moments in ends.values():
-        moments.sort(reverse=True)
-    edges: list[tuple[float, int, str]] = []
-    for event in found:
-        later, last = ends.get(event.name, []), event.end
-        if later:
-            last = max(last, later.pop())
-        edges += [(event.start, 1, event.name), (last, -1, event.name)]
-    edges.sort()
+
+def _before(times: list[float], moment: float) -> float | None:
+    n = bisect.bisect_right(times, moment)
+    return times[n - 1] if n else None
+
+
+def _after(times: list[float], moment: float) -> float | None:
+    n = bisect.bisect_left(times, moment)
+    return times[n] if n < len(times) else None
+
+
+def exclusive(events: Sequence[Event], control: frozenset[str] = frozenset()) -> dict[str, Share]:
+    """Time by name: each instant goes to the ops that run then, in equal parts, to `control` ones if no other does."""
+    found = ends(events)
+    edges = sorted([(e.start, 1, e.name) for e in found] + [(e.end, -1, e.name) for e in found])
     times: dict[str, float] = {event.name: 0.0 for event in found}
+    beside = dict(times)
     active: dict[str, int] = {}
     before = 0.0
     for at, step, name in edges:
         if active and at > before:
-            running = [n for n in active if n not in control] or list(active)
+            running = [n for n in active if n not in control] or list(active)[-1:]
             for n in running:
                 times[n] += (at - before) / len(running)
+                beside[n] += (at - before) / len(running) if len(running) > 1 else 0.0
         before = at
         active[name] = active.get(name, 0) + step
         if not active[name]:
             del active[name]
-    return times
+    return {name: Share(seconds, beside[name]) for name, seconds in times.items()}
 
 
 def _trace(call: Callable[[], float], runs: int) -> tuple[list[tuple[float, float]], list[Event], list[str | None]]:
-    """Windows of the runs, events of ops and their ends, and the module of each (None of ends), in seconds."""
+    """Windows of the runs; events of ops, their ends and tasks; and the module of each op, None of others; seconds."""
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # else every Python call is an event, and slower
-    gc.collect()
+    options.enable_hlo_proto = False  # of every program that is loaded, which takes seconds
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder, profiler_options=options):
             for _ in range(runs):
@@ -193,18 +296,20 @@ def _read(data: Any) -> tuple[list[tuple[float, float]], list[Event], list[str |
     modules: list[str | None] = []
     for plane in data.planes:
         for line in plane.lines:
-            thread = line.name.partition("/")[0]
             for event in line.events:
                 start = event.start_ns * 1e-9
                 end = start + event.duration_ns * 1e-9
                 if event.name == _RUN:
                     windows.append((start, end))
-                elif event.name.startswith("end: "):
-                    events.append(Event(start, end, event.name, thread))
+                    continue
+                if event.name.startswith((_END, _TASK)):
+                    link = int(dict(event.stats).get("_c", 0)) if event.name != _TASK else 0
+                    events.append(Event(start, end, event.name, line.name, link))
                     modules.append(None)
-                else:
-                    stats = dict(event.stats)
-                    if "hlo_op" in stats:
-                        events.append(Event(start, end, str(stats["hlo_op"]), thread))
-                        modules.append(str(stats["hlo_module"]) if "hlo_module" in stats else None)
+                    continue
+                stats = dict(event.stats)
+                if "hlo_op" in stats:
+                    name, module = str(stats["hlo_op"]), stats.get("hlo_module")
+                    events.append(Event(start, end, name, line.name, int(stats.get("_p", 0))))
+                    modules.append(None if module is None else str(module))
     return sorted(windows), events, modules

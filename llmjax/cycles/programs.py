@@ -25,6 +25,9 @@ class Program(NamedTuple):
         return jax.jit(self.function, donate_argnums=self.donate).lower(*self.args).compile()
 
 
+BLOCK = 320
+
+
 def array(*dims: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(dims, dtype)
 
@@ -32,19 +35,33 @@ def array(*dims: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
 def programs() -> Iterator[Program]:
     """All calibration programs, small before large."""
     for width, rows, length in ((160, 1, 24), (320, 3, 20), (640, 5, 48), (960, 12, 40), (320, 6, 160), (640, 2, 320)):
-        block = _weights(width, 5 * width // 2 * 2)
-        x_BLD = array(rows, length, width)
-        yield Program(f"block {rows}x{length}x{width}", _block, (block, x_BLD))
+        yield block(width, rows, length)
     for width, rows, length in ((320, 5, 28), (640, 6, 80), (960, 3, 96)):
-        block = _weights(width, 4 * width)
-        state = (block, block, block)
-        args = (state, array(rows, length, width), array(rows, length, dtype=jnp.int32), array(9000, width))
-        yield Program(f"train {rows}x{length}x{width}", _train, args, (0,))
+        yield train(width, rows, length)
     for width, rows, slots in ((320, 1, 96), (640, 1, 160), (960, 1, 320), (960, 3, 96), (640, 6, 224), (1280, 12, 64)):
-        block = _weights(width, 4 * width)
-        cache = array(rows, width // 64 or 1, slots, 64)
-        args = ([block] * 4, array(20000, width), array(rows, dtype=jnp.int32), [(cache, cache)] * 4)
-        yield Program(f"decode {rows}x{slots}x{width}", _decode, args, (3,))
+        yield decode(width, rows, slots)
+
+
+def block(width: int, rows: int, length: int) -> Program:
+    """A transformer's block over a batch of texts."""
+    args = (_weights(width, 5 * width // 2 * 2), array(rows, length, width))
+    return Program(f"block {rows}x{length}x{width}", _block, args)
+
+
+def train(width: int, rows: int, length: int) -> Program:
+    """A training step of one block with dropout, a loss over a vocabulary, clipping and Adam."""
+    weights = _weights(width, 4 * width)
+    state = (weights, weights, weights)
+    args = (state, array(rows, length, width), array(rows, length, dtype=jnp.int32), array(9000, width))
+    return Program(f"train {rows}x{length}x{width}", _train, args, (0,))
+
+
+def decode(width: int, rows: int, slots: int) -> Program:
+    """A decode step of four blocks with caches of `slots` tokens and a vocabulary."""
+    weights = {name: array(*reversed(w.shape)) for name, w in _weights(width, 4 * width).items()}
+    cache = array(rows * (width // 64), slots, 64)
+    args = ([weights] * 4, array(20000, width), array(rows, dtype=jnp.int32), [(cache, cache)] * 4)
+    return Program(f"decode {rows}x{slots}x{width}", _decode, args, (3,))
 
 
 def products() -> Iterator[Program]:
@@ -53,15 +70,19 @@ def products() -> Iterator[Program]:
         for n, k in ((640, 640), (1280, 320), (960, 3840), (3840, 960), (32000, 160), (9600, 960), (32000, 960)):
             if m * n * k < 2e9:
                 yield Program(f"x@w {m}x{n}x{k}", lambda x, w: x @ w, (array(m, k), array(k, n)))
+                if (n, k) in ((960, 3840), (9600, 960), (32000, 960)):
+                    yield Program(f"x@w.T {m}x{n}x{k}", lambda x, w: x @ w.T, (array(m, k), array(n, k)))
                 if 1 < m <= 24:
-                    yield Program(f"blocks {m}x{n}x{k}", _blocks, (array(m, k), array(n // 320, 320, k)))
-                if m == 1:
-                    yield Program(f"lone {n}x{k}", _written_out, (array(k), array(n, k)))
+                    yield Program(f"blocks {m}x{n}x{k}", _blocks, (array(m, k), array(n // BLOCK, BLOCK, k)))
+                if m == 1:  # the largest many times the last cache, which would keep a part of less
+                    long = 3 * n if n * k > 2e7 else n
+                    yield Program(f"lone {long}x{k}", _written_out, (array(k), array(long, k)))
 
 
 def _blocks(x_TD: jax.Array, kernel_PJD: jax.Array) -> jax.Array:
-    """Few rows by a matrix in blocks, weights first."""
-    return jnp.einsum("pjd,td->pjt", kernel_PJD, x_TD)
+    """Few rows by a matrix in blocks, weights first, as a batch of products."""
+    x_PTD = jnp.broadcast_to(x_TD, (kernel_PJD.shape[0], *x_TD.shape))
+    return jnp.einsum("pjd,ptd->pjt", kernel_PJD, x_PTD)
 
 
 def _written_out(x_D: jax.Array, kernel_ED: jax.Array) -> jax.Array:
@@ -104,7 +125,10 @@ def _train(state: Any, x_BLD: jax.Array, labels_BL: jax.Array, table_VD: jax.Arr
     params, mean, square = state
 
     def loss(params: Any) -> jax.Array:
-        logits_BLV = _block(params, x_BLD + table_VD[labels_BL]) @ table_VD.T
+        key = jax.random.fold_in(jax.random.key(0, impl="rbg"), labels_BL[0, 0])
+        keep_BLD = jax.random.bernoulli(key, 0.9, x_BLD.shape)  # dropout: small ops on seeds and large ones on masks
+        inputs_BLD = jnp.where(keep_BLD, x_BLD + table_VD[labels_BL], 0.0)
+        logits_BLV = _block(params, inputs_BLD) @ table_VD.T
         return -jnp.take_along_axis(jax.nn.log_softmax(logits_BLV), labels_BL[..., None], -1).mean()
 
     gradients = jax.grad(loss)(params)
@@ -119,24 +143,28 @@ def _train(state: Any, x_BLD: jax.Array, labels_BL: jax.Array, table_VD: jax.Arr
 
 
 def _decode(blocks: Any, table_VD: jax.Array, token_B: jax.Array, caches: Any) -> Any:
+    """A decode step; weights lie (out, in), as they are read fastest."""
     x_BD = table_VD[token_B]
     batch, width = x_BD.shape
     new = []
-    for w, (k_BHSK, v_BHSK) in zip(blocks, caches, strict=True):
-        qkv_BE = _lone(_norm(x_BD, w["scale"]), w["qkv"])
-        q, k, v = (part.reshape(batch, -1, 1, 64) for part in jnp.split(qkv_BE, 3, axis=-1))
-        k_BHSK = lax.dynamic_update_slice(k_BHSK, k, (0, 0, token_B[0], 0))
-        v_BHSK = lax.dynamic_update_slice(v_BHSK, v, (0, 0, token_B[0], 0))
-        weights = jax.nn.softmax(jnp.sum(q * k_BHSK, -1) * 0.125)
-        x_BD = x_BD + _lone(jnp.sum(weights[..., None] * v_BHSK, 2).reshape(batch, width), w["out"])
-        x_BD = x_BD + _lone(jax.nn.gelu(_lone(_norm(x_BD, w["scale"]), w["up"])), w["down"])
-        new.append((k_BHSK, v_BHSK))
-    return jnp.argmax(_lone(x_BD, table_VD.T), -1), new
+    for w, (k_NSK, v_NSK) in zip(blocks, caches, strict=True):
+        qkv_BE = _few(_norm(x_BD, w["scale"]), w["qkv"])
+        q, k, v = (part.reshape(k_NSK.shape[0], 1, 64) for part in jnp.split(qkv_BE, 3, axis=-1))
+        k_NSK = lax.dynamic_update_slice(k_NSK, k, (0, token_B[0], 0))
+        v_NSK = lax.dynamic_update_slice(v_NSK, v, (0, token_B[0], 0))
+        # Kept apart from the write before it: fused with it, the whole cache would be copied.
+        k_NSK, v_NSK = lax.optimization_barrier((k_NSK, v_NSK))
+        weights_NS = jax.nn.softmax(jnp.einsum("nk,nsk->ns", q[:, 0], k_NSK) * 0.125)
+        x_BD = x_BD + _few(jnp.einsum("ns,nsk->nk", weights_NS, v_NSK).reshape(batch, width), w["out"])
+        x_BD = x_BD + _few(jax.nn.gelu(_few(_norm(x_BD, w["scale"]), w["up"])), w["down"])
+        new.append((k_NSK, v_NSK))
+    return jnp.argmax(_few(x_BD, table_VD), -1), new
 
 
-def _lone(x_BD: jax.Array, kernel_DE: jax.Array) -> jax.Array:
-    """A product; of a lone row written out, which XLA's CPU backend reads at the speed of memory."""
-    if x_BD.shape[0] > 1:
-        return x_BD @ kernel_DE
-    with jax.named_scope("dot_general"):
-        return jnp.sum(kernel_DE.T * x_BD, axis=1)[None]
+def _few(x_BD: jax.Array, kernel_ED: jax.Array) -> jax.Array:
+    """A product of few rows in the forms that read the weights at the speed of memory: written out, or in blocks."""
+    if x_BD.shape[0] == 1:
+        return _written_out(x_BD[0], kernel_ED)[None]
+    if kernel_ED.shape[0] % BLOCK:
+        return x_BD @ kernel_ED.T
+    return _blocks(x_BD, kernel_ED.reshape(-1, BLOCK, kernel_ED.shape[1])).reshape(kernel_ED.shape[0], -1).T

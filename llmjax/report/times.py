@@ -20,6 +20,8 @@ def headline(report: CostReport) -> Iterator[str]:
     if report.time and report.device and hertz:
         time = report.time
         kind = "calibrated" if report.device.fit.get("terms") else "from its datasheet, not calibrated"
+        if report.device.made_with.get("fitted_to"):
+            kind = "from its datasheet, fitted to what its compiler expects of other programs, not measured"
         yield (
             f"predicted: {_ms(time.overlapped)} ({_ms(time.low)} to {_ms(time.high)}), {short(time.cycles)} cycles at"
             f" {hertz.value / 1e9:.2f} GHz ({hertz.provenance}); {report.device.title}, {kind}."

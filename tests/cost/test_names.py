@@ -73,7 +73,7 @@ def test_direction(op_name, trains, direction):
         ("jit(step)/jvp(GPT2)/h_3/attn/scores/mul", "attention scores"),
         ("jit(step)/jvp(GPT2)/h_3/attn/mix/bhls,bshk->blhk/dot_general", "attention scores"),
         ("jit(step)/jvp(GPT2)/h_3/attn/softmax/exp", "softmax"),
-        ("jit(step)/jvp(GPT2)/h_3/attn/softmax/attn_dropout/ge", "softmax"),
+        ("jit(step)/jvp(GPT2)/h_3/attn/softmax/attn_dropout/ge", "dropout"),
         ("jit(step)/jvp(GPT2)/h_3/attn/reshape", "data movement"),
         ("jit(step)/jvp(GPT2)/h_3/mlp/c_proj/dot_general", "MLP"),
         ("jit(step)/jvp(GPT2)/h_3/mlp/tanh", "MLP"),

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from llmjax.cost import cost_module
 from llmjax.cycles.device import load_device, override
 from llmjax.cycles.features import features
-from llmjax.cycles.model import DEFAULTS, Terms, combine, key_of, op_time, predict, terms_of
+from llmjax.cycles.model import (
+    DEFAULTS,
+    Terms,
+    combine,
+    coordinates,
+    interpolate,
+    key_of,
+    op_time,
+    predict,
+    terms_of,
+)
 from llmjax.hlo import parse
 
 HLO = Path(__file__).parent.parent / "testdata" / "hlo"
@@ -102,3 +112,29 @@ def test_terms_are_those_of_the_nearest_kind():
     assert key_of(dot) == "gemm:f32" and terms_of(dot, fitted).compute == 3.0
     assert terms_of(exp, fitted).compute == 5.0
     assert terms_of(replace(dot, library="cublas"), fitted).compute == 3.0
+
+
+places = st.tuples(st.floats(0, 30), st.floats(0, 30))
+rows = st.lists(st.tuples(st.floats(0, 30), st.floats(0, 30), st.floats(0.1, 10)), max_size=8)
+
+
+@given(rows, places)
+def test_an_interpolation_stays_between_its_rows(rows, at):
+    factors = [1.0, *(row[-1] for row in rows)]
+    assert min(factors) * (1 - 1e-9) <= interpolate(rows, at) <= max(factors) * (1 + 1e-9)
+
+
+@given(places, st.floats(0.1, 10))
+def test_an_interpolation_is_near_a_row_at_its_place_and_1_far_away(at, factor):
+    rows = [(*at, factor)] * 20
+    assert interpolate(rows, at) == pytest.approx(factor, rel=0.05)
+    assert interpolate(rows, (at[0] + 100, at[1])) == pytest.approx(1.0)
+
+
+def test_a_table_corrects_the_ops_that_are_like_its_rows():
+    (dot, exp) = features(cost_module(parse(DOT)), H100)
+    terms = {"gemm": vars_of(Terms()), "loop": vars_of(Terms())}
+    plain = replace(H100, fit={"terms": terms})
+    tabled = replace(H100, fit={"terms": terms, "table": {"gemm": [[*coordinates(dot), 3.0]]}})
+    ratio = op_time(dot, tabled).seconds / op_time(dot, plain).seconds
+    assert 2 < ratio < 3 and op_time(exp, tabled) == op_time(exp, plain)

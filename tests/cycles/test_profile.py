@@ -8,8 +8,16 @@ from hypothesis import strategies as st
 
 from llmjax.analyser import analyze
 from llmjax.cycles.measured import Measured, Profile, measured
-from llmjax.cycles.profile import Event, example, exclusive, profile
+from llmjax.cycles.profile import _TASK, Event, ends, example, exclusive, interleave, profile, runnable
 from llmjax.errors import UserError
+
+
+def task(at, thread):
+    return Event(at, at, _TASK, thread)
+
+
+def shares(events, control=frozenset()):
+    return {name: share.seconds for name, share in exclusive(events, control).items()}
 
 
 @pytest.mark.parametrize(
@@ -18,9 +26,27 @@ from llmjax.errors import UserError
         ([Event(0, 2, "a"), Event(3, 4, "b")], {"a": 2, "b": 1}),
         ([Event(0, 2, "a"), Event(5, 7, "a")], {"a": 4}),
         # asynchronous: the op ends where its `end:` is
-        ([Event(0, 1, "a"), Event(4, 4.1, "end: a"), Event(4, 6, "b")], {"a": 4, "b": 2}),
+        ([Event(0, 1, "a", "x", 7), Event(4, 4.1, "end: a", "y", 7), Event(4, 6, "b", "y")], {"a": 4, "b": 2}),
         # two executions, each with its own end
-        ([Event(0, 1, "a"), Event(2, 2, "end: a"), Event(5, 6, "a"), Event(7, 7, "end: a")], {"a": 4}),
+        (
+            [
+                Event(0, 1, "a", "", 1),
+                Event(2, 2, "end: a", "", 1),
+                Event(5, 6, "a", "", 2),
+                Event(7, 7, "end: a", "", 2),
+            ],
+            {"a": 4},
+        ),
+        # the thread that finished an op runs what waited for it before it marks the end
+        (
+            [Event(0, 1, "a", "x", 1), task(0.5, "y"), Event(3, 5, "b", "y"), Event(5, 5.1, "end: a", "y", 1)],
+            {"a": 3, "b": 2},
+        ),
+        # what that thread started before it took the task up says nothing
+        (
+            [Event(0, 1, "a", "x", 1), Event(2, 4, "b", "y"), task(4, "y"), Event(6, 6.1, "end: a", "y", 1)],
+            {"a": 5, "b": 1},
+        ),
         # side by side: in equal parts
         ([Event(0, 4, "a"), Event(2, 6, "b")], {"a": 3, "b": 3}),
         # a loop has only what its body leaves
@@ -29,7 +55,12 @@ from llmjax.errors import UserError
     ],
 )
 def test_exclusive_by_hand(events, expected):
-    assert exclusive(events, frozenset({"while"})) == pytest.approx(expected)
+    assert shares(events, frozenset({"while"})) == pytest.approx(expected)
+
+
+def test_what_ran_beside_others_is_told():
+    found = exclusive([Event(0, 4, "a"), Event(2, 6, "b"), Event(7, 8, "c")])
+    assert [found[name].beside for name in "abc"] == [1, 1, 0]
 
 
 spans = st.tuples(st.integers(0, 100), st.integers(1, 30), st.sampled_from("abcw"))
@@ -39,7 +70,22 @@ spans = st.tuples(st.integers(0, 100), st.integers(1, 30), st.sampled_from("abcw
 def test_exclusive_times_cover_what_runs(found):
     events = [Event(start, start + length, name) for start, length, name in found]
     busy = {instant for e in events for instant in range(int(e.start), int(e.end))}
-    assert sum(exclusive(events, frozenset("w")).values()) == pytest.approx(len(busy))
+    assert sum(shares(events, frozenset("w")).values()) == pytest.approx(len(busy))
+
+
+asynchronous = st.tuples(spans, st.integers(0, 40), st.sampled_from("xy"), st.sampled_from("xy"), st.integers(0, 30))
+
+
+@given(st.lists(asynchronous, max_size=8))
+def test_ops_end_between_their_event_and_their_mark(found):
+    events = []
+    for link, ((start, length, name), late, thread, other, taken) in enumerate(found, start=1):
+        mark = start + length + late
+        events += [Event(start, start + length, name, thread, link), Event(mark, mark, f"end: {name}", other, link)]
+        events.append(task(start + taken, other))
+    for event in ends(events):
+        (_, length, _), late, *_ = found[event.link - 1]
+        assert event.start + length <= event.end <= event.start + length + late
 
 
 def test_a_real_program():
@@ -57,6 +103,18 @@ def test_a_real_program():
     assert products and all(op.calls == 3 and op.time.median > 0 and op.threads for op in products)
     assert "ops cover" in found.reconciliation()
     assert sum(op.time.median for op in found.ops.values()) <= found.traced.high * 1.5
+
+
+def test_programs_in_turn():
+    known = {}
+    x = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+    subjects = [runnable(f, x, known=known) for f in (lambda x: jnp.tanh(x) @ x, lambda x: (x @ x).sum())]
+    said, beats = [], []
+    found = interleave(subjects, 3, 2, lambda what, share: said.append(share), lambda: beats.append(1))
+    assert len(known) == 1 and len(beats) == 3 and said == sorted(said)
+    for times in found:
+        assert len(times.rounds) == 3 and times.runs == 6
+        assert all(len(op.rounds) == 3 and 0 <= op.beside <= 1 for op in times.ops.values())
 
 
 def test_donated_arguments_are_copied():
