@@ -83,9 +83,10 @@ def absurd(chips: Sequence[Chip]) -> list[str]:
     """A note for each chip whose prediction and compiler's estimate are worlds apart."""
     found = []
     for c in chips:
-        if c.compiler and c.cycles and not 1 / ABSURD < c.compiler / c.cycles < ABSURD:
+        apart = c.compiler / c.cycles if c.compiler and c.cycles else 1.0
+        if not 1 / ABSURD < apart < ABSURD:
             found.append(
-                f"The compiler's own estimate for {c.name} is {c.compiler / c.cycles:,.3g} times the prediction: one of"
-                " the two means nothing."
+                f"The compiler's own estimate for {c.name} and the prediction are {max(apart, 1 / apart):,.0f} times"
+                " apart: one of them means nothing."
             )
     return found

@@ -10,7 +10,7 @@ from experiments._gpt2 import Shape, build
 from experiments.clock_parts.cases import Case, attempt_cases
 from experiments.clock_parts.phases import built, phases_of, say, shape_of
 from experiments.clock_parts.settings import Machine, Settings
-from llmjax.cycles.growth import fit_line
+from llmjax.cycles.growth import fit_power
 from llmjax.gpt2.cache import Cache
 from llmjax.gpt2.config import from_size
 from llmjax.report.page import Column, Plot, Section, Series, Table
@@ -44,17 +44,17 @@ def section(settings: Settings, machine: Machine) -> Section:
 
 
 def gather(settings: Settings) -> Facts:
-    """Compiles the phases at every length, and measures the memory of two lengths, each in a process of its own."""
+    """Compiles the phases at every length, and measures the memory of the first at two of them."""
     uses = tuple(_use(shape_of(settings, phase, length=n)) for phase in phases_of(settings) for n in lengths(settings))
     peaks: dict[tuple[str, int], float | None] = {}
     missing = []
-    for phase in phases_of(settings):
-        for n in sorted({settings.length, lengths(settings)[-1]}):
-            # One process a case: what an earlier case gave back would hide what a later one takes.
-            case = Case(settings.model, phase, settings.batch, n, settings.dtype)
-            found, failed = attempt_cases([case], 1, say)
-            peaks.update(((phase, n), timing.peak_bytes) for timing in found.values())
-            missing += [f"Peak memory was not measured: {why}" for why in failed.values()]
+    phase = phases_of(settings)[0]  # the one with the largest activations
+    for n in sorted({settings.length, lengths(settings)[-1]}):
+        # One process a case: what an earlier case gave back would hide what a later one takes.
+        case = Case(settings.model, phase, settings.batch, n, settings.dtype)
+        found, failed = attempt_cases([case], 1, say)
+        peaks.update(((phase, n), timing.peak_bytes) for timing in found.values())
+        missing += [f"Peak memory was not measured: {why}" for why in failed.values()]
     if None in peaks.values():
         missing.append("Peak memory was not measured: this system does not say (/proc/self/status).")
     return Facts(uses, {key: peak for key, peak in peaks.items() if peak is not None}, tuple(dict.fromkeys(missing)))
@@ -100,13 +100,6 @@ def make_section(settings: Settings, machine: Machine, facts: Facts) -> Section:
     )
 
 
-def per_token(uses: list[Use], what: str) -> float | None:
-    """Bytes that one more token of every row costs, by a line through the lengths."""
-    points = [(use.length, getattr(use, what)) for use in uses if getattr(use, what)]
-    line = fit_line([x for x, _ in points], [y for _, y in points])
-    return line.each if line else None
-
-
 def findings(settings: Settings, machine: Machine, facts: Facts) -> list[str]:
     """What the numbers say, in words chosen by them."""
     main = phases_of(settings)[-1]
@@ -130,12 +123,12 @@ def findings(settings: Settings, machine: Machine, facts: Facts) -> list[str]:
             f" it outgrows the weights after {even:,.0f} tokens of all rows, {beyond} one row's {room:,}."
         )
     first = [use for use in facts.uses if use.phase == phases_of(settings)[0]]
-    grows = per_token(first, "temporaries")
-    if grows:
+    fit = fit_power([use.length for use in first], [use.temporaries or 0.0 for use in first])
+    if fit:
         longest = max(first, key=lambda use: use.length)
         said.append(
             f"Activations of {first[0].phase} take {short(longest.temporaries or 0, 'B')} at {longest.length} tokens a"
-            f" row, about {short(grows, 'B')} more for each token of a row."
+            f" row and grow as its length^{fit.exponent:.2f} ({fit.low:,.0f} to {fit.high:,.0f} tokens)."
         )
     if here.code:
         said.append(

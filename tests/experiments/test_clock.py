@@ -122,9 +122,9 @@ def run_job(folder: Path, repo: Path, *flags: str) -> subprocess.CompletedProces
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory, repo):
-    """A tiny run of this file's sections: its folder, what it printed, and clock.json."""
+    """A tiny run of the sections that share its measurements: its folder, what it printed, and clock.json."""
     folder = tmp_path_factory.mktemp("clock")
-    done = run_job(folder, repo, "--config.sections=token,parallelism,resources,growth")
+    done = run_job(folder, repo, "--config.sections=token,parallelism,resources,growth,likeness")
     assert done.returncode == 0, done.stderr
     return folder, done, json.loads((folder / "clock.json").read_text())
 
@@ -135,8 +135,9 @@ def section_of(document, key):
 
 def test_a_tiny_run_ends_in_a_page(page):
     folder, done, document = page
-    assert [section["key"] for section in document["sections"]] == ["token", "parallelism", "resources", "growth"]
-    assert "[4/4" in done.stderr
+    keys = ["token", "parallelism", "resources", "growth", "likeness"]
+    assert [section["key"] for section in document["sections"]] == keys
+    assert "[5/5" in done.stderr
     for section in document["sections"]:
         assert section["findings"] and section["tables"]
         for finding in section["findings"]:
