@@ -98,13 +98,19 @@ def fit(device: Device, found: Sequence[tuple[ModuleCost, Profile]]) -> Device:
 def fit_samples(samples: Sequence[Sample], device: Device) -> dict[str, Any]:
     """Terms and table of each kind of work, fitted to ops' seconds, and how many ops there were."""
     bare = replace(device, fit={})
-    groups: dict[str, list[Sample]] = {}
-    for f, seconds in samples:
-        groups.setdefault(key_of(f), []).append((f, seconds))
+    groups = by_kind(samples)
     fitted = {key: fit_terms(mine, bare) for key, mine in sorted(groups.items())}
     terms = {key: asdict(replace(t, spread=spread_of(groups[key], bare, t))) for key, t in fitted.items()}
     tables = {key: table(groups[key], bare, t) for key, t in fitted.items()}
     return {"terms": terms, "table": tables, "samples": len(samples)}
+
+
+def by_kind(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    """Samples by the name under which the model keeps their terms."""
+    groups: dict[str, list[Sample]] = {}
+    for f, seconds in samples:
+        groups.setdefault(key_of(f), []).append((f, seconds))
+    return groups
 
 
 def samples_of(pairs: Sequence[tuple[Sequence[Features], Profile]]) -> list[Sample]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from llmjax.cost import cost_module
-from llmjax.cycles.calibration import Sample, fit_samples
+from llmjax.cycles.calibration import Sample, by_kind, fit_terms
 from llmjax.cycles.compiler_clock import TPU_MODEL, compiler_clock
 from llmjax.cycles.device import Device, load_device
 from llmjax.cycles.features import features
@@ -53,7 +53,9 @@ def fit_to_compiler(target: str) -> Device:
     ]
     if not samples:
         raise UserError(f"target={target!r}: its compiler says nothing of how long an op takes (TPUs' do).")
-    fit = {"dispatch": 0.0, "gap": 0.0, "programs": len(programs), **fit_samples(samples, device)}
+    terms = {key: asdict(fit_terms(found, device)) for key, found in sorted(by_kind(samples).items())}
+    terms = {key: {name: round(value, 12) for name, value in each.items()} for key, each in terms.items()}
+    fit = {"dispatch": 0.0, "terms": terms, "samples": len(samples), "programs": len(programs)}
     return replace(device, fit=fit, made_with={"fitted_to": TPU_MODEL, "target": target, **_versions()})
 
 

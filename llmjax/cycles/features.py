@@ -166,7 +166,7 @@ def _along_rows(i: Instruction, module: Module, computation: str) -> bool:
 
 
 def _strided(op: OpCost, module: Module) -> bool:
-    """Whether an op takes elements in another order: a transpose, a copy to another layout, weights along their rows."""
+    """Whether an op takes elements in another order: a transpose, another layout, weights along rows."""
     computation = module.computations[op.computation]
     if op.opcode == "dot" or any(part.instruction.opcode == "dot" for part in op.fused):
         return any(_along_rows(part.instruction, module, part.computation) for part in _work(op))
