@@ -42,8 +42,8 @@ def times_table(report: CostReport, top: int, width: int) -> Table:
     found = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     # What the figures leave at 80 columns; a path loses its beginning, which is every path's.
     room = width - 50
-    where = min(30, room // 2 + 3)
-    found.add_column("top ops by time", no_wrap=True, overflow="ellipsis", max_width=room - where)
+    where = min(30, room // 2 + 1)
+    found.add_column("by time", no_wrap=True, overflow="ellipsis", max_width=room - where)
     found.add_column("of", no_wrap=True, max_width=where)
     heads = (["predicted"] if report.time else []) + (["measured", "off", "share"] if report.measured else [])
     heads += ["bound"] if report.time else []
