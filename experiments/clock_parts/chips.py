@@ -75,7 +75,10 @@ def chips_table(phase: str, chips: Sequence[Chip], seconds: float, hertz: float,
     )
     here = ("this CPU", Cell(seconds * hertz, "measured"), Cell(seconds, "measured"), binds, None)
     rows = (here, *((c.name, c.cycles, c.seconds, c.bound, c.compiler) for c in chips))
-    note = "The same program compiled for each chip; cycles are each chip's own. Chips by their data sheets."
+    note = (
+        "The same program compiled for each chip; cycles are each chip's own. Chips by their data sheets, TPUs also by"
+        " what their compiler expects of other programs."
+    )
     return Table(f"{phase} on other chips", columns, rows, note)
 
 

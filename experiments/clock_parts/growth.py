@@ -168,13 +168,17 @@ def findings(machine: Machine, lines: Sequence[Line]) -> list[str]:
         fit = fit_power(line.x, line.cycles(hertz))
         if fit is None:
             continue
-        grown = f"{line.cycles(hertz)[0]:,.0f} to {line.cycles(hertz)[-1]:,.0f}"
+        grown = f"{short(line.cycles(hertz)[0])} to {short(line.cycles(hertz)[-1])}"
         of = "a token" if line.each else "a run"
         said.append(
             f"{line.phase.capitalize()} cycles {of} grow with the {_WITH[line.along]} as {line.along}^{_exponent(fit)}"
-            f" ({short(fit.low)} to {short(fit.high)} {line.along}: {grown} cycles): {_slope(fit.exponent)}."
+            f" ({_whole(fit.low)} to {_whole(fit.high)} {line.along}: {grown} cycles): {_slope(fit.exponent)}."
         )
     return said + [_crossover_finding(c) for c in crossovers(lines)]
+
+
+def _whole(value: float) -> str:
+    return f"{value:,.0f}" if value < 1e5 else short(value)
 
 
 def _exponent(fit: PowerLaw) -> str:
