@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from llmjax.errors import UserError, did_you_mean
 
@@ -86,20 +87,61 @@ def decay_mask(params: Any, decay_embeddings: bool) -> Any:
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
+def written(tree: Any) -> Any:
+    """Returns `tree`; on a CPU, what uses it reads it from memory instead of computing it again.
+
+    XLA's CPU compiler gives each output its own loop and fuses a value into every loop that uses it. A loop that
+    computes a new moment once more reads the old one, which then can't be overwritten in place: it is copied first.
+    """
+    return lax.platform_dependent(tree, cpu=lax.optimization_barrier, default=lambda tree: tree)
+
+
+def global_norm(tree: Any) -> jax.Array:
+    """Returns the Euclidean norm of all leaves as one vector."""
+    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
+
+
+def clip_by_global_norm(most: float) -> optax.GradientTransformation:
+    """`optax.clip_by_global_norm` by one factor for all leaves, which every use of a gradient can multiply by.
+
+    A division by leaf would be written to memory: it is too dear to be done in each loop that uses it.
+    """
+
+    def clip(updates: Any, params: Any = None) -> Any:
+        del params
+        factor = most / jnp.maximum(most, global_norm(updates))
+        return jax.tree.map(lambda leaf: leaf * factor, updates)
+
+    return optax.stateless(clip)
+
+
+def scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """`optax.scale_by_adam` whose moments are `written` before the update is computed from them."""
+    first = optax.scale_by_adam(b1, b2, eps)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, optax.ScaleByAdamState]:
+        del params
+        mu = optax.tree.update_moment(updates, state.mu, b1, 1)
+        nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, b2, 2)
+        mu, nu = written((mu, nu))
+        count = optax.safe_increment(state.count)
+        mean = optax.tree.bias_correction(mu, b1, count)
+        square = optax.tree.bias_correction(nu, b2, count)
+        updates = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mean, square)
+        return updates, optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(first.init, update)
+
+
 def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
     """Returns the optimizer for a run of `total_steps` batches, which is `total_steps // accumulate` updates."""
-    transformations = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    transformations.append(
-        optax.adamw(
-            make_schedule(config, max(1, total_steps // config.accumulate)),
-            b1=config.b1,
-            b2=config.b2,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            mask=lambda params: decay_mask(params, config.decay_embeddings),
-        )
+    transformations = [clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    adamw = optax.chain(
+        scale_by_adam(config.b1, config.b2, config.eps),
+        optax.add_decayed_weights(config.weight_decay, lambda params: decay_mask(params, config.decay_embeddings)),
+        optax.scale_by_learning_rate(make_schedule(config, max(1, total_steps // config.accumulate))),
     )
-    optimizer = optax.chain(*transformations)
+    optimizer = optax.chain(*transformations, adamw)
     if config.accumulate == 1:
         return optimizer
     return optax.MultiSteps(optimizer, config.accumulate).gradient_transformation()

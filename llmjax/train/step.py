@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Int32
 
 from llmjax.data.batches import Batch
 from llmjax.gpt2.config import GPT2Config
 from llmjax.gpt2.model import GPT2, Params, last_token
-from llmjax.train.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from llmjax.train.optimizer import OptimizerConfig, global_norm, make_optimizer, make_schedule, written
 
 LossFn = Callable[[Params, Batch, jax.Array], tuple[jax.Array, jax.Array]]
 """(params, batch, key) -> (loss, accuracy), both scalars in float32."""
@@ -72,11 +73,6 @@ def drop_tokens(
 def weighted_mean(values: ArrayLike, weights: ArrayLike) -> jax.Array:
     """Returns sum(values * weights) / sum(weights); 0 where all weights are 0."""
     return jnp.sum(jnp.multiply(values, weights)) / jnp.maximum(jnp.sum(weights), 1e-8)
-
-
-def global_norm(tree: Params) -> Float[Array, ""]:
-    """Returns the Euclidean norm of all leaves as one vector."""
-    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
 
 
 def classification_loss(
@@ -152,20 +148,23 @@ def make_train_step(
         (loss, accuracy), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, key)
         grad_norm = global_norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
         done = state.step - first_step
-        ema = state.ema
-        if ema is not None:
+
+        def updated() -> tuple[Params, Params | None, Any]:
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            if state.ema is None:
+                return params, None, opt_state
+            params = written(params)
             count = done // config.accumulate
             decay = jnp.minimum(ema_decay, (1.0 + count) / (10.0 + count))
             if config.accumulate > 1:
                 decay = jnp.where((done + 1) % config.accumulate == 0, decay, 1.0)
-            ema = jax.tree.map(lambda average, new: decay * average + (1.0 - decay) * new, ema, params)
-        kept = (state.params, state.ema, state.opt_state)
-        params, ema, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), (params, ema, opt_state), kept
-        )
+            ema = jax.tree.map(lambda average, new: decay * average + (1.0 - decay) * new, state.ema, params)
+            return params, ema, opt_state
+
+        # A condition, not a choice leaf by leaf: the old values are then not needed once the new ones are there.
+        params, ema, opt_state = lax.cond(finite, updated, lambda: (state.params, state.ema, state.opt_state))
         metrics = StepMetrics(loss, accuracy, grad_norm, jnp.asarray(schedule(done // config.accumulate)), finite)
         return TrainState(state.step + 1, params, ema, opt_state, state.key), metrics
 

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,3 +92,22 @@ def test_accumulated_updates_equal_one_of_the_mean_gradient() -> None:
 def test_settings_out_of_range_are_refused(setting: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
         OptimizerConfig(**setting)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.5, 1e6])
+def test_it_is_adamw_with_clipping(clip_norm: float) -> None:
+    config = OptimizerConfig(learning_rate=1e-2, clip_norm=clip_norm, weight_decay=0.1)
+    ours = make_optimizer(config, 10)
+    theirs = optax.chain(
+        optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
+        optax.adamw(make_schedule(config, 10), 0.9, 0.999, 1e-8, weight_decay=0.1, mask=lambda p: decay_mask(p, False)),
+    )
+    params = {"kernel": jnp.ones((3, 4)), "bias": jnp.zeros(4)}
+    keys = jax.random.split(jax.random.key(0), 5)
+    states = [(params, ours.init(params)), (params, theirs.init(params))]
+    for key in keys:
+        grads = {"kernel": jax.random.normal(key, (3, 4)), "bias": jax.random.normal(key, (4,))}
+        for n, optimizer in enumerate((ours, theirs)):
+            updates, state = jax.jit(optimizer.update)(grads, states[n][1], states[n][0])
+            states[n] = (optax.apply_updates(states[n][0], updates), state)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), states[0][0], states[1][0])
