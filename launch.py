@@ -12,6 +12,7 @@ from types import ModuleType
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from llmjax.allocator import keep_freed_memory
 from llmjax.errors import UserError, did_you_mean
 from llmjax.files import cache_folder
 
@@ -148,6 +149,7 @@ def main(argv: list[str]) -> int:
         if sys.platform == "linux" and not any(map(os.path.exists, ACCELERATORS)):
             # A compiler for chips that are not here would look for them, and complain.
             os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        keep_freed_memory()
         experiment(str(config.experiment)).run(config, workdir)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

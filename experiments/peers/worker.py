@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from experiments.peers.case import Case
+from llmjax.allocator import keep_freed_memory
 
 MODULES = {
     "llmjax": "experiments.peers.ours",
@@ -26,6 +27,8 @@ def main(name: str, folder: str, format: str, threads: int) -> None:
     """Serves cases until standard input ends. An exception is answered as {"error"}, and serving goes on."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    if name == "llmjax":
+        keep_freed_memory()  # as launch.py does
     began = time.perf_counter()
     contestant: Any = None
     for line in sys.stdin:
