@@ -3,6 +3,7 @@
 import html
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from experiments.peers.runner import ENTRIES
@@ -11,18 +12,23 @@ _COLOURS = {"llmjax": "#d1495b", "transformers": "#8d99ae", "ctranslate2": "#66a
 _BAR, _GAP, _LEFT, _WIDTH = 18, 26, 150, 560
 
 
+# Headers that fold where a name of their own can be cut, so that the table stands in 80 columns.
+_HEADERS = {"transformers": "trans-\nformers", "ctranslate2": "ctrans-\nlate2", "llama.cpp": "llama\n.cpp"}
+
+
 def table(results: list[dict[str, Any]]) -> Table:
-    """Returns a row a case: everyone's rate, the roof, how near to it llmjax is, and against the best peer."""
+    """Returns a row a case: everyone's rate, the roof, how near to it llmjax is, and against the best peer (marked *)."""
     names = [entry.name for entry in ENTRIES if any(entry.name in result["rates"] for result in results)]
-    shown = Table("case", *names, "roof", "llmjax/roof", "llmjax/best peer", title="tokens/s (start: seconds), medians")
-    for column in shown.columns[1:]:
-        column.justify = "right"
+    shown = Table(title="tokens/s (start: seconds), medians", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown.add_column("case", no_wrap=True, vertical="bottom")
+    for header in (*(_HEADERS.get(name, name) for name in names), "roof", "llmjax/\nroof", "llmjax/\nbest*"):
+        shown.add_column(header, justify="right", vertical="bottom", no_wrap=True)
     for result in results:
         rates = result["rates"]
         cells = [_cell(result, name) for name in names]
         roof = result["roof"]
         near = f"{result['near_roof']:.2f}" if result["near_roof"] else ""
-        ahead = f"{result['against_peer']:.2f}x {result['best_peer']}" if result["best_peer"] else ""
+        ahead = f"{result['against_peer']:.2f}x" if result["best_peer"] else ""
         shown.add_row(result["case"], *cells, f"{roof:,.0f}" if roof and rates else "", near, ahead)
     return shown
 
@@ -30,7 +36,8 @@ def table(results: list[dict[str, Any]]) -> Table:
 def _cell(result: dict[str, Any], name: str) -> str:
     if name in result["rates"]:
         rate = result["rates"][name]
-        return f"{1 / rate:.2f} s" if result["case"].startswith("start") else f"{rate:,.0f}"
+        text = f"{1 / rate:.2f} s" if result["case"].startswith("start") else f"{rate:,.0f}"
+        return f"{text}*" if name == result["best_peer"] else text
     return "failed" if name in result["failed"] else "-"
 
 

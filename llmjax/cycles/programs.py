@@ -133,13 +133,20 @@ def _train(state: Any, x_BLD: jax.Array, labels_BL: jax.Array, table_VD: jax.Arr
 
     gradients = jax.grad(loss)(params)
     size = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradients)))
-    gradients = jax.tree.map(lambda g: g / jnp.maximum(1.0, size), gradients)
-    mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, gradients)
-    square = jax.tree.map(lambda s, g: 0.99 * s + 0.01 * g * g, square, gradients)
-    params = jax.tree.map(
-        lambda p, m, s: p - 1e-3 * (m / (jnp.sqrt(jnp.abs(s)) + 1e-8) + 0.01 * p), params, mean, square
-    )
-    return params, mean, square
+
+    def updated() -> Any:
+        scaled = jax.tree.map(lambda g: g * (1.0 / jnp.maximum(1.0, size)), gradients)
+        means = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, scaled)
+        squares = jax.tree.map(lambda s, g: 0.99 * s + 0.01 * g * g, square, scaled)
+        # Moments are written before the update reads them, which a fusion of both would have to copy.
+        means, squares = lax.optimization_barrier((means, squares))
+
+        def step(p: jax.Array, m: jax.Array, s: jax.Array) -> jax.Array:
+            return p - 1e-3 * (m / (jnp.sqrt(jnp.abs(s)) + 1e-8) + 0.01 * p)
+
+        return jax.tree.map(step, params, means, squares), means, squares
+
+    return lax.cond(jnp.isfinite(size), updated, lambda: state)
 
 
 def _decode(blocks: Any, table_VD: jax.Array, token_B: jax.Array, caches: Any) -> Any:

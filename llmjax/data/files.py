@@ -7,7 +7,7 @@ for missing values, skip blank lines without counting them, and name no line whe
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,23 @@ class Rows:
     def where(self, row: int) -> str:
         """Returns "FILE line N" for a row index."""
         return f"{self.origin} {self.unit} {self.places[row]}"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where texts stand in their source: numbers of lines of a file as an editor shows them, or of rows ("unit")."""
+
+    origin: str
+    unit: str
+    numbers: tuple[int, ...]
+
+    def take(self, rows: Iterable[int]) -> "Places":
+        """Returns the places of some of the texts, by their index."""
+        return Places(self.origin, self.unit, tuple(self.numbers[row] for row in rows))
+
+    def named(self, rows: Iterable[int]) -> str:
+        """Returns "UNITs N, N, ... of FILE" for texts' indices."""
+        return f"{self.unit}s {', '.join(str(self.numbers[row]) for row in rows)} of {self.origin}"
 
 
 def read_file(path: str, text_column: str, label_column: str) -> Rows:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int32
 
-from llmjax.data.files import Rows, read_file, require_columns
+from llmjax.data.files import Places, Rows, read_file, require_columns
 from llmjax.data.vader import load_vader
 from llmjax.errors import UserError, did_you_mean
 
@@ -56,10 +56,11 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts and their class numbers."""
+    """Texts and their class numbers, and where they stand in their source, if that is known."""
 
     texts: list[str]
     labels_N: Int32[np.ndarray, "N"]
+    places: Places | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -85,7 +86,10 @@ def load_dataset(config: DataConfig) -> Dataset:
     parts, notes = _read(config)
     texts = [_texts(rows) for rows in parts.values()]
     label_names, labels = _class_numbers(list(parts.values()), config.label_names)
-    splits = {name: Examples(words, numbers) for name, words, numbers in zip(parts, texts, labels, strict=True)}
+    splits = {
+        name: Examples(words, numbers, Places(rows.origin, rows.unit, tuple(rows.places)))
+        for (name, rows), words, numbers in zip(parts.items(), texts, labels, strict=True)
+    }
     seed = 0 if config.source == "vader_movies" else config.seed
     _require_classes(splits["train"], label_names, parts["train"].origin)
     splits, split_notes = _split_off(splits, config, seed)
@@ -258,7 +262,8 @@ def _quantiles(examples: Examples, seed: int) -> Float[np.ndarray, "N"]:
 
 def _take(examples: Examples, chosen_N: np.ndarray) -> Examples:
     rows = np.flatnonzero(chosen_N)
-    return Examples([examples.texts[row] for row in rows], examples.labels_N[rows])
+    places = examples.places.take(rows) if examples.places else None
+    return Examples([examples.texts[row] for row in rows], examples.labels_N[rows], places)
 
 
 def _split_off(splits: dict[str, Examples], config: DataConfig, seed: int) -> tuple[dict[str, Examples], list[str]]:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from llmjax.data.batches import Batch, choose_buckets, eval_batches
+from llmjax.data.files import Places
 from llmjax.data.tokenizer import Encoded
 from llmjax.errors import UserError
 from llmjax.gpt2.config import GPT2Config
@@ -101,7 +102,8 @@ def fit(
         log = stack.enter_context(MetricsLog(workdir, progress.step, config.wandb, settings))
         display = stack.enter_context(Display(phases[-1].end, progress.step))
         signals = stack.enter_context(StopSignals())
-        run = _Run(model, vocabulary, dev, config, buckets, phases, checkpoints, log, display, signals, state, progress)
+        given = (model, vocabulary, train.places, dev, config, buckets, phases)
+        run = _Run(*given, checkpoints, log, display, signals, state, progress)
         return run.to_the_end()
 
 
@@ -138,6 +140,7 @@ class _Run:
 
     model: GPT2Config
     vocabulary: Vocabulary
+    places: Places | None
     dev: Split
     config: TrainConfig
     buckets: tuple[int, ...]
@@ -217,11 +220,12 @@ class _Run:
         self.display.update(phase.name, step, {**record, **timing})
 
     def refuse(self, step: int, loss: float, grad_norm: float, batch: Batch) -> None:
-        rows = ", ".join(str(row) for row in batch.rows_B if row >= 0)
+        rows = [int(row) for row in batch.rows_B if row >= 0]
+        named = f"rows {', '.join(map(str, rows))} of train, counted from 0"
         path = self.checkpoints.last_path()
         raise UserError(
             f"step {step}: loss {loss}, gradient norm {grad_norm}: training stopped, the step changed nothing. Lower "
-            f"train.optimizer.learning_rate, or look at these rows of train (counted from 0): {rows}. Last good "
+            f"train.optimizer.learning_rate, or look at {self.places.named(rows) if self.places else named}. Last good "
             f"checkpoint: {path if path is not None else 'none yet'}"
         )
 

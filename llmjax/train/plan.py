@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from llmjax.data.batches import Batch, steps_per_epoch, train_batches
+from llmjax.data.files import Places
 from llmjax.data.tokenizer import Encoded
 from llmjax.errors import UserError, did_you_mean
 from llmjax.gpt2.config import GPT2Config
@@ -69,10 +70,11 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Split:
-    """Tokenised texts with their classes."""
+    """Tokenised texts with their classes, and where they stand in their source, if that is known."""
 
     encoded: Encoded
     labels_N: Int32[np.ndarray, "N"]
+    places: Places | None = None
 
     def __len__(self) -> int:
         return len(self.labels_N)

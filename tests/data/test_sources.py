@@ -254,3 +254,12 @@ def test_real_files(shared_data):
     hotels = load_dataset(files(str(shared_data / "zh_hotel" / "train.tsv"), label_names=("bad", "good")))
     assert len(hotels.train) + len(hotels.dev) + len(hotels.test) == 5823
     assert abs(len(hotels.dev) - 582) <= 3
+
+
+def test_every_split_knows_where_its_texts_stand(write):
+    table = [(n % 2, f"text {n}") for n in range(40)]
+    data = load_dataset(files(write("a.tsv", tsv(*table)), dev_fraction=0.2, test_fraction=0.2))
+    for part in (data.train, data.dev, data.test):
+        numbers = [int(text.split()[1]) + 2 for text in part.texts]  # the header is line 1
+        assert part.places and part.places.numbers == tuple(numbers)
+        assert part.places.named([0, 1]).startswith(f"lines {numbers[0]}, {numbers[1]} of ")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from llmjax.data.batches import train_batches
+from llmjax.data.files import Places
 from llmjax.errors import UserError
 from llmjax.gpt2.model import GPT2, init_params
 from llmjax.train import loop
@@ -147,7 +148,10 @@ def test_a_finished_run_started_again_gives_the_same_without_a_step(whole: tuple
     assert_same(again.params, fitted.params)
 
 
-def test_nan_stops_with_step_rows_and_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("placed", [False, True])
+def test_nan_stops_with_step_rows_and_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, placed: bool
+) -> None:
     poisoned: list[list[int]] = []
 
     def poisoning(*args: Any) -> Any:
@@ -158,11 +162,13 @@ def test_nan_stops_with_step_rows_and_last_good_checkpoint(tmp_path: Path, monke
             yield batch
 
     monkeypatch.setattr("llmjax.train.plan.train_batches", poisoning)
+    train = dataclasses.replace(TRAIN, places=Places("reviews.tsv", "line", tuple(range(2, len(TRAIN) + 2)))) if placed else TRAIN
     with pytest.raises(UserError) as error:
-        fit(MODEL, PARAMS, TRAIN, DEV, CONFIG, tmp_path, replacement=4)
+        fit(MODEL, PARAMS, train, DEV, CONFIG, tmp_path, replacement=4)
     message = str(error.value)
     assert message.startswith("step 7: loss nan") and "\n" not in message
-    assert f"counted from 0): {', '.join(map(str, poisoned[0]))}." in message
+    rows = ", ".join(str(row + 2 * placed) for row in poisoned[0])
+    assert (f"lines {rows} of reviews.tsv." if placed else f"rows {rows} of train, counted from 0.") in message
     assert message.endswith(str(tmp_path / "checkpoints" / "last" / "5"))
     assert records(tmp_path)[-1]["step"] == 6
 
