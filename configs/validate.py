@@ -36,8 +36,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.programs = PROGRAMS  # each "MODEL PHASE BATCH LENGTH"
     c.others = True  # also a convolutional net and an LSTM
     c.dtype = "float32"  # of GPT-2's computation
-    c.rounds = 4  # all programs are measured in turn, so often
-    c.runs = 3  # of each program in a round, with and without the profiler; long ones less often
+    c.rounds = 6  # all programs are measured in turn, so often
+    c.runs = 10  # of each program in a round, with and without the profiler; long ones less often
 
     if arg == "tiny":
         c.programs = ("tiny decode 1 16", "tiny prefill 2 16")

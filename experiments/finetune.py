@@ -51,7 +51,9 @@ def run(config: ConfigDict, workdir: str) -> None:
     model, params = _model(values["model"], train_config.seed, init, dataset, len(tokenizer))
     replacement = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.pad_token_id or 0
     splits = {
-        name: Split(encode_cached(tokenizer, part.texts, min(max_length, model.n_positions)), part.labels_N, part.places)
+        name: Split(
+            encode_cached(tokenizer, part.texts, min(max_length, model.n_positions)), part.labels_N, part.places
+        )
         for name, part in (("train", dataset.train), ("dev", dataset.dev), ("test", dataset.test))
     }
     _print_data(dataset, splits)

@@ -25,7 +25,7 @@ from llmjax.cost.values import ModuleCost
 from llmjax.cycles.device import Device, Figure, Memory
 from llmjax.cycles.features import Features, features
 from llmjax.cycles.measured import Profile, measured
-from llmjax.cycles.model import DEFAULTS, Terms, combine, coordinates, interpolate, key_of, parts
+from llmjax.cycles.model import DEFAULTS, Row, Terms, combine, coordinates, interpolate, key_of, parts
 from llmjax.cycles.profile import Runnable, caller, interleave, runnable
 from llmjax.cycles.programs import Program, products, programs
 from llmjax.hlo import parse
@@ -114,17 +114,17 @@ def by_kind(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
 
 
 def samples_of(pairs: Sequence[tuple[Sequence[Features], Profile]]) -> list[Sample]:
-    """Features of ops with the seconds that one execution of each took; without what ran beside other ops."""
+    """Features of ops with the seconds that one execution of each took; without what ran beside others unexpectedly."""
     samples = []
     for found, times in pairs:
         for f in found:
             op = times.ops.get(f.name)
-            if op is not None and op.time.median > 0 and f.count and op.beside < ALONE:
+            if op is not None and op.time.median > 0 and f.count and (f.wide or op.beside < ALONE):
                 samples.append((f, op.time.median / f.count))
     return samples
 
 
-ALONE = 0.3  # of an op's time at most may have passed beside others, for it to be fitted
+ALONE = 0.3  # of an op's time at most may have passed beside others, for it to be fitted, where ops run in a chain
 
 
 def fit_gaps(pairs: Sequence[tuple[Sequence[Features], Profile]]) -> tuple[float, float]:
@@ -141,12 +141,12 @@ def fit_gaps(pairs: Sequence[tuple[Sequence[Features], Profile]]) -> tuple[float
     return float(np.exp(solution.x[0])), float(np.exp(solution.x[1]))
 
 
-def table(samples: Sequence[Sample], device: Device, terms: Terms) -> list[list[float]]:
-    """Rows of coordinates and by what factor ops there took longer than the terms say; a median where sizes agree."""
-    rows: dict[tuple[float, ...], list[float]] = {}
+def table(samples: Sequence[Sample], device: Device, terms: Terms) -> list[Row]:
+    """Coordinates, what ops there do, and by what factor they took longer than the terms say: their median."""
+    rows: dict[tuple[tuple[float, ...], str], list[float]] = {}
     for f, seconds in samples:
-        rows.setdefault(coordinates(f), []).append(seconds / combine_all(f, device, terms))
-    return [[*place, round(float(np.median(factors)), 4)] for place, factors in sorted(rows.items())]
+        rows.setdefault((coordinates(f), f.does), []).append(seconds / combine_all(f, device, terms))
+    return [[list(place), does, round(float(np.median(found)), 4)] for (place, does), found in sorted(rows.items())]
 
 
 def spread_of(samples: Sequence[Sample], device: Device, terms: Terms) -> float:
@@ -155,7 +155,7 @@ def spread_of(samples: Sequence[Sample], device: Device, terms: Terms) -> float:
     errors = []
     for f, seconds in samples:
         place = list(coordinates(f))
-        factor = interpolate([row for row in rows if row[:-1] != place], place)
+        factor = interpolate([row for row in rows if row[0] != place], place, f.does)
         errors.append(abs(math.log(combine_all(f, device, terms) * factor / seconds)))
     return float(np.exp(np.median(errors)))
 

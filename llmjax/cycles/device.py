@@ -15,7 +15,7 @@ from llmjax.errors import UserError, did_you_mean
 
 PROVENANCES = ("datasheet", "measured", "estimate", "user")
 FOLDER = Path(__file__).parent / "devices"
-SCHEMA = "llmjax.device/1"
+SCHEMA = "llmjax.device/2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,11 @@ def load_device(name_or_path: str | Path) -> Device:
 
 def from_json(data: Any, source: str) -> Device:
     """Makes a device of parsed JSON; `source` names it in a UserError."""
-    if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
-        raise UserError(f"{source!r} is no device card: its schema is not {SCHEMA!r}.")
+    schema = data.get("schema") if isinstance(data, Mapping) else None
+    if schema != SCHEMA:
+        other = str(schema).startswith(SCHEMA.partition("/")[0])
+        hint = " Another version of llmjax made it: run configs/calibrate.py again." if other else ""
+        raise UserError(f"{source!r} is no device card: its schema is {schema!r}, not {SCHEMA!r}.{hint}")
     known = {f.name for f in fields(Device)}
     try:
         values = {key: _read(key, value) for key, value in data.items() if key in known}

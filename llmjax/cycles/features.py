@@ -39,7 +39,8 @@ class Features:
     `vector` operations of the vector unit, weighted by what they cost; `m`, `n`, `k` the sizes of a matrix product (1
     where it is none) and `batch` how many there are. `bytes` go by memory level, nearest first; `strided` are those
     not read or written in the order they lie in. `threads` is how many cores can work on it, `count` how often the op
-    runs; `functions` tells whether it has exponentials and the like, `wire` is what goes to other chips.
+    runs; `functions` tells whether it has exponentials and the like, `convolution` whether it is one, `wide` whether it
+    stands among ops that may run side by side, `wire` is what goes to other chips. `does` are the opcodes of what is computed, and "strided".
     """
 
     name: str
@@ -57,12 +58,16 @@ class Features:
     strided: float
     threads: int
     functions: bool
+    convolution: bool
+    wide: bool
     wire: float
+    does: str
 
 
 def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
     """Features of every op that runs and takes time, in the order of the program."""
     levels = _levels(cost, device)
+    wide = _wide(cost) if device.kind == "cpu" else frozenset()
     found = []
     for op in cost.ops:
         if not op.count:
@@ -72,6 +77,7 @@ def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
         work = _work(op)
         if dtype == "":
             dtype = _dtype(op.instruction)
+        strided = _strided(op, cost.module)
         vector = sum(
             (part.cost.vector_flops + part.cost.transcendentals) * WEIGHTS.get(part.instruction.opcode, 1)
             for part in work
@@ -94,10 +100,13 @@ def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
                 max(k, 1),
                 batch,
                 levels[op.computation, op.name],
-                float(op.cost.bytes) if _strided(op, cost.module) else 0.0,
+                float(op.cost.bytes) if strided else 0.0,
                 _threads(op, device),
                 op.cost.transcendentals > 0,
+                any(part.instruction.opcode == "convolution" for part in _work(op)),
+                op.computation in wide,
                 float(op.cost.collective_bytes),
+                _does(op, strided),
             )
         )
     return tuple(found)
@@ -144,7 +153,8 @@ def _product(op: OpCost, module: Module) -> tuple[int, int, int, int, str]:
         if i.opcode == "dot":
             dims = i.dot_dims
             batch = math.prod(shapes[0].dims[d] for d in dims.lhs_batch)
-        rows, columns = (max(1, shape.elements // (k * batch)) for shape in shapes)
+        columns = max(1, shapes[1].elements // (k * batch))
+        rows = max(1, out // (columns * batch))
         best, most = (rows, columns, k, batch, shapes[1].dtype), flops
     return best
 
@@ -155,6 +165,14 @@ def _dtype(i: Instruction) -> str:
 
 def _work(op: OpCost) -> Sequence[FusedCost]:
     return op.fused or (FusedCost(op.instruction, op.computation, op.cost),)
+
+
+_NAMES = ("bitcast", "constant", "get-tuple-element", "parameter", "reshape", "tuple")
+
+
+def _does(op: OpCost, strided: bool) -> str:
+    opcodes = {part.instruction.opcode for part in op.fused} or {op.opcode}
+    return " ".join(sorted(opcodes.difference(_NAMES)) + ["strided"] * strided)
 
 
 def _along_rows(i: Instruction, module: Module, computation: str) -> bool:
@@ -191,6 +209,23 @@ def _threads(op: OpCost, device: Device) -> int:
     if parts:
         return min(cores, math.prod(int(p) for p in parts))
     return cores if op.opcode in ("dot", "convolution", "custom-call") else 1
+
+
+WIDE = 1.4  # ops that do not wait for each other, in the mean of a program, above which they run side by side
+SHORT = 8  # XLA's CPU runtime runs so few ops one after another (xla/backends/cpu/runtime/thunk_executor.h)
+
+
+def _wide(cost: ModuleCost) -> frozenset[str]:
+    """Computations whose ops may run side by side: their number over the longest chain of them is above WIDE."""
+    found = set()
+    for computation in dict.fromkeys(op.computation for op in cost.ops):
+        names = {op.name for op in cost.ops if op.computation == computation and op.count}
+        depth: dict[str, int] = {}
+        for i in cost.module.computations[computation]:
+            depth[i.name] = max((depth.get(name, 0) for name in i.operands), default=0) + (i.name in names)
+        if len(names) > max(SHORT, WIDE * max(depth.values(), default=0)):
+            found.add(computation)
+    return frozenset(found)
 
 
 KEEPS = 0.5  # of a cache's capacity is still there when it is read again: it holds other data too, in sets of few ways

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from llmjax.cost.values import ModuleCost
@@ -184,7 +185,9 @@ def key_of(f: Features) -> str:
     marks = {
         "functions": f.functions and f.term in ("loop", "reduce"),
         "one": f.threads <= 1 and not f.library and f.term not in ("gemm", "gemv"),
+        "convolution": f.convolution,
         "batch": f.batch > 1,
+        "wide": f.wide,
         "rows": f.term == "gemm" and min(f.m, f.n) <= ROWS,
         "far": f.bytes[-1] > sum(f.bytes) / 2 and f.term in ("loop", "reduce", "move"),
     }
@@ -192,9 +195,9 @@ def key_of(f: Features) -> str:
     return ":".join([part for part in (f.term, f.library, dtype) if part] + [mark for mark in MARKS if marks[mark]])
 
 
-# What sets ops of one kind apart, the first to be overlooked last: exponentials and the like; one core; a batch of
-# products; few rows or columns; most data in main memory.
-MARKS = ("functions", "one", "batch", "rows", "far")
+# What sets ops of one kind apart, the first to be overlooked last: exponentials and the like; one core; a
+# convolution; a batch of products; others that run beside; few rows or columns; most data in main memory.
+MARKS = ("functions", "one", "convolution", "batch", "wide", "rows", "far")
 ROWS = 8  # a matrix product with so few rows or columns reads its matrix once: it has terms of its own
 
 
@@ -218,7 +221,9 @@ def terms_of(f: Features, device: Device) -> Terms:
     return Terms(**fitted[key]) if key else DEFAULTS[f.term]
 
 
+Row = Sequence[Any]  # of a table: coordinates, what the ops do, the factor
 REACH = 1.0  # binary orders of magnitude: how alike the sizes of two ops are that say something of each other
+OTHER = 3.0  # reaches: how far apart two ops of the same sizes are that do nothing in common
 DOUBT = 0.2  # how much the terms count beside the table, in ops of the very same sizes
 
 
@@ -233,19 +238,27 @@ def coordinates(f: Features) -> tuple[float, ...]:
 
 def correction(f: Features, device: Device) -> float:
     """By what factor the ops of its kind that were calibrated took longer than their terms say, the likest first."""
-    tables: Mapping[str, Sequence[Sequence[float]]] = device.fit.get("table", {})
+    tables: Mapping[str, Sequence[Row]] = device.fit.get("table", {})
     key = nearest_key(f, device.fit.get("terms", {}))
-    return interpolate(tables.get(key or "", ()), coordinates(f))
+    return interpolate(tables.get(key or "", ()), coordinates(f), f.does)
 
 
-def interpolate(rows: Sequence[Sequence[float]], at: Sequence[float]) -> float:
-    """The factor at a place: of rows (coordinates..., factor) a mean of logarithms, weighted by how near they are.
+def interpolate(rows: Sequence[Row], at: Sequence[float], does: str) -> float:
+    """The factor at a place: a mean of the rows' logarithms, weighted by how near and how alike they are.
 
     It lies between the least and the largest factor and 1, and goes to 1 where no row is near.
     """
     weights, total = DOUBT, 0.0
-    for row in rows:
-        weight = math.exp(-0.5 * (math.dist(row[:-1], at) / REACH) ** 2)
+    for place, theirs, factor in rows:
+        far = (math.dist(place, at) / REACH) ** 2 + (OTHER * (1 - in_common(does, theirs))) ** 2
+        weight = math.exp(-0.5 * far)
         weights += weight
-        total += weight * math.log(row[-1])
+        total += weight * math.log(factor)
     return math.exp(total / weights)
+
+
+@lru_cache(maxsize=65536)
+def in_common(first: str, second: str) -> float:
+    """The share of opcodes that two ops have in common, of all that they have (Jaccard's index)."""
+    one, other = set(first.split()), set(second.split())
+    return len(one & other) / len(one | other) if one | other else 1.0

@@ -35,33 +35,48 @@ def array(*dims: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
 def programs() -> Iterator[Program]:
     """All calibration programs, small before large."""
     for width, rows, length in ((160, 1, 24), (320, 3, 20), (640, 5, 48), (960, 12, 40), (320, 6, 160), (640, 2, 320)):
-        yield block(width, rows, length)
-    for width, rows, length in ((320, 5, 28), (640, 6, 80), (960, 3, 96)):
+        yield block(width, rows, length, _depth(width))
+    for width, rows, length in ((320, 5, 28), (640, 1, 40), (640, 6, 80), (960, 3, 96)):
         yield train(width, rows, length)
     for width, rows, slots in ((320, 1, 96), (640, 1, 160), (960, 1, 320), (960, 3, 96), (640, 6, 224), (1280, 12, 64)):
-        yield decode(width, rows, slots)
+        yield decode(width, rows, slots, _depth(width))
+    for rows, side, channels in ((4, 40, 48), (6, 20, 160)):
+        yield convolutions(rows, side, channels)
 
 
-def block(width: int, rows: int, length: int) -> Program:
-    """A transformer's block over a batch of texts."""
-    args = (_weights(width, 5 * width // 2 * 2), array(rows, length, width))
-    return Program(f"block {rows}x{length}x{width}", _block, args)
+def _depth(width: int) -> int:
+    """Blocks of a program: many, since what a step runs often is found in the caches of instructions and branches."""
+    return max(4, min(8, 5760 // width))
+
+
+def block(width: int, rows: int, length: int, depth: int = 1) -> Program:
+    """Transformer's blocks over a batch of texts, whose keys and values go to caches."""
+    cache = array(rows * (width // 64), 2 * length, 64)
+    weights, caches = [_weights(width, 5 * width)] * depth, [(cache, cache)] * depth
+    args = (weights, array(rows, length, width), array(rows, dtype=jnp.int32), caches)
+    return Program(f"block {rows}x{length}x{width}", _prefill, args, (3,))
 
 
 def train(width: int, rows: int, length: int) -> Program:
-    """A training step of one block with dropout, a loss over a vocabulary, clipping and Adam."""
-    weights = _weights(width, 4 * width)
+    """A training step of blocks with dropout, a loss over a vocabulary, clipping and Adam."""
+    weights = [_weights(width, 4 * width)] * 3
     state = (weights, weights, weights)
     args = (state, array(rows, length, width), array(rows, length, dtype=jnp.int32), array(9000, width))
     return Program(f"train {rows}x{length}x{width}", _train, args, (0,))
 
 
-def decode(width: int, rows: int, slots: int) -> Program:
-    """A decode step of four blocks with caches of `slots` tokens and a vocabulary."""
+def decode(width: int, rows: int, slots: int, depth: int = 4) -> Program:
+    """A decode step of blocks with caches of `slots` tokens and a vocabulary."""
     weights = {name: array(*reversed(w.shape)) for name, w in _weights(width, 4 * width).items()}
     cache = array(rows * (width // 64), slots, 64)
-    args = ([weights] * 4, array(20000, width), array(rows, dtype=jnp.int32), [(cache, cache)] * 4)
+    args = ([weights] * depth, array(20000, width), array(rows, dtype=jnp.int32), [(cache, cache)] * depth)
     return Program(f"decode {rows}x{slots}x{width}", _decode, args, (3,))
+
+
+def convolutions(rows: int, side: int, channels: int) -> Program:
+    """Two convolutions of 3 x 3 over square images, with ReLU."""
+    args = (array(rows, side, side, channels), array(3, 3, channels, channels))
+    return Program(f"convolutions {rows}x{side}x{channels}", _convolutions, args)
 
 
 def products() -> Iterator[Program]:
@@ -90,20 +105,27 @@ def _written_out(x_D: jax.Array, kernel_ED: jax.Array) -> jax.Array:
         return jnp.sum(kernel_ED * x_D, axis=1)
 
 
+def _convolutions(x_BHWC: jax.Array, kernel: jax.Array) -> jax.Array:
+    for _ in range(2):
+        x_BHWC = jax.nn.relu(lax.conv_general_dilated(x_BHWC, kernel, (1, 1), "SAME", dimension_numbers=_IMAGES))
+    return x_BHWC
+
+
+_IMAGES = ("NHWC", "HWIO", "NHWC")
+
+
 def _weights(width: int, inner: int) -> dict[str, Any]:
-    return {
-        "scale": array(width),
-        "qkv": array(width, 3 * width),
-        "out": array(width, width),
-        "up": array(width, inner),
-        "down": array(inner, width),
-    }
+    kernels = {"qkv": (width, 3 * width), "out": (width, width), "up": (width, inner), "down": (inner, width)}
+    biases = {f"{name} bias": array(columns) for name, (_, columns) in kernels.items()}
+    return (
+        {name: array(*dims) for name, dims in kernels.items()} | biases | {"scale": array(width), "shift": array(width)}
+    )
 
 
-def _norm(x: jax.Array, scale: jax.Array) -> jax.Array:
+def _norm(x: jax.Array, w: Any) -> jax.Array:
     mean = x.mean(-1, keepdims=True)
     variance = jnp.mean(jnp.square(x - mean), -1, keepdims=True)
-    return (x - mean) * lax.rsqrt(variance + 1e-5) * scale
+    return (x - mean) * lax.rsqrt(variance + 1e-5) * w["scale"] + w["shift"]
 
 
 def _heads(x_BLD: jax.Array) -> jax.Array:
@@ -111,14 +133,30 @@ def _heads(x_BLD: jax.Array) -> jax.Array:
     return x_BLD.reshape(batch, length, max(1, width // 64), -1).transpose(0, 2, 1, 3)
 
 
-def _block(w: Any, x_BLD: jax.Array) -> jax.Array:
+def _prefill(blocks: Any, x_BLD: jax.Array, lengths_B: jax.Array, caches: Any) -> Any:
+    new = []
+    for w, cache in zip(blocks, caches, strict=True):
+        x_BLD, written = _block(w, x_BLD, lengths_B)
+        new += [
+            lax.dynamic_update_slice(old_NSK, new_BHLK.reshape(old_NSK.shape[0], -1, 64), (0, 0, 0))
+            for old_NSK, new_BHLK in zip(cache, written, strict=True)
+        ]
+    return x_BLD, new
+
+
+def _block(w: Any, x_BLD: jax.Array, lengths_B: jax.Array) -> Any:
+    """Activations after a block, and the keys and values in it. Texts are padded on their right."""
     batch, length, width = x_BLD.shape
-    q, k, v = (_heads(part) for part in jnp.split(_norm(x_BLD, w["scale"]) @ w["qkv"], 3, axis=-1))
+    qkv_BLE = _norm(x_BLD, w) @ w["qkv"] + w["qkv bias"]
+    q, k, v = (_heads(part) for part in jnp.split(qkv_BLE, 3, axis=-1))
     scores = jnp.einsum("bhlk,bhsk->bhls", q, k) * q.shape[-1] ** -0.5
-    causal = jnp.tril(jnp.ones((length, length), bool))
-    mixed = jnp.einsum("bhls,bhsk->bhlk", jax.nn.softmax(jnp.where(causal, scores, -1e9)), v)
-    x_BLD = x_BLD + mixed.transpose(0, 2, 1, 3).reshape(batch, length, width) @ w["out"]
-    return x_BLD + jax.nn.gelu(_norm(x_BLD, w["scale"]) @ w["up"]) @ w["down"]
+    places = jnp.arange(length)
+    seen_BLS = (places[:, None] >= places) & (places < lengths_B[:, None])[:, None]
+    mixed = jnp.einsum("bhls,bhsk->bhlk", jax.nn.softmax(jnp.where(seen_BLS[:, None], scores, -1e9)), v)
+    mixed_BLD = mixed.transpose(0, 2, 1, 3).reshape(batch, length, width)
+    x_BLD = x_BLD + mixed_BLD @ w["out"] + w["out bias"]
+    inner_BLF = jax.nn.gelu(_norm(x_BLD, w) @ w["up"] + w["up bias"])
+    return x_BLD + inner_BLF @ w["down"] + w["down bias"], (k, v)
 
 
 def _train(state: Any, x_BLD: jax.Array, labels_BL: jax.Array, table_VD: jax.Array) -> Any:
@@ -128,7 +166,10 @@ def _train(state: Any, x_BLD: jax.Array, labels_BL: jax.Array, table_VD: jax.Arr
         key = jax.random.fold_in(jax.random.key(0, impl="rbg"), labels_BL[0, 0])
         keep_BLD = jax.random.bernoulli(key, 0.9, x_BLD.shape)  # dropout: small ops on seeds and large ones on masks
         inputs_BLD = jnp.where(keep_BLD, x_BLD + table_VD[labels_BL], 0.0)
-        logits_BLV = _block(params, inputs_BLD) @ table_VD.T
+        lengths_B = jnp.full(x_BLD.shape[0], x_BLD.shape[1]) - labels_BL[:, 0] % 2
+        for w in params:
+            inputs_BLD = _block(w, inputs_BLD, lengths_B)[0]
+        logits_BLV = inputs_BLD @ table_VD.T
         return -jnp.take_along_axis(jax.nn.log_softmax(logits_BLV), labels_BL[..., None], -1).mean()
 
     gradients = jax.grad(loss)(params)
@@ -155,15 +196,17 @@ def _decode(blocks: Any, table_VD: jax.Array, token_B: jax.Array, caches: Any) -
     batch, width = x_BD.shape
     new = []
     for w, (k_NSK, v_NSK) in zip(blocks, caches, strict=True):
-        qkv_BE = _few(_norm(x_BD, w["scale"]), w["qkv"])
+        qkv_BE = _few(_norm(x_BD, w), w["qkv"]) + w["qkv bias"]
         q, k, v = (part.reshape(k_NSK.shape[0], 1, 64) for part in jnp.split(qkv_BE, 3, axis=-1))
         k_NSK = lax.dynamic_update_slice(k_NSK, k, (0, token_B[0], 0))
         v_NSK = lax.dynamic_update_slice(v_NSK, v, (0, token_B[0], 0))
         # Kept apart from the write before it: fused with it, the whole cache would be copied.
         k_NSK, v_NSK = lax.optimization_barrier((k_NSK, v_NSK))
-        weights_NS = jax.nn.softmax(jnp.einsum("nk,nsk->ns", q[:, 0], k_NSK) * 0.125)
-        x_BD = x_BD + _few(jnp.einsum("ns,nsk->nk", weights_NS, v_NSK).reshape(batch, width), w["out"])
-        x_BD = x_BD + _few(jax.nn.gelu(_few(_norm(x_BD, w["scale"]), w["up"])), w["down"])
+        scores_NS = jnp.einsum("nk,nsk->ns", q[:, 0], k_NSK) * 0.125
+        weights_NS = jax.nn.softmax(jnp.where(jnp.arange(k_NSK.shape[1]) <= token_B[0], scores_NS, -1e9))
+        mixed_BD = jnp.einsum("ns,nsk->nk", weights_NS, v_NSK).reshape(batch, width)
+        x_BD = x_BD + _few(mixed_BD, w["out"]) + w["out bias"]
+        x_BD = x_BD + _few(jax.nn.gelu(_few(_norm(x_BD, w), w["up"]) + w["up bias"]), w["down"]) + w["down bias"]
         new.append((k_NSK, v_NSK))
     return jnp.argmax(_few(x_BD, table_VD), -1), new
 

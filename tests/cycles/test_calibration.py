@@ -18,7 +18,9 @@ CPU = replace(load_device("gpu:h100"), kind="cpu", cores=Figure(2, "user", "test
 
 def product(m: int, n: int, k: int) -> Features:
     moved = (0.0,) * (len(CPU.memory) - 1) + (4.0 * (m * k + k * n + m * n),)
-    return Features("dot", "gemm", "", "f32", 1.0, 2.0 * m * n * k, 0.0, m, n, k, 1, moved, 0.0, 2, False, 0.0)
+    return Features(
+        "dot", "gemm", "", "f32", 1.0, 2.0 * m * n * k, 0.0, m, n, k, 1, moved, 0.0, 2, False, False, False, 0.0, "dot"
+    )
 
 
 def test_a_fit_finds_the_terms_that_made_the_times():

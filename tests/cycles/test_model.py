@@ -15,6 +15,7 @@ from llmjax.cycles.model import (
     Terms,
     combine,
     coordinates,
+    in_common,
     interpolate,
     key_of,
     op_time,
@@ -115,26 +116,33 @@ def test_terms_are_those_of_the_nearest_kind():
 
 
 places = st.tuples(st.floats(0, 30), st.floats(0, 30))
-rows = st.lists(st.tuples(st.floats(0, 30), st.floats(0, 30), st.floats(0.1, 10)), max_size=8)
+doings = st.sampled_from(["add", "add multiply", "copy strided", ""])
+rows = st.lists(st.tuples(places, doings, st.floats(0.1, 10)), max_size=8)
 
 
-@given(rows, places)
-def test_an_interpolation_stays_between_its_rows(rows, at):
+@given(rows, places, doings)
+def test_an_interpolation_stays_between_its_rows(rows, at, does):
     factors = [1.0, *(row[-1] for row in rows)]
-    assert min(factors) * (1 - 1e-9) <= interpolate(rows, at) <= max(factors) * (1 + 1e-9)
+    assert min(factors) * (1 - 1e-9) <= interpolate(rows, at, does) <= max(factors) * (1 + 1e-9)
 
 
-@given(places, st.floats(0.1, 10))
-def test_an_interpolation_is_near_a_row_at_its_place_and_1_far_away(at, factor):
-    rows = [(*at, factor)] * 20
-    assert interpolate(rows, at) == pytest.approx(factor, rel=0.05)
-    assert interpolate(rows, (at[0] + 100, at[1])) == pytest.approx(1.0)
+@given(places, doings, st.floats(0.1, 10))
+def test_an_interpolation_is_near_a_row_at_its_place_and_1_far_away(at, does, factor):
+    rows = [(at, does, factor)] * 20
+    assert interpolate(rows, at, does) == pytest.approx(factor, rel=0.05)
+    assert interpolate(rows, (at[0] + 100, at[1]), does) == pytest.approx(1.0)
+
+
+def test_an_interpolation_listens_to_what_does_the_same():
+    rows = [((1.0,), "add exponential", 4.0), ((1.0,), "copy strided", 0.5)]
+    assert interpolate(rows, (1.0,), "add exponential") > 2 > 1 > interpolate(rows, (1.0,), "copy strided")
+    assert in_common("add copy", "add") == 0.5 and in_common("", "") == 1.0 and in_common("add", "") == 0.0
 
 
 def test_a_table_corrects_the_ops_that_are_like_its_rows():
     (dot, exp) = features(cost_module(parse(DOT)), H100)
     terms = {"gemm": vars_of(Terms()), "loop": vars_of(Terms())}
     plain = replace(H100, fit={"terms": terms})
-    tabled = replace(H100, fit={"terms": terms, "table": {"gemm": [[*coordinates(dot), 3.0]]}})
+    tabled = replace(H100, fit={"terms": terms, "table": {"gemm": [[coordinates(dot), dot.does, 3.0]]}})
     ratio = op_time(dot, tabled).seconds / op_time(dot, plain).seconds
     assert 2 < ratio < 3 and op_time(exp, tabled) == op_time(exp, plain)

@@ -53,7 +53,7 @@ def test_the_jobs(repo, tmp_path):
     done = launch(repo, "--config=configs/calibrate.py:tiny", f"--workdir={tmp_path / 'c'}")
     assert done.returncode == 0, done.stderr
     card = tmp_path / "c" / "card.json"
-    assert json.loads(card.read_text())["schema"] == "llmjax.device/1"
+    assert json.loads(card.read_text())["schema"] == "llmjax.device/2"
     done = launch(repo, "--config=configs/validate.py:tiny", f"--config.card={card}", f"--workdir={tmp_path / 'v'}")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "v" / "validation.json").read_text())

@@ -162,7 +162,11 @@ def test_nan_stops_with_step_rows_and_last_good_checkpoint(
             yield batch
 
     monkeypatch.setattr("llmjax.train.plan.train_batches", poisoning)
-    train = dataclasses.replace(TRAIN, places=Places("reviews.tsv", "line", tuple(range(2, len(TRAIN) + 2)))) if placed else TRAIN
+    train = (
+        dataclasses.replace(TRAIN, places=Places("reviews.tsv", "line", tuple(range(2, len(TRAIN) + 2))))
+        if placed
+        else TRAIN
+    )
     with pytest.raises(UserError) as error:
         fit(MODEL, PARAMS, train, DEV, CONFIG, tmp_path, replacement=4)
     message = str(error.value)
