@@ -17,7 +17,7 @@ _HEADERS = {"transformers": "trans-\nformers", "ctranslate2": "ctrans-\nlate2", 
 
 
 def table(results: list[dict[str, Any]]) -> Table:
-    """Returns a row a case: everyone's rate, the roof, how near to it llmjax is, and against the best peer (marked *)."""
+    """Returns a row a case: everyone's rate, the roof, how near to it llmjax is, and its ratio to the best peer (*)."""
     names = [entry.name for entry in ENTRIES if any(entry.name in result["rates"] for result in results)]
     shown = Table(title="tokens/s (start: seconds), medians", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     shown.add_column("case", no_wrap=True, vertical="bottom")

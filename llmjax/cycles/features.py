@@ -40,7 +40,8 @@ class Features:
     where it is none) and `batch` how many there are. `bytes` go by memory level, nearest first; `strided` are those
     not read or written in the order they lie in. `threads` is how many cores can work on it, `count` how often the op
     runs; `functions` tells whether it has exponentials and the like, `convolution` whether it is one, `wide` whether it
-    stands among ops that may run side by side, `wire` is what goes to other chips. `does` are the opcodes of what is computed, and "strided".
+    stands among ops that may run side by side, `wire` is what goes to other chips. `does` are the opcodes of what is
+    computed, and "strided".
     """
 
     name: str
