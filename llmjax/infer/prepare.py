@@ -16,7 +16,7 @@ FORMATS: tuple[str, ...] = get_args(Format)
 Prepared = dict[str, Any]
 
 # Rows of a weight that one block of a product covers; the vocabulary is padded to a whole number of blocks.
-BLOCK = 256
+BLOCK = 128
 
 
 def check_format(name: str, origin: str = "format") -> Format:
