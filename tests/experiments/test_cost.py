@@ -13,6 +13,7 @@ from experiments._gpt2 import PHASES, Shape, build
 from llmjax.analyser import analyze
 from llmjax.errors import UserError
 from llmjax.gpt2.config import from_size
+from llmjax.infer.prepare import BLOCK
 
 HLO = Path(__file__).parent.parent / "testdata" / "hlo"
 FILES = ("cost.csv", "cost.json", "module.hlo")
@@ -194,7 +195,7 @@ B, L = 2, 16
 
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
 def test_phases_have_the_products_of_the_config(phase):
-    """2 x tokens x weights, and the vocabulary (padded to whole blocks of 256 rows) once a row."""
+    """2 x tokens x weights, and the vocabulary (padded to whole blocks of rows) once a row."""
     shape = Shape("tiny", phase, B, L, 4, "float32")
     function, args, *_ = build(shape)
     report = analyze(function, *args)
@@ -203,7 +204,7 @@ def test_phases_have_the_products_of_the_config(phase):
     flops = {row.key: row.cost.matmul_flops for row in report.by("role")}
     assert flops["attention projections"] == layers * 2 * tokens * 4 * d * d
     assert flops["MLP"] == layers * 2 * tokens * 2 * d * f
-    assert flops["vocabulary projection"] == 2 * B * d * -(-TINY.vocab_size // 256) * 256
+    assert flops["vocabulary projection"] == 2 * B * d * -(-TINY.vocab_size // BLOCK) * BLOCK
     assert flops.get("other", 0) == flops.get("softmax", 0) == flops.get("unattributed", 0) == 0
 
 
