@@ -36,16 +36,15 @@ def _cpu(x_TD: jax.Array, kernel_ED: jax.Array) -> jax.Array:
     """The form that XLA's CPU backend runs nearest to the speed of memory, by type and number of tokens.
 
     Measured in GB/s of weights read, GPT-2 124M's MLP, 2 cores, jaxlib 0.12.0.1: a lone token times bfloat16 or int8
-    falls to a scalar loop (1), of two tokens the library takes it (13 to 19). Few tokens times float32 or int8 are
-    half as fast again or twice as fast in blocks with the weights first (float32 of 8 tokens: 20 to 24 instead of 10
-    to 12); without blocks XLA swaps the operands back. bfloat16 in blocks is slower (10 instead of 18). Blocks of 128
-    outputs let two threads share the 768 of a projection evenly, which 3 blocks of 256 do not (int8: 14 instead of 10).
+    falls to a scalar loop (1), of two tokens the library takes it (13 to 19). A lone float32 token in blocks, weights
+    first, is a matrix times a vector in each, which two threads share (31 to 33 of the machine's 33; 28 written as a
+    sum of products). Few tokens times float32 or int8 are half as fast again or twice as fast in blocks (float32 of 8
+    tokens: 20 to 24 instead of 10 to 12); without blocks XLA swaps the operands back. bfloat16 in blocks is slower (10
+    instead of 18). Blocks of 128 outputs let two threads share the 768 of a projection evenly, which 3 blocks of 256 do
+    not (int8: 14 instead of 10).
     """
     tokens, outputs = x_TD.shape[0], kernel_ED.shape[0]
-    if tokens == 1 and kernel_ED.dtype == jnp.float32:
-        with jax.named_scope("dot_general"):  # as XLA names the products it writes out itself
-            return jnp.sum(kernel_ED * x_TD, axis=1)[None]
-    if tokens == 1:
+    if tokens == 1 and kernel_ED.dtype != jnp.float32:
         return _cpu(jnp.pad(x_TD, ((0, 1), (0, 0))), kernel_ED)[:1]
     if kernel_ED.dtype != jnp.bfloat16 and tokens <= 32 and outputs % BLOCK == 0:
         kernel_PJD = kernel_ED.reshape(-1, BLOCK, kernel_ED.shape[1])

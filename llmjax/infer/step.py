@@ -226,8 +226,32 @@ def _attend(
             k_BHSK.astype(dtype),
             v_BHSK.astype(dtype),
         )
+    return lax.platform_dependent(q_BHLK, k_BHSK, v_BHSK, visible_BLS, cpu=_mix_in_blocks, default=_mix)
+
+
+def _mix(q_BHLK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array, visible_BLS: jax.Array) -> jax.Array:
+    with jax.named_scope("scores"):
         scores_BHLS = jnp.einsum("bhlk,bhsk->bhls", q_BHLK, k_BHSK, preferred_element_type=jnp.float32)
     with jax.named_scope("softmax"):
         weights_BHLS = jax.nn.softmax(jnp.where(visible_BLS[:, None], scores_BHLS, _MASKED), axis=-1)
     with jax.named_scope("mix"):
-        return jnp.einsum("bhls,bhsk->bhlk", weights_BHLS.astype(dtype), v_BHSK, preferred_element_type=jnp.float32)
+        weights_BHLS = weights_BHLS.astype(v_BHSK.dtype)
+        return jnp.einsum("bhls,bhsk->bhlk", weights_BHLS, v_BHSK, preferred_element_type=jnp.float32)
+
+
+QUERIES = 128
+
+
+def _mix_in_blocks(q_BHLK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array, visible_BLS: jax.Array) -> jax.Array:
+    """`_mix`, `QUERIES` tokens at a time, each block with the tokens up to its last: five eighths of the work at 512.
+
+    A CPU does the work that it is given, one op after another, so what it need not compute is time gained; to an
+    accelerator more and smaller kernels cost more than they save.
+    """
+    length = q_BHLK.shape[2]
+    blocks = []
+    for start in range(0, length, QUERIES):
+        end = min(start + QUERIES, length)
+        visible_BMS = visible_BLS[:, start:end, :end]
+        blocks.append(_mix(q_BHLK[:, :, start:end], k_BHSK[:, :, :end], v_BHSK[:, :, :end], visible_BMS))
+    return jnp.concatenate(blocks, axis=2)

@@ -9,7 +9,7 @@ import pytest
 
 from llmjax.gpt2.cache import Cache, bucket, empty_cache
 from llmjax.infer.prepare import FORMATS, activation_dtype, prepare
-from llmjax.infer.step import decode_step, prefill, score
+from llmjax.infer.step import QUERIES, decode_step, prefill, score
 from tests.infer.models import full_logits, golden_model, random_model
 
 LENGTHS = (11, 1, 6)
@@ -55,6 +55,17 @@ def test_cached_decoding_equals_the_full_forward_pass(format):
         want = full_logits(config, params, [*tokens_BL[row, :length], *following_BT[row]])[length - 1 :]
         limit = ROUNDING[format] if format == "float32" else ROUNDING[format] * want.std()
         assert np.abs(got[row] - want).max() <= limit
+
+
+def test_prompts_of_several_blocks_equal_the_full_forward_pass():
+    """Longer than two blocks of queries, with a rest; rows that are padded by more than a block and by less."""
+    length = 2 * QUERIES + 30
+    config, params = random_model(n_positions=length + 2)
+    tokens_BL, lengths_B = prompts(config, (length, 100, length - 1))
+    got = logits_of(config, params, "float32", tokens_BL, lengths_B, np.full((3, 2), 5, np.int32), slots=length + 2)
+    for row, count in enumerate(lengths_B):
+        want = full_logits(config, params, [*tokens_BL[row, :count], 5, 5])[count - 1 :]
+        assert np.abs(got[row] - want).max() <= 1e-4
 
 
 @pytest.mark.parametrize(
