@@ -25,7 +25,7 @@ from llmjax.cost.values import ModuleCost
 from llmjax.cycles.device import Device, Figure, Memory
 from llmjax.cycles.features import Features, features
 from llmjax.cycles.measured import Profile, measured
-from llmjax.cycles.model import DEFAULTS, Row, Terms, combine, coordinates, interpolate, key_of, parts
+from llmjax.cycles.model import BETWEEN, DEFAULTS, Row, Terms, between, combine, coordinates, interpolate, key_of, parts
 from llmjax.cycles.profile import Runnable, caller, interleave, runnable
 from llmjax.cycles.programs import Program, products, programs
 from llmjax.hlo import parse
@@ -90,9 +90,8 @@ def prepare(program: Program, known: dict[Any, Any]) -> Prepared:
 def fit(device: Device, found: Sequence[tuple[ModuleCost, Profile]]) -> Device:
     """The device with the model's terms and tables, fitted to what programs cost and took."""
     pairs = [(features(cost, device), times) for cost, times in found]
-    dispatch, gap = fit_gaps(pairs)
-    fitted = {"dispatch": dispatch, "gap": gap, "programs": len(pairs), **fit_samples(samples_of(pairs), device)}
-    return replace(device, fit=fitted)
+    between = fit_between([(cost, times) for (cost, _), (_, times) in zip(found, pairs, strict=True)])
+    return replace(device, fit={**between, "programs": len(pairs), **fit_samples(samples_of(pairs), device)})
 
 
 def fit_samples(samples: Sequence[Sample], device: Device) -> dict[str, Any]:
@@ -127,18 +126,17 @@ def samples_of(pairs: Sequence[tuple[Sequence[Features], Profile]]) -> list[Samp
 ALONE = 0.3  # of an op's time at most may have passed beside others, for it to be fitted, where ops run in a chain
 
 
-def fit_gaps(pairs: Sequence[tuple[Sequence[Features], Profile]]) -> tuple[float, float]:
-    """Seconds that a run takes besides its ops, and those between two ops: a line through what the programs left."""
-    count = np.array([sum(f.count for f in found) for found, _ in pairs])
-    gaps = np.array([times.wall.median - sum(op.time.median for op in times.ops.values()) for _, times in pairs])
-    whole = np.array([times.wall.median for _, times in pairs])
+def fit_between(found: Sequence[tuple[ModuleCost, Profile]]) -> dict[str, float]:
+    """Seconds that pass outside of any op: a run's, an argument's and an op's, by what the profiler saw no op in."""
+    counts = np.array([[between(cost)[name] for name in BETWEEN] for cost, _ in found])
+    gaps = np.array([(1 - times.covered) * times.traced.median for _, times in found])
+    whole = np.array([times.traced.median for _, times in found])
 
     def residuals(logs: np.ndarray) -> np.ndarray:
-        dispatch, gap = np.exp(logs)
-        return (dispatch + gap * count - gaps) / (whole + 1e-4)
+        return (counts @ np.exp(logs) - gaps) / (whole + 1e-4)
 
-    solution = least_squares(residuals, np.log([5e-5, 5e-7]), loss="soft_l1", f_scale=0.02)
-    return float(np.exp(solution.x[0])), float(np.exp(solution.x[1]))
+    solution = least_squares(residuals, np.log([5e-5, 5e-6, 5e-7]), loss="soft_l1", f_scale=0.02)
+    return dict(zip(BETWEEN, np.exp(solution.x).tolist(), strict=True))
 
 
 def table(samples: Sequence[Sample], device: Device, terms: Terms) -> list[Row]:

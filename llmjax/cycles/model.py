@@ -107,8 +107,8 @@ def predict(cost: ModuleCost, device: Device) -> ProgramTime:
     """Predicts how long one execution of a module takes on a device, op by op."""
     found = [(f, op_time(f, device)) for f in features(cost, device)]
     times = tuple(time for _, time in found)
-    dispatch = float(device.fit.get("dispatch", device.launch.value))
-    dispatch += float(device.fit.get("gap", 0.0)) * sum(time.count for time in times)
+    seconds = {"dispatch": device.launch.value, **device.fit}
+    dispatch = sum(count * float(seconds.get(name, 0.0)) for name, count in between(cost).items())
     aside = sum(time.seconds for f, time in found if _asynchronous(f))
     busy = sum(time.seconds for time in times) - aside
     sequential, overlapped = busy + aside + dispatch, max(busy, aside) + dispatch
@@ -119,6 +119,15 @@ def predict(cost: ModuleCost, device: Device) -> ProgramTime:
     for time in times:
         by_name.setdefault(time.name, time)
     return ProgramTime(device, times, dispatch, sequential, overlapped, low, high, by_name)
+
+
+BETWEEN = ("dispatch", "argument", "gap")  # what passes outside of ops: seconds a run, an argument, an op
+
+
+def between(cost: ModuleCost) -> dict[str, float]:
+    """How often each of `BETWEEN` passes in one execution of a module."""
+    arguments = sum(i.opcode == "parameter" for i in cost.module.entry)
+    return dict(zip(BETWEEN, (1.0, float(arguments), sum(float(op.count) for op in cost.ops)), strict=True))
 
 
 def _asynchronous(f: Features) -> bool:
@@ -187,7 +196,7 @@ def key_of(f: Features) -> str:
         "one": f.threads <= 1 and not f.library and f.term not in ("gemm", "gemv"),
         "convolution": f.convolution,
         "batch": f.batch > 1,
-        "wide": f.wide,
+        "wide": f.wide and f.term not in ("gemm", "gemv"),
         "rows": f.term == "gemm" and min(f.m, f.n) <= ROWS,
         "far": f.bytes[-1] > sum(f.bytes) / 2 and f.term in ("loop", "reduce", "move"),
     }

@@ -100,22 +100,25 @@ def interleave(
 ) -> list[Profile]:
     """Profiles several programs in turn, round after round, so that all see the same moods of the machine.
 
-    Each round warms a program up and runs it `runs` times with and without the profiler, long ones less often.
-    `between` is called before each round. Raises UserError like `profile`.
+    Each round takes them in another order, by chance with a fixed seed, since moods last for seconds. It warms a
+    program up and runs it `runs` times with and without the profiler, long ones less often. `between` is called before
+    each round. Raises UserError like `profile`.
     """
     found: list[list[_Round]] = [[] for _ in subjects]
+    orders = np.random.default_rng(0)
     for number in range(rounds):
         between()
         gc.collect()
-        for n, (subject, mine) in enumerate(zip(subjects, found, strict=True)):
+        for n, chosen in enumerate(orders.permutation(len(subjects))):
+            subject = subjects[chosen]
             say(f"round {number + 1} of {rounds}: {subject.module}", (number + n / len(subjects)) / rounds)
             seconds = subject.call()
-            mine.append(_round(subject, max(1, min(runs, round(_LONG / seconds)))))
+            found[chosen].append(_round(subject, max(1, min(runs, round(_LONG / seconds)))))
     return [_summary(subject, mine) for subject, mine in zip(subjects, found, strict=True)]
 
 
 def _round(subject: Runnable, runs: int) -> _Round:
-    subject.call()
+    """Measures a program that has just been run, so that its data and code are where a step finds them."""
     plain = [subject.call() for _ in range(runs)]
     windows, events, modules = _trace(subject.call, runs)
     mine = [event for event, owner in zip(events, modules, strict=True) if owner in (None, subject.module)]
