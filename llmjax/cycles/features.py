@@ -41,7 +41,7 @@ class Features:
     not read or written in the order they lie in. `threads` is how many cores can work on it, `count` how often the op
     runs; `functions` tells whether it has exponentials and the like, `convolution` whether it is one, `wide` whether it
     stands among ops that may run side by side, `wire` is what goes to other chips. `does` are the opcodes of what is
-    computed, and "strided".
+    computed, and those of `MANNERS` that hold: "strided", and "remote" where the data lie with other cores.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Features:
 def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
     """Features of every op that runs and takes time, in the order of the program."""
     levels = _levels(cost, device)
-    wide = _wide(cost) if device.kind == "cpu" else frozenset()
+    wide, remote = (_wide(cost), _remote(cost, device)) if device.kind == "cpu" else (frozenset(), frozenset())
     found = []
     for op in cost.ops:
         if not op.count:
@@ -107,7 +107,7 @@ def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
                 any(part.instruction.opcode == "convolution" for part in _work(op)),
                 op.computation in wide,
                 float(op.cost.collective_bytes),
-                _does(op, strided),
+                _does(op, strided=strided, remote=(op.computation, op.name) in remote),
             )
         )
     return tuple(found)
@@ -171,9 +171,12 @@ def _work(op: OpCost) -> Sequence[FusedCost]:
 _NAMES = ("bitcast", "constant", "get-tuple-element", "parameter", "reshape", "tuple")
 
 
-def _does(op: OpCost, strided: bool) -> str:
+MANNERS = frozenset({"strided", "remote"})  # words in `Features.does` that are no opcodes
+
+
+def _does(op: OpCost, **manners: bool) -> str:
     opcodes = {part.instruction.opcode for part in op.fused} or {op.opcode}
-    return " ".join(sorted(opcodes.difference(_NAMES)) + ["strided"] * strided)
+    return " ".join(sorted(opcodes.difference(_NAMES)) + [name for name, holds in manners.items() if holds])
 
 
 def _along_rows(i: Instruction, module: Module, computation: str) -> bool:
@@ -209,7 +212,15 @@ def _threads(op: OpCost, device: Device) -> int:
     parts = config.get("outer_dimension_partitions") if isinstance(config, Mapping) else None
     if parts:
         return min(cores, math.prod(int(p) for p in parts))
-    return cores if op.opcode in ("dot", "convolution", "custom-call") else 1
+    if op.opcode == "dot":
+        batch = math.prod(op.instruction.shape.dims[: len(op.instruction.dot_dims.lhs_batch)])
+        return cores if float(op.cost.matmul_flops) / batch >= SHARED else 1
+    return cores if op.opcode in ("convolution", "custom-call") else 1
+
+
+# FLOPs of one matrix product that Eigen, which takes what no other library does, first shares among threads: by its
+# cost model a thread is worth 100,000 cycles (unsupported/Eigen/CXX11/src/Tensor/TensorCostModel.h).
+SHARED = 1e5
 
 
 WIDE = 1.4  # ops that do not wait for each other, in the mean of a program, above which they run side by side
@@ -226,6 +237,28 @@ def _wide(cost: ModuleCost) -> frozenset[str]:
             depth[i.name] = max((depth.get(name, 0) for name in i.operands), default=0) + (i.name in names)
         if len(names) > max(SHORT, WIDE * max(depth.values(), default=0)):
             found.add(computation)
+    return frozenset(found)
+
+
+def _remote(cost: ModuleCost, device: Device) -> frozenset[tuple[str, str]]:
+    """(computation, name) of ops that read most of what other ops wrote from ops on another number of cores.
+
+    What two cores wrote lies in both their caches, and one core fetches half of it from the other; and so back.
+    """
+    found = set()
+    for computation in dict.fromkeys(op.computation for op in cost.ops):
+        alias = _aliases(cost.module, computation)
+        wrote: dict[str, int] = {}
+        for op in (op for op in cost.ops if op.computation == computation and op.count):
+            threads = _threads(op, device)
+            same = other = 0.0
+            for name, size in zip(op.instruction.operands, op.traffic.reads or (), strict=False):
+                writer = wrote.get(alias.get(name, name), 0)
+                same += size if writer == threads else 0
+                other += size if writer not in (0, threads) else 0
+            if other > same:
+                found.add((computation, op.name))
+            wrote[op.name] = threads
     return frozenset(found)
 
 

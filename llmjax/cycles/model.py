@@ -21,7 +21,7 @@ from typing import Any
 
 from llmjax.cost.values import ModuleCost
 from llmjax.cycles.device import Device, peak
-from llmjax.cycles.features import Features, features
+from llmjax.cycles.features import MANNERS, Features, features
 
 POWER = 3.0
 
@@ -232,7 +232,8 @@ def terms_of(f: Features, device: Device) -> Terms:
 
 Row = Sequence[Any]  # of a table: coordinates, what the ops do, the factor
 REACH = 1.0  # binary orders of magnitude: how alike the sizes of two ops are that say something of each other
-OTHER = 3.0  # reaches: how far apart two ops of the same sizes are that do nothing in common
+OTHER = 7.0  # reaches: how far apart two ops of the same sizes are that do nothing in common
+APART = 2.4  # reaches: how far apart two are of which one takes data in another order, or from other cores
 DOUBT = 0.2  # how much the terms count beside the table, in ops of the very same sizes
 
 
@@ -259,15 +260,17 @@ def interpolate(rows: Sequence[Row], at: Sequence[float], does: str) -> float:
     """
     weights, total = DOUBT, 0.0
     for place, theirs, factor in rows:
-        far = (math.dist(place, at) / REACH) ** 2 + (OTHER * (1 - in_common(does, theirs))) ** 2
-        weight = math.exp(-0.5 * far)
+        weight = math.exp(-0.5 * ((math.dist(place, at) / REACH) ** 2 + unlike(does, theirs)))
         weights += weight
         total += weight * math.log(factor)
     return math.exp(total / weights)
 
 
 @lru_cache(maxsize=65536)
-def in_common(first: str, second: str) -> float:
-    """The share of opcodes that two ops have in common, of all that they have (Jaccard's index)."""
+def unlike(first: str, second: str) -> float:
+    """How far apart what two ops do is, in reaches, squared: by the share of opcodes in common (Jaccard) and MANNERS."""
     one, other = set(first.split()), set(second.split())
-    return len(one & other) / len(one | other) if one | other else 1.0
+    manners = len((one ^ other) & MANNERS)
+    one, other = one - MANNERS, other - MANNERS
+    common = len(one & other) / len(one | other) if one | other else 1.0
+    return (OTHER * (1 - common)) ** 2 + APART**2 * manners

@@ -8,19 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmjax.cost import cost_module
-from llmjax.cycles.device import load_device, override
+from llmjax.cycles.device import Figure, load_device, override
 from llmjax.cycles.features import features
 from llmjax.cycles.model import (
     DEFAULTS,
     Terms,
     combine,
     coordinates,
-    in_common,
     interpolate,
     key_of,
     op_time,
     predict,
     terms_of,
+    unlike,
 )
 from llmjax.hlo import parse
 
@@ -104,6 +104,36 @@ def test_every_op_of_real_programs_takes_time(path):
     assert all(0 < op.low < op.seconds < op.high < 60 for op in time.ops)
 
 
+HANDED_ON = """HloModule handed_on, is_scheduled=true
+
+%exponential (p: f32[64,64]) -> f32[64,64] {
+  %p = f32[64,64]{1,0} parameter(0)
+  ROOT %e = f32[64,64]{1,0} exponential(%p)
+}
+
+ENTRY %main (a: f32[64,64]) -> f32[64,64] {
+  %a = f32[64,64]{1,0} parameter(0)
+  %both = f32[64,64]{1,0} fusion(%a), kind=kLoop, calls=%exponential, backend_config={"outer_dimension_partitions":["2"]}
+  %one = f32[64,64]{1,0} fusion(%both), kind=kLoop, calls=%exponential
+  ROOT %same = f32[64,64]{1,0} fusion(%one), kind=kLoop, calls=%exponential
+}
+"""
+
+
+def test_what_two_cores_wrote_is_far_from_one():
+    cpu = replace(H100, kind="cpu", cores=Figure(2, "user", "test"))
+    found = {f.name: (f.threads, "remote" in f.does.split()) for f in features(cost_module(parse(HANDED_ON)), cpu)}
+    assert found == {"both": (2, False), "one": (1, True), "same": (1, False)}
+    assert not any("remote" in f.does for f in features(cost_module(parse(HANDED_ON)), H100))
+
+
+def test_what_passes_between_ops_adds_up():
+    cost = cost_module(parse(HANDED_ON))
+    seconds = {"dispatch": 5e-5, "argument": 2e-6, "gap": 1e-6}
+    assert predict(cost, replace(H100, fit=seconds)).dispatch == pytest.approx(5e-5 + 2e-6 + 3 * 1e-6)
+    assert predict(cost, H100).dispatch == H100.launch.value
+
+
 def test_terms_are_those_of_the_nearest_kind():
     (dot, exp) = features(cost_module(parse(DOT)), H100)
     assert terms_of(dot, H100) == DEFAULTS["gemm"]
@@ -136,7 +166,8 @@ def test_an_interpolation_is_near_a_row_at_its_place_and_1_far_away(at, does, fa
 def test_an_interpolation_listens_to_what_does_the_same():
     rows = [((1.0,), "add exponential", 4.0), ((1.0,), "copy strided", 0.5)]
     assert interpolate(rows, (1.0,), "add exponential") > 2 > 1 > interpolate(rows, (1.0,), "copy strided")
-    assert in_common("add copy", "add") == 0.5 and in_common("", "") == 1.0 and in_common("add", "") == 0.0
+    assert unlike("add", "add") == unlike("", "") == 0.0 < unlike("add copy", "add") < unlike("add", "")
+    assert unlike("add", "add strided") == unlike("add remote", "add") < unlike("add remote", "add strided")
 
 
 def test_a_table_corrects_the_ops_that_are_like_its_rows():
