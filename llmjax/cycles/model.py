@@ -268,7 +268,7 @@ def interpolate(rows: Sequence[Row], at: Sequence[float], does: str) -> float:
 
 @lru_cache(maxsize=65536)
 def unlike(first: str, second: str) -> float:
-    """How far apart what two ops do is, in reaches, squared: by the share of opcodes in common (Jaccard) and MANNERS."""
+    """How far apart what two ops do is, in reaches, squared: by their common share of opcodes (Jaccard) and MANNERS."""
     one, other = set(first.split()), set(second.split())
     manners = len((one ^ other) & MANNERS)
     one, other = one - MANNERS, other - MANNERS

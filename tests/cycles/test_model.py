@@ -113,11 +113,11 @@ HANDED_ON = """HloModule handed_on, is_scheduled=true
 
 ENTRY %main (a: f32[64,64]) -> f32[64,64] {
   %a = f32[64,64]{1,0} parameter(0)
-  %both = f32[64,64]{1,0} fusion(%a), kind=kLoop, calls=%exponential, backend_config={"outer_dimension_partitions":["2"]}
+  %both = f32[64,64]{1,0} fusion(%a), kind=kLoop, calls=%exponential, backend_config=PARTS
   %one = f32[64,64]{1,0} fusion(%both), kind=kLoop, calls=%exponential
   ROOT %same = f32[64,64]{1,0} fusion(%one), kind=kLoop, calls=%exponential
 }
-"""
+""".replace("PARTS", '{"outer_dimension_partitions":["2"]}')
 
 
 def test_what_two_cores_wrote_is_far_from_one():
