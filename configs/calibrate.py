@@ -18,7 +18,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c = ConfigDict()
     c.experiment = "calibrate"
     c.target = ""  # a TPU that need not be here, as tpu:v5e:2x2: fit the terms to its compiler's own estimates instead
-    c.runs = 10  # of each program in a round; long ones less often
+    c.runs = 6  # of each program in a round; long ones less often
     c.programs = 0  # so many of the calibration programs only; 0 = all
 
     if arg == "tiny":

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from ml_collections import ConfigDict
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -81,12 +82,13 @@ def numbers(device: Device) -> Table:
 
 def terms(device: Device) -> Table:
     """The fitted terms by kind of work: how each departs from the peaks, and how well the fit holds."""
-    table = Table(title="cycle model: kinds of work", title_justify="left")
-    names = ("overhead", "compute", "near", "far", "m0", "n0", "k0", "strided", "spread")
-    table.add_column("kind")
+    title = "cycle model: kinds of work, overhead in us (sizes of half rate: card.json)"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    names = ("overhead", "compute", "near", "far", "strided", "spread")
+    table.add_column("kind", no_wrap=True)
     for name in names:
         table.add_column(name, justify="right")
     for kind, values in device.fit["terms"].items():
-        cells = [f"{values[name] * 1e6:.1f} us" if name == "overhead" else f"{values[name]:.2g}" for name in names]
-        table.add_row(kind, *cells)
+        scaled = {**values, "overhead": values["overhead"] * 1e6}
+        table.add_row(kind.replace(":", " "), *(f"{scaled[name]:.2g}" for name in names))
     return table

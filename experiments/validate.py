@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 from experiments._gpt2 import Shape, build
@@ -229,16 +230,18 @@ def print_summary(found: dict[str, Any], cases: list[Case], console: Console) ->
 
     for kind, target in (("median", "7%"), ("mean", "")):
         row(f"end to end, {kind}", target, ".1%", "end_to_end", kind, others=(base[kind], xla[kind]))
-    row("per op, time-weighted mean", "15%", ".1%", "per_op", "time_weighted")
-    row("per op, median", "", ".1%", "per_op", "median")
+    row("ops, by time", "15%", ".1%", "per_op", "time_weighted")
+    row("ops, median", "", ".1%", "per_op", "median")
     for role in ("softmax", "layer norm"):
         if role in found["by_role"]:
-            row(f"{role} ops, mean", "25%", ".1%", "by_role", role, "mean")
+            row(f"{role}, mean", "25%", ".1%", "by_role", role, "mean")
             row("  median", "", ".1%", "by_role", role, "median")
-            row("  time-weighted mean", "", ".1%", "by_role", role, "time_weighted")
-    row("Kendall's tau of ops by time, median", "0.85", ".2f", "kendall_tau", "median")
+            row("  by time", "", ".1%", "by_role", role, "time_weighted")
+    row("Kendall's tau", "0.85", ".2f", "kendall_tau", "median")
     console.print(table)
     console.print(
+        "By time: a mean in which an op weighs what it takes. Kendall's tau: how alike ops are ordered by predicted and"
+        " by measured time, the median program.\n"
         "The machine: every other round of measurement taken as the prediction of the rest. Quartiles of the programs'"
         f" times lie {found['spread']:.1%} apart (median).",
         highlight=False,
@@ -250,12 +253,11 @@ def print_summary(found: dict[str, Any], cases: list[Case], console: Console) ->
         count = sum(case.phase == phase for case in cases)
         phases.add_row(phase, str(count), f"{errors['median']:.1%}", f"{errors['max']:.1%}")
     console.print(phases)
-    off = Table(title="ops off by the most time")
-    for column in ("program", "op", "predicted", "measured", "why"):
-        off.add_column(column, overflow="fold")
+    console.print("Ops off by the most time:", highlight=False)
     for op in worst(cases):
-        off.add_row(op.program, op.name, f"{op.predicted * 1e6:,.0f} us", f"{op.measured * 1e6:,.0f} us", reason(op))
-    console.print(off)
+        times = f"predicted {op.predicted * 1e6:,.0f} us, measured {op.measured * 1e6:,.0f} us"
+        console.print(f"{op.program}: {op.name}: {times}", highlight=False, soft_wrap=True)
+        console.print(Padding(reason(op), (0, 0, 0, 2)), highlight=False)
 
 
 def _at(figures: Any, path: tuple[str, ...]) -> Any:
