@@ -83,7 +83,7 @@ def numbers(device: Device) -> Table:
 def terms(device: Device) -> Table:
     """The fitted terms by kind of work: how each departs from the peaks, and how well the fit holds."""
     title = "cycle model: kinds of work, overhead in us (sizes of half rate: card.json)"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     names = ("overhead", "compute", "near", "far", "strided", "spread")
     table.add_column("kind", no_wrap=True)
     for name in names:
