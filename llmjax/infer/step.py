@@ -39,8 +39,8 @@ def prefill(
         float32 logits of the token after each row's last one, and the cache with the prompts in slots 0 to L, moved to
         the right so that all rows end at slot L.
     """
-    hidden_BLD, cache = _prompts(params, tokens_BL, lengths_B, cache, config)
-    return _logits(params, hidden_BLD[:, -1], config), cache
+    hidden_B1D, cache = _prompts(params, tokens_BL, lengths_B, cache, config, last=True)
+    return _logits(params, hidden_B1D[:, 0], config), cache
 
 
 def decode_step(
@@ -78,7 +78,7 @@ def score(
 
     Arguments as `prefill`'s. Padding and each row's first token, which nothing predicts, are 0.
     """
-    hidden_BLD, cache = _prompts(params, tokens_BL, lengths_B, cache, config)
+    hidden_BLD, cache = _prompts(params, tokens_BL, lengths_B, cache, config, last=False)
     length = tokens_BL.shape[1]
 
     def row(hidden_LD: jax.Array, tokens_L: jax.Array) -> jax.Array:
@@ -96,8 +96,9 @@ def score(
 
 
 def _prompts(
-    params: Prepared, tokens_BL: jax.Array, lengths_B: jax.Array, cache: Cache, config: GPT2Config
+    params: Prepared, tokens_BL: jax.Array, lengths_B: jax.Array, cache: Cache, config: GPT2Config, last: bool
 ) -> tuple[jax.Array, Cache]:
+    """Hidden states, of the last tokens alone if `last`, and the cache; then the last layer only attends from them."""
     batch, length = tokens_BL.shape
     k_NSK, v_NSK = list(cache.k_NSK), list(cache.v_NSK)
     with jax.named_scope("GPT2"):
@@ -118,14 +119,16 @@ def _prompts(
                     with jax.named_scope("cache"):
                         k_NSK[layer] = _write(k_NSK[layer], k_BHLK, 0)
                         v_NSK[layer] = _write(v_NSK[layer], v_BHLK, 0)
+                    if last and layer == config.n_layer - 1:
+                        x_TD, q_BHLK, visible_BLS = x_TD[length - 1 :: length], q_BHLK[:, :, -1:], visible_BLS[:, -1:]
                     mixed_BHLK = _attend(q_BHLK, k_BHLK, v_BHLK, visible_BLS, config, layer, cache.k_NSK[0].dtype)
-                    mixed_TD = mixed_BHLK.transpose(0, 2, 1, 3).reshape(batch * length, -1)
+                    mixed_TD = mixed_BHLK.transpose(0, 2, 1, 3).reshape(x_TD.shape)
                     attended_TD = _dense(mixed_TD, block["attn"], "c_proj")
                 x_TD = _mlp(x_TD + attended_TD, block, config)
         x_TD = _layer_norm(x_TD, params["ln_f"], config, "ln_f")
     end = jnp.full((), length, jnp.int32)
     cache = Cache(tuple(k_NSK), tuple(v_NSK), start_B.astype(jnp.int32), end)
-    return x_TD.reshape(batch, length, -1), cache
+    return x_TD.reshape(batch, -1, config.n_embd), cache
 
 
 def _to_the_right(tokens_BL: jax.Array, lengths_B: jax.Array) -> jax.Array:
@@ -249,6 +252,8 @@ def _mix_in_blocks(q_BHLK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array, visi
     accelerator more and smaller kernels cost more than they save.
     """
     length = q_BHLK.shape[2]
+    if length == 1:  # of the whole prompt's last token
+        return _mix(q_BHLK, k_BHSK, v_BHSK, visible_BLS)
     blocks = []
     for start in range(0, length, QUERIES):
         end = min(start + QUERIES, length)

@@ -41,9 +41,10 @@ def vocabulary(config: GPT2Config) -> int:
 
 
 def prefill(config: GPT2Config, batch: int, length: int) -> int:
-    """All positions of all layers, logits of the last token."""
+    """Logits of the last token, which alone goes on from the last layer's keys and values."""
     head = 2 * batch * config.n_embd * vocabulary(config)
-    return config.n_layer * layer(config, batch, length, length) + head
+    whole = (config.n_layer - 1) * layer(config, batch, length, length)
+    return whole + layer(config, batch, length, 1) + head
 
 
 def decode(config: GPT2Config, batch: int, length: int) -> int:

@@ -195,15 +195,17 @@ B, L = 2, 16
 
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
 def test_phases_have_the_products_of_the_config(phase):
-    """2 x tokens x weights, and the vocabulary (padded to whole blocks of rows) once a row."""
+    """2 x tokens x weights; the vocabulary, padded to whole blocks of rows, and a prompt's last layer once a row."""
     shape = Shape("tiny", phase, B, L, 4, "float32")
     function, args, *_ = build(shape)
     report = analyze(function, *args)
     d, f, layers = TINY.n_embd, TINY.inner_dim, TINY.n_layer
+    # Of the last layer, keys, values and queries are of every token, the rest is of each row's last.
     tokens = B * L if phase == "prefill" else B
+    inner = (layers - 1) * tokens + B
     flops = {row.key: row.cost.matmul_flops for row in report.by("role")}
-    assert flops["attention projections"] == layers * 2 * tokens * 4 * d * d
-    assert flops["MLP"] == layers * 2 * tokens * 2 * d * f
+    assert flops["attention projections"] == 2 * (layers * tokens * 3 * d * d + inner * d * d)
+    assert flops["MLP"] == 2 * inner * 2 * d * f
     assert flops["vocabulary projection"] == 2 * B * d * -(-TINY.vocab_size // BLOCK) * BLOCK
     assert flops.get("other", 0) == flops.get("softmax", 0) == flops.get("unattributed", 0) == 0
 
