@@ -152,7 +152,7 @@ def make_train_step(
 
         def updated() -> tuple[Params, Params | None, Any]:
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-            params = optax.apply_updates(state.params, updates)
+            params: Any = optax.apply_updates(state.params, updates)
             if state.ema is None:
                 return params, None, opt_state
             params = written(params)
