@@ -33,6 +33,7 @@ class Case:
     dtype: of weights and products: float32, bfloat16, and int8 where `prepared`.
     prepared: weights as `infer.prepare` arranges them; else as the model stores them, in plain products. Of phases that
         generate: classify and embed have one arrangement only.
+    written_out: products of decode as multiplications and sums, which XLA compiles itself; else as a library does them.
     jit: one compiled program; else each JAX primitive is compiled and run by itself.
     cached: decode reads a KV cache; else the model runs over all `length` tokens for the next one.
     threads: processors that the process may use; 0 = all.
@@ -46,6 +47,7 @@ class Case:
     length: int
     dtype: str = "float32"
     prepared: bool = True
+    written_out: bool = False
     jit: bool = True
     cached: bool = True
     threads: int = 0
@@ -70,6 +72,7 @@ class Case:
         words = [self.model, self.phase, f"batch {self.batch}", f"length {self.length}", self.dtype]
         ways = ((self.prepared, "weights as stored"), (self.jit, "op by op"), (self.cached, "no cache"))
         words += [what for is_so, what in ways if not is_so]
+        words += ["products written out"] if self.written_out else []
         words += [f"{self.threads} thread{'s' if self.threads > 1 else ''}"] if self.threads else []
         # Where XLA leaves its files changes nothing of what it does.
         flags = " ".join(flag for flag in self.flags.split() if not flag.startswith("--xla_dump"))

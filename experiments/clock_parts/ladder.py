@@ -1,8 +1,8 @@
 """What optimisation buys: cycles of a token, from the plainest code that XLA writes to the best we have, rung by rung.
 
-Two flights meet in the same step. The first keeps the program and adds hardware: scalar code, vectors, cores. The
-second keeps the hardware and changes the program. They are two because scalar code can only be had of a step of one
-token, whose products XLA writes out itself: a product of many rows is a library's, with vectors whatever the flags.
+There are two flights. The first keeps the program and adds hardware: scalar code, vectors, cores. The second keeps the
+hardware and changes the program. The first one's products are written out as sums: only those does XLA compile itself,
+into scalar code if it is told so; a library's have vectors whatever the flags.
 """
 
 import dataclasses
@@ -54,24 +54,25 @@ def rungs_of(settings: Settings, machine: Machine) -> tuple[Rung, ...]:
         step = Case(settings.model, "decode", settings.batch, settings.length, plain)
     else:
         step = Case(settings.model, "classify", settings.batch, settings.length, plain)
+    sums = dataclasses.replace(step, written_out=settings.generates)
     found = [
-        Rung("one core, not optimised, no library", dataclasses.replace(step, threads=1, flags=SCALAR), HARDWARE),
+        Rung("one core, not optimised, no library", dataclasses.replace(sums, threads=1, flags=SCALAR), HARDWARE),
         Rung(
             "one core, optimised, 128-bit vectors",
-            dataclasses.replace(step, threads=1, flags=NARROW),
+            dataclasses.replace(sums, threads=1, flags=NARROW),
             HARDWARE,
             "the compiler keeps values in registers and works on 4 numbers at a time",
         ),
         Rung(
             "one core, its own vectors and libraries",
-            dataclasses.replace(step, threads=1),
+            dataclasses.replace(sums, threads=1),
             HARDWARE,
             "wider vectors, and YNNPACK's kernels",
         ),
     ]
     cores = round(machine.device.cores.value)
     if cores > 1:
-        found.append(Rung(f"all {cores} cores", step, HARDWARE, f"{cores} cores share them"))
+        found.append(Rung(f"all {cores} cores", sums, HARDWARE, f"{cores} cores share them"))
     if settings.generates:
         bare = dataclasses.replace(step, cached=False)
         found += [
@@ -130,7 +131,8 @@ def make_section(
     ]
     if settings.generates:
         notes.append(
-            "Wholly scalar code is not to be had from XLA: it writes products of a vector (here attention's) with"
+            "On the rungs of the machine, products are written out as sums, which XLA compiles itself; below, a library"
+            " does them where that is faster. Wholly scalar code is not to be had from XLA: it writes products of a vector (here attention's) with"
             " vector instructions at any level of optimisation, and products of many rows call a library. The first"
             " rung is also compiled without optimisation, so that more than the vectors sets it apart from the next."
         )

@@ -57,6 +57,8 @@ def form_of(case: Case) -> Form:
     if not case.prepared:
         function, params = _as_stored(case, function)
         args = (params, *args[1:])
+    elif case.written_out:
+        function = _with_products(case, function, _sum_of_products)
     return Form(function, getattr(function, "__wrapped__", function), args, phase.trips)
 
 
@@ -140,11 +142,24 @@ def _as_stored(case: Case, function: Any) -> tuple[Any, Params]:
     params = _abstract_params(config, GPT2(config, "lm"))
     stored = {**params, "wte": {"kernel": params["wte"]["embedding"]}}
 
+    return _with_products(case, function, _product), stored
+
+
+def _with_products(case: Case, function: Any, product: Callable[[jax.Array, Prepared], jax.Array]) -> Any:
+    """The same phase whose products of weights are `product`'s."""
+
     def plain(*args: Any) -> Any:
-        with mock.patch.object(step, "dense", _product):  # what its functions call by that name, while they are traced
+        with mock.patch.object(step, "dense", product):  # what its functions call by that name, while they are traced
             return function.__wrapped__(*args)
 
-    return jax.jit(plain, donate_argnums={"decode": 2, "prefill": 3}.get(case.phase, ())), stored
+    return jax.jit(plain, donate_argnums={"decode": 2, "prefill": 3}.get(case.phase, ()))
+
+
+def _sum_of_products(x_TD: jax.Array, weight: Prepared) -> jax.Array:
+    """x @ kernel.T + bias as a sum of products, under the name that XLA gives to those it writes out itself."""
+    with jax.named_scope("dot_general"):
+        y_TE = jnp.sum(weight["kernel"] * x_TD[:, None], axis=-1)
+    return y_TE + weight["bias"] if "bias" in weight else y_TE
 
 
 def _product(x_TD: jax.Array, weight: Prepared) -> jax.Array:
