@@ -133,8 +133,8 @@ def make_section(
         notes.append(
             "On the rungs of the machine, products are written out as sums, which XLA compiles itself; below, a library"
             " does them where that is faster. Wholly scalar code is not to be had from XLA: it writes products of a"
-            " vector (here attention's) with vector instructions at any level of optimisation. The first rung is also compiled"
-            " without optimisation, so that more than the vectors sets it apart from the next."
+            " vector (here attention's) with vector instructions at any level of optimisation. The first rung is also"
+            " compiled without optimisation, so that more than the vectors sets it apart from the next."
         )
     else:
         notes.append(
