@@ -40,8 +40,7 @@ def _cpu(x_TD: jax.Array, kernel_ED: jax.Array) -> jax.Array:
     first, is a matrix times a vector in each, which two threads share (31 to 33 of the machine's 33; 28 written as a
     sum of products). Few tokens times float32 or int8 are half as fast again or twice as fast in blocks (float32 of 8
     tokens: 20 to 24 instead of 10 to 12); without blocks XLA swaps the operands back. bfloat16 in blocks is slower (10
-    instead of 18). On this jaxlib, blocks of 128 outputs let two threads share the 768 of a
-    projection evenly, which 3 blocks of 256 do not (int8: 14 instead of 10).
+    instead of 18).
     """
     tokens, outputs = x_TD.shape[0], kernel_ED.shape[0]
     if tokens == 1 and kernel_ED.dtype != jnp.float32:

@@ -1,11 +1,11 @@
 """Weights in the arrangement and format that generation reads them in."""
 
 import functools
+from importlib.metadata import version
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 from jaxtyping import Array, Float, Int8
 
 from llmjax.errors import UserError, did_you_mean
@@ -17,9 +17,9 @@ FORMATS: tuple[str, ...] = get_args(Format)
 Prepared = dict[str, Any]
 
 # Rows of a weight that one block of a product covers; the vocabulary is padded to a whole number of blocks. Measured on
-# 2 cores, tokens/s of GPT-2 124M with 128 and 256 rows: int8 98 and 92 on jaxlib 0.12.0.1, 50 and 73 on 0.10.2; 8 rows
-# of float32 159 and 233 on 0.10.2.
-BLOCK = 128 if tuple(int(part) for part in jaxlib.__version__.split(".")[:2]) >= (0, 12) else 256
+# 2 cores, tokens/s of GPT-2 124M with blocks of 128 and of 256: 8 rows of float32 216 and 201 on jaxlib 0.12.0.1, 159
+# and 233 on 0.10.2; one row of int8 95 and 98, 50 and 73.
+BLOCK = 128 if tuple(int(part) for part in version("jaxlib").split(".")[:2]) >= (0, 12) else 256
 
 
 def check_format(name: str, origin: str = "format") -> Format:
