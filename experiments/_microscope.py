@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments._gpt2 import Shape, build
-from llmjax.cycles import calibration
+from llmjax.cycles import probe
 from llmjax.cycles.profile import profile
 from llmjax.errors import UserError
 from llmjax.targets.local import compile_here
@@ -28,7 +28,7 @@ def answer(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     (folder / "program.hlo").write_text(program.text)
     name = program.text.partition(",")[0].split()[1]
     found: dict[str, Any] = {"summary": phase.summary, "module": name, "trips": phase.trips}
-    found["caches"] = calibration.caches()
+    found["caches"] = probe.caches()
     if request["runs"]:
         measured = profile(program.executable, *phase.args, runs=request["runs"])
         found["profile"] = {
@@ -38,7 +38,7 @@ def answer(request: dict[str, Any], folder: Path) -> dict[str, Any]:
             "ops": {op.name: [_times(op.time), op.calls, list(op.threads)] for op in measured.ops.values()},
         }
         if request["clock"]:
-            clock = calibration.core_clock("cpu", CLOCK_RUNS)
+            clock = probe.core_clock("cpu", CLOCK_RUNS)
             found["clock"] = [clock.value, clock.provenance, clock.source]
     return found
 

@@ -68,6 +68,8 @@ def numbers(device: Device) -> Table:
 
     add("clock", device.clock_hz, "Hz")
     add("cores", device.cores, "")
+    if device.simd_bits:
+        add("vectors", device.simd_bits, "bit")
     for dtype, figure in device.matmul.items():
         add(f"matrix products, {dtype}", figure, "FLOP/s")
     for dtype, figure in device.vector.items():

@@ -18,10 +18,11 @@ from experiments._gpt2 import Shape, build
 from llmjax.cost import cost_module
 from llmjax.cost.attribution import attribute
 from llmjax.cost.values import ModuleCost
-from llmjax.cycles.calibration import Prepared, check_card, chosen_programs, fit, probe, pulse
+from llmjax.cycles.calibration import Prepared, check_card, chosen_programs, fit
 from llmjax.cycles.device import Device, load_device, to_json
 from llmjax.cycles.measured import Profile
 from llmjax.cycles.model import predict
+from llmjax.cycles.probe import probe, pulse
 from llmjax.cycles.profile import interleave, runnable
 from llmjax.cycles.programs import Program
 from llmjax.cycles.validation import Case, OpCase, reason, roofline, summary, worst, xla_cpu_model

@@ -47,8 +47,9 @@ class Device:
     `clock_hz` is the clock of its compute unit (CPU core, GPU SM, TPU TensorCore), `cores` how many of them there are.
     `matmul` and `vector` are peaks of the whole chip in FLOP/s by HLO dtype (f32, bf16, s8, ...), `transcendental` in
     results/s. `memory` has the nearest level first, main memory last. `link` is what one chip sends to the others, in
-    bytes/s, None where it stands alone. `launch` is the time between two ops, in seconds. `fit` are a calibration's
-    terms (empty for a datasheet), `made_with` what it was calibrated with.
+    bytes/s, None where it stands alone. `launch` is the time between two ops, in seconds. `simd_bits` is the width of a
+    CPU's vectors, which its peaks have in them. `fit` are a calibration's terms (empty for a datasheet), `made_with`
+    what it was calibrated with.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Device:
     memory: tuple[Memory, ...]
     launch: Figure
     link: Figure | None = None
+    simd_bits: Figure | None = None
     fit: Mapping[str, Any] = field(default_factory=dict)
     made_with: Mapping[str, str] = field(default_factory=dict)
 
@@ -198,7 +200,7 @@ def _read(key: str, value: Any) -> Any:
         return {dtype: _figure(figure) for dtype, figure in value.items()}
     if key == "memory":
         return tuple(Memory(m["name"], _figure(m["capacity"]), _figure(m["bandwidth"])) for m in value)
-    if key in ("clock_hz", "cores", "transcendental", "launch", "link"):
+    if key in ("clock_hz", "cores", "transcendental", "launch", "link", "simd_bits"):
         return _figure(value)
     return value
 
