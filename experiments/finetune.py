@@ -29,8 +29,6 @@ from llmjax.train import (
 )
 from llmjax.train.metrics import from_json, table, to_json
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-
 
 def run(config: ConfigDict, workdir: str) -> None:
     """Runs the job, or goes on with it where an earlier try with the same settings stopped, or shows what it gave."""
@@ -205,18 +203,12 @@ def _print_results(results: dict[str, Any], folder: Path) -> None:
         print(f"  {example['text']!r} -> {example['label']} ({example['score']:.3f})")
     files = "best/ (transformers loads it), eval.json, metrics.jsonl, checkpoints/, TensorBoard events"
     print(f"\nwritten to {folder}: {files}")
-    commands = {
-        "classify": f'--config.checkpoint={folder / "best"} --config.text="What a lovely film."',
-        "finetune": "--config.data.source=files --config.data.train=YOUR.tsv --workdir=runs/mine",
-        "generate": '--config.prompt="The film"',
-        "cost": "",
-    }
-    lines = [
-        f"  python launch.py --config=configs/{job}.py {rest}".rstrip()
-        for job, rest in commands.items()
-        if (CONFIGS / f"{job}.py").exists()
-    ]
-    print("try next:\n" + "\n".join(lines[:3]))
+    commands = (
+        f'classify.py --config.checkpoint={folder / "best"} --config.text="What a lovely film."',
+        "finetune.py --config.data.source=files --config.data.train=YOUR.tsv --workdir=runs/mine",
+        "cost.py --config.measure=True",
+    )
+    print("try next:\n" + "\n".join(f"  python launch.py --config=configs/{command}" for command in commands))
     page = folder / "cost" / "cost.html"
     if page.exists():
         print(f"what this classifier computes, op by op: {page} (open it in a browser)")
