@@ -251,12 +251,10 @@ def _mix_in_blocks(q_BHLK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array, visi
     A CPU does the work that it is given, one op after another, so what it need not compute is time gained; to an
     accelerator more and smaller kernels cost more than they save.
     """
-    length = q_BHLK.shape[2]
-    if length == 1:  # of the whole prompt's last token
-        return _mix(q_BHLK, k_BHSK, v_BHSK, visible_BLS)
+    length, before = q_BHLK.shape[2], k_BHSK.shape[2] - q_BHLK.shape[2]  # the queries are those of the last tokens
     blocks = []
     for start in range(0, length, QUERIES):
         end = min(start + QUERIES, length)
-        visible_BMS = visible_BLS[:, start:end, :end]
-        blocks.append(_mix(q_BHLK[:, :, start:end], k_BHSK[:, :, :end], v_BHSK[:, :, :end], visible_BMS))
+        k_BHMK, v_BHMK = k_BHSK[:, :, : before + end], v_BHSK[:, :, : before + end]
+        blocks.append(_mix(q_BHLK[:, :, start:end], k_BHMK, v_BHMK, visible_BLS[:, start:end, : before + end]))
     return jnp.concatenate(blocks, axis=2)
