@@ -25,6 +25,7 @@ from llmjax.train.plan import Phase, Split, TrainConfig, make_phases
 from llmjax.train.signals import StopSignals
 from llmjax.train.speed import SpeedMeter, measure_peak, train_flops
 from llmjax.train.step import StepMetrics, TrainState, init_state
+from llmjax.train.teacher import TaughtBatch
 from llmjax.train.vocabulary import Vocabulary, vocabulary_of
 from llmjax.train.writers import FILE, MetricsLog, rewind
 
@@ -156,7 +157,7 @@ class _Run:
         self.predict = make_predict(self.model)
         self.narrow = replace(self.model, vocab_size=len(self.vocabulary))
         self.speed = SpeedMeter(measure_peak(self.model.dtype))
-        self.pending: tuple[int, Phase, Batch, StepMetrics] | None = None
+        self.pending: tuple[int, Phase, Batch | TaughtBatch, StepMetrics] | None = None
         self.shapes: set[tuple[str, int]] = set()
         self.clock = time.perf_counter()
 
@@ -219,13 +220,17 @@ class _Run:
         self.log.write({**record, "timing": timing})
         self.display.update(phase.name, step, {**record, **timing})
 
-    def refuse(self, step: int, loss: float, grad_norm: float, batch: Batch) -> None:
+    def refuse(self, step: int, loss: float, grad_norm: float, batch: Batch | TaughtBatch) -> None:
         rows = [int(row) for row in batch.rows_B if row >= 0]
         named = f"rows {', '.join(map(str, rows))} of train, counted from 0"
+        if isinstance(batch, TaughtBatch):
+            named = "the made-up texts of this step"
+        elif self.places:
+            named = self.places.named(rows)
         path = self.checkpoints.last_path()
         raise UserError(
             f"step {step}: loss {loss}, gradient norm {grad_norm}: training stopped, the step changed nothing. Lower "
-            f"train.optimizer.learning_rate, or look at {self.places.named(rows) if self.places else named}. Last good "
+            f"train.optimizer.learning_rate, or look at {named}. Last good "
             f"checkpoint: {path if path is not None else 'none yet'}"
         )
 

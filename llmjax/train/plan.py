@@ -14,7 +14,8 @@ from llmjax.data.tokenizer import Encoded
 from llmjax.errors import UserError, did_you_mean
 from llmjax.gpt2.config import GPT2Config
 from llmjax.train.optimizer import OptimizerConfig
-from llmjax.train.step import TrainStep, classification_loss, lm_loss, make_train_step
+from llmjax.train.step import LossFn, TrainStep, classification_loss, distillation_loss, lm_loss, make_train_step
+from llmjax.train.teacher import TaughtBatch, fit_teacher, taught_batches
 
 METRICS = ("accuracy", "macro_f1", "loss")
 
@@ -31,6 +32,8 @@ class TrainConfig:
     token_dropout: share of input tokens replaced by the tokenizer's end-of-text (or pad) token.
     prefix_weight: share of the loss that reads the label at every token, not at the last alone; 0 = off.
     ema_decay: of the parameters' moving average, which is then what is evaluated and saved; 0 = off.
+    distill_steps: batches of made-up texts that learn from a linear teacher (llmjax/train/teacher.py) before the labels
+        are learnt; 0 = none. With them `epochs` may be 0.
     pretrain_epochs: passes of next-token training over the same texts before classification; 0 = none.
     """
 
@@ -49,15 +52,20 @@ class TrainConfig:
     ema_decay: float = 0.0
     wandb: bool = False
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    distill_steps: int = 0
     pretrain_epochs: int = 0
     pretrain_batch_size: int = 32
     pretrain_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "eval_batch_size", "max_buckets", "keep", "pretrain_batch_size"):
+        if self.epochs < (0 if self.distill_steps else 1):
+            raise UserError(
+                f"train.epochs is {self.epochs}: it must be 1 or more, or 0 where train.distill_steps is set"
+            )
+        for name in ("batch_size", "eval_batch_size", "max_buckets", "keep", "pretrain_batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name} is {getattr(self, name)}: it must be 1 or more")
-        for name in ("eval_every", "patience", "pretrain_epochs", "seed"):
+        for name in ("eval_every", "patience", "distill_steps", "pretrain_epochs", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"train.{name} is {getattr(self, name)}: it must be 0 or more")
         for name in ("label_smoothing", "token_dropout", "prefix_weight", "ema_decay"):
@@ -94,7 +102,7 @@ class Phase:
     epoch_steps: int
     optimizer: OptimizerConfig
     train_step: TrainStep
-    batches: Callable[[int], Iterator[Batch]]
+    batches: Callable[[int], Iterator[Batch | TaughtBatch]]
 
     @property
     def end(self) -> int:
@@ -104,7 +112,8 @@ class Phase:
 def make_phases(
     model: GPT2Config, train: Split, config: TrainConfig, buckets: tuple[int, ...], replacement: int
 ) -> list[Phase]:
-    """Returns the phases of a run: "pretrain" on next tokens where asked for, then "finetune" on the classes.
+    """Returns the phases of a run: "pretrain" on next tokens and "distill" from a linear teacher where asked
+    for, then "finetune" on the classes.
 
     `replacement` is the token id that token dropout puts in.
     """
@@ -115,18 +124,36 @@ def make_phases(
         model, config.label_smoothing, config.token_dropout, replacement, config.prefix_weight
     )
     phases: list[Phase] = []
-    for index, (name, head, loss_fn, epochs, batch_size, optimizer, ema_decay) in enumerate(
-        [
-            ("pretrain", "lm", lm, config.pretrain_epochs, config.pretrain_batch_size, config.pretrain_optimizer, 0.0),
-            ("finetune", "classifier", classify, config.epochs, config.batch_size, config.optimizer, config.ema_decay),
-        ]
-    ):
-        if not epochs:
-            continue
-        first = phases[-1].end if phases else 0
-        epoch_steps = steps_per_epoch(len(train), batch_size)
-        steps = epochs * epoch_steps
-        step = jax.jit(make_train_step(loss_fn, optimizer, steps, first, ema_decay), donate_argnums=0)
-        batches = partial(train_batches, train.encoded, train.labels_N, batch_size, buckets, 2 * config.seed + index)
-        phases.append(Phase(name, head, first, steps, epoch_steps, optimizer, step, batches))
+    seed, size = 2 * config.seed, config.batch_size
+    steps_in = partial(steps_per_epoch, len(train))
+
+    def labelled(batch_size: int, seed: int) -> Callable[[int], Iterator[Batch]]:
+        return partial(train_batches, train.encoded, train.labels_N, batch_size, buckets, seed)
+
+    def taught(start: int) -> Iterator[TaughtBatch]:
+        teacher = fit_teacher(train.encoded, train.labels_N, model.num_labels, model.vocab_size)
+        return taught_batches(teacher, train.encoded, size, model.n_positions, seed, start)
+
+    def add(
+        name: str,
+        head: str,
+        loss_fn: LossFn,
+        steps: int,
+        epoch_steps: int,
+        batches: Callable[[int], Iterator[Batch | TaughtBatch]],
+        optimizer: OptimizerConfig = config.optimizer,
+        ema_decay: float = config.ema_decay,
+    ) -> None:
+        if steps:
+            first = phases[-1].end if phases else 0
+            step = jax.jit(make_train_step(loss_fn, optimizer, steps, first, ema_decay), donate_argnums=0)
+            phases.append(Phase(name, head, first, steps, epoch_steps, optimizer, step, batches))
+
+    small, whole = steps_in(config.pretrain_batch_size), steps_in(size)
+    add(
+        "pretrain", "lm", lm, config.pretrain_epochs * small, small, labelled(config.pretrain_batch_size, seed),
+        config.pretrain_optimizer, 0.0,
+    )  # fmt: skip
+    add("distill", "classifier", distillation_loss(model), config.distill_steps, -(-config.distill_steps // 10), taught)
+    add("finetune", "classifier", classify, config.epochs * whole, whole, labelled(size, seed + 1))
     return phases

@@ -15,9 +15,10 @@ from llmjax.data.batches import Batch
 from llmjax.gpt2.config import GPT2Config
 from llmjax.gpt2.model import GPT2, Params, last_token
 from llmjax.train.optimizer import OptimizerConfig, global_norm, make_optimizer, make_schedule, written
+from llmjax.train.teacher import TaughtBatch
 
-LossFn = Callable[[Params, Batch, jax.Array], tuple[jax.Array, jax.Array]]
-"""(params, batch, key) -> (loss, accuracy), both scalars in float32."""
+LossFn = Callable[[Params, Any, jax.Array], tuple[jax.Array, jax.Array]]
+"""(params, batch, key) -> (loss, accuracy), both scalars in float32; the batch is of the kind that the loss reads."""
 
 
 @jax.tree_util.register_dataclass
@@ -45,7 +46,7 @@ class StepMetrics(NamedTuple):
     finite: Bool[Array, ""]
 
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+TrainStep = Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation, seed: int, use_ema: bool) -> TrainState:
@@ -112,6 +113,21 @@ def classification_loss(
     return loss_fn
 
 
+def distillation_loss(config: GPT2Config) -> LossFn:
+    """Returns the mean cross-entropy against the teacher's probabilities at every token, and the share of agreement."""
+    trunk = GPT2(config, "none")
+
+    def loss_fn(params: Params, batch: TaughtBatch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        apply = {"deterministic": False, "rngs": {"dropout": key}}
+        hidden_BLD: Any = trunk.apply({"params": params}, jnp.asarray(batch.tokens_BL), **apply)
+        logits_BLC = hidden_BLD @ params["score"]["kernel"]
+        targets_BLC = jnp.asarray(batch.targets_BLC)
+        agree_BL = jnp.argmax(logits_BLC, axis=-1) == jnp.argmax(targets_BLC, axis=-1)
+        return jnp.mean(optax.softmax_cross_entropy(logits_BLC, targets_BLC)), jnp.mean(agree_BL.astype(jnp.float32))
+
+    return loss_fn
+
+
 def lm_loss(config: GPT2Config) -> LossFn:
     """Returns the mean next-token cross-entropy over real tokens, and the accuracy of the likeliest next token."""
     model = GPT2(config, "lm")
@@ -143,7 +159,7 @@ def make_train_step(
     optimizer = make_optimizer(config, total_steps)
     schedule = make_schedule(config, max(1, total_steps // config.accumulate))
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(state.key, state.step)
         (loss, accuracy), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, key)
         grad_norm = global_norm(grads)

@@ -209,6 +209,37 @@ def test_pretraining_is_a_phase_of_its_own_and_resumes(tmp_path: Path, monkeypat
     assert_same(again.params, fitted.params)
 
 
+def test_distillation_is_a_phase_of_its_own_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dataclasses.replace(CONFIG, epochs=0, distill_steps=30)
+    fitted = fit(MODEL, PARAMS, TRAIN, DEV, config, tmp_path / "whole")
+    whole_records = records(tmp_path / "whole")
+    assert [record["step"] for record in whole_records if record["phase"] == "dev"] == list(range(3, 31, 3))
+    assert {record["phase"] for record in whole_records} == {"distill", "dev"} and fitted.steps == 30
+    assert [record["accuracy"] for record in whole_records if record["phase"] == "dev"][-1] > 0.9
+
+    real = loop._Run.save_if_due
+
+    def dying(self: Any, phase: Any, step: int) -> None:
+        real(self, phase, step)
+        if step == 9:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop._Run, "save_if_due", dying)
+    with pytest.raises(KeyboardInterrupt):
+        fit(MODEL, PARAMS, TRAIN, DEV, config, tmp_path / "cut")
+    monkeypatch.undo()
+    again = fit(MODEL, PARAMS, TRAIN, DEV, config, tmp_path / "cut")
+    assert records(tmp_path / "cut") == whole_records
+    assert_same(again.params, fitted.params)
+
+
+def test_a_loss_that_is_not_finite_while_learning_from_a_teacher_names_no_rows(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, epochs=0, distill_steps=5)
+    broken = PARAMS | {"score": {"kernel": PARAMS["score"]["kernel"] * np.nan}}
+    with pytest.raises(UserError, match=r"step 1: loss nan.*look at the made-up texts of this step"):
+        fit(MODEL, broken, TRAIN, DEV, config, tmp_path)
+
+
 def test_patience_stops_early_and_keeps_the_best(tmp_path: Path) -> None:
     config = dataclasses.replace(
         CONFIG, patience=2, metric="loss", ema_decay=0.0, eval_every=2, optimizer=OptimizerConfig(learning_rate=1e-9)
@@ -231,6 +262,8 @@ def test_without_dev_the_last_parameters_are_kept(tmp_path: Path) -> None:
     [
         ({"metric": "acc"}, "Did you mean 'accuracy'"),
         ({"epochs": 0}, "train.epochs is 0"),
+        ({"epochs": -1, "distill_steps": 5}, "train.epochs is -1"),
+        ({"distill_steps": -1}, "train.distill_steps is -1"),
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
         ({"patience": -1}, "train.patience is -1"),
     ],

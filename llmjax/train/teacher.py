@@ -1,0 +1,143 @@
+"""A linear teacher for small data sets, and the made-up texts on which a model learns from it.
+
+A linear classifier of tokens and pairs of neighbouring tokens generalises better from a few thousand sentences than a
+transformer that starts from nothing. A transformer that learns its answers on texts without end (distillation: Hinton et al.
+2015, "Distilling the Knowledge in a Neural Network") comes close to it, and is a GPT-2 like any other.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int32, Int64
+from scipy import sparse
+from scipy.optimize import minimize
+
+from llmjax.data.tokenizer import Encoded
+
+PENALTY = 0.3  # of the squared weights
+LENGTH = 40  # tokens of a made-up text: each of its prefixes is a text to learn from
+SHUFFLED = 0.3  # share of made-up texts in random order: most pairs in them are new, and say nothing
+SHORTEST = 3  # tokens of a piece
+
+
+class TaughtBatch(NamedTuple):
+    """Made-up texts without padding, with the teacher's probabilities of every prefix; rows count from 0."""
+
+    tokens_BL: Int32[np.ndarray, "B L"]
+    mask_BL: Bool[np.ndarray, "B L"]
+    targets_BLC: Float32[np.ndarray, "B L C"]
+    rows_B: Int32[np.ndarray, "B"]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Weights of tokens (key = token) and of pairs (key = (first + 1) x vocabulary + second), keys ascending."""
+
+    vocabulary: int
+    keys_K: Int64[np.ndarray, "K"]
+    weights_KC: Float32[np.ndarray, "K C"]
+    bias_C: Float32[np.ndarray, "C"]
+
+    def __call__(self, tokens_BL: Int32[np.ndarray, "B L"]) -> Float32[np.ndarray, "B L C"]:
+        """Returns the probability of each class for every prefix of every text."""
+        tokens_BL = tokens_BL.astype(np.int64)
+        pairs_BL = np.full_like(tokens_BL, -1)
+        pairs_BL[:, 1:] = _pair(tokens_BL[:, :-1], tokens_BL[:, 1:], self.vocabulary)
+        scores_BLC = self._new_weights(tokens_BL) + self._new_weights(pairs_BL)
+        lengths_L = np.arange(1, tokens_BL.shape[1] + 1, dtype=np.float32)
+        logits_BLC = np.cumsum(scores_BLC, axis=1) / np.sqrt(lengths_L)[:, None] + self.bias_C
+        odds_BLC = 1.0 / (1.0 + np.exp(-logits_BLC))
+        return (odds_BLC / odds_BLC.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+    def _new_weights(self, keys_BL: Int64[np.ndarray, "B L"]) -> Float32[np.ndarray, "B L C"]:
+        """Returns the weights of keys where they stand for the first time in their text, else 0."""
+        place_BL = np.minimum(np.searchsorted(self.keys_K, keys_BL), len(self.keys_K) - 1)
+        earlier_LL = np.tri(keys_BL.shape[1], k=-1, dtype=bool)
+        again_BL = ((keys_BL[:, :, None] == keys_BL[:, None, :]) & earlier_LL).any(axis=-1)
+        known_BL = (self.keys_K[place_BL] == keys_BL) & ~again_BL
+        return np.where(known_BL[..., None], self.weights_KC[place_BL], np.float32(0.0))
+
+
+def fit_teacher(encoded: Encoded, labels_N: Int32[np.ndarray, "N"], classes: int, vocabulary: int) -> Teacher:
+    """Returns the teacher that the labelled texts make.
+
+    For each class against the others: logistic regression with an L2 penalty on whether a token or pair occurs, divided
+    by the square root of the text's length, and times the naive-Bayes log-count ratio of the class (Wang & Manning
+    2012, "Baselines and Bigrams").
+    """
+    tokens_T, lengths_N = encoded.tokens_T.astype(np.int64), encoded.lengths_N
+    rows_T = np.repeat(np.arange(len(encoded)), lengths_N)
+    inside_P = rows_T[1:] == rows_T[:-1]
+    pairs_P = _pair(tokens_T[:-1], tokens_T[1:], vocabulary)[inside_P]
+    keys_K, places_E = np.unique(np.concatenate([tokens_T, pairs_P]), return_inverse=True)
+    rows_E = np.concatenate([rows_T, rows_T[1:][inside_P]])
+    found_F = np.unique(rows_E * len(keys_K) + places_E)
+    rows_F, places_F = np.divmod(found_F, len(keys_K))
+    occurs_NK: Any = sparse.csr_matrix((np.ones(len(found_F)), (rows_F, places_F)), shape=(len(encoded), len(keys_K)))
+    shares_NK: Any = sparse.diags(lengths_N**-0.5) @ occurs_NK
+    weights, biases = [], []
+    for chosen in range(classes):
+        if classes == 2 and chosen == 1:  # the mirror image of class 0
+            weights.append(-weights[0])
+            biases.append(-biases[0])
+            break
+        is_N = (labels_N == chosen).astype(np.float64)
+        ours_K, others_K = occurs_NK.T @ is_N + 1.0, occurs_NK.T @ (1.0 - is_N) + 1.0
+        ratio_K = np.log(ours_K / ours_K.sum()) - np.log(others_K / others_K.sum())
+        weight_K, bias = _logistic(shares_NK @ sparse.diags(ratio_K), is_N)
+        weights.append(weight_K * ratio_K)
+        biases.append(bias)
+    return Teacher(vocabulary, keys_K, np.stack(weights, axis=-1).astype(np.float32), np.array(biases, np.float32))
+
+
+def _pair(first: np.ndarray, second: np.ndarray, vocabulary: int) -> np.ndarray:
+    return (first + 1) * vocabulary + second
+
+
+def _logistic(x_NK: Any, y_N: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns weights and bias that make cross-entropy plus `PENALTY` / 2 x squared weights least; `x_NK` is sparse."""
+    x_NK, x_KN = x_NK.tocsr(), x_NK.T.tocsr()
+
+    def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        w_K, bias = theta[:-1], theta[-1]
+        z_N = x_NK @ w_K + bias
+        error_N = np.exp(-np.logaddexp(0.0, -z_N)) - y_N
+        value = np.sum(np.logaddexp(0.0, z_N) - y_N * z_N) + PENALTY / 2 * (w_K @ w_K)
+        return float(value), np.append(x_KN @ error_N + PENALTY * w_K, error_N.sum())
+
+    found: Any = minimize(loss, np.zeros(x_NK.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 60})
+    return found.x[:-1], float(found.x[-1])
+
+
+def taught_batches(
+    teacher: Teacher, encoded: Encoded, batch_size: int, longest: int, seed: int, start_step: int = 0
+) -> Iterator[TaughtBatch]:
+    """Yields batches of made-up texts for ever; batch k depends on the texts, `seed`, k and NumPy's version only.
+
+    A made-up text strings pieces of texts together: whole texts, or parts of them. Single tokens give no piece where
+    longer texts are there.
+    """
+    length = min(LENGTH, longest)
+    long_enough = np.flatnonzero(encoded.lengths_N >= min(SHORTEST, encoded.lengths_N.max()))
+    step = start_step
+    while True:
+        random = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, step])))
+        tokens_BL = np.stack([_made_up(encoded, long_enough, length, random) for _ in range(batch_size)])
+        rows_B = np.arange(batch_size, dtype=np.int32)
+        yield TaughtBatch(tokens_BL, np.ones_like(tokens_BL, bool), teacher(tokens_BL), rows_B)
+        step += 1
+
+
+def _made_up(encoded: Encoded, rows: np.ndarray, length: int, random: np.random.Generator) -> np.ndarray:
+    pieces, have = [], 0
+    while have < length:
+        piece = encoded[int(rows[random.integers(len(rows))])]
+        if random.random() < 0.5 and len(piece) > 2 * SHORTEST:
+            start = random.integers(len(piece) - SHORTEST)
+            piece = piece[start : start + random.integers(SHORTEST, len(piece) - start + 1)]
+        pieces.append(piece)
+        have += len(piece)
+    tokens_L = np.concatenate(pieces)[:length]
+    return random.permutation(tokens_L) if random.random() < SHUFFLED else tokens_L

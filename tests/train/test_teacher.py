@@ -1,0 +1,88 @@
+from itertools import islice, pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmjax.data.tokenizer import Encoded
+from llmjax.gpt2.model import GPT2, init_params
+from llmjax.train.step import distillation_loss
+from llmjax.train.teacher import LENGTH, Teacher, fit_teacher, taught_batches
+from tests.train.toy import MODEL, make_split
+
+
+def encoded(rows: list[list[int]]) -> Encoded:
+    offsets_M = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    return Encoded(np.concatenate(rows).astype(np.int32), offsets_M, 0, 0)
+
+
+KEYS = np.array([1, 2, 4, 5 + 5 + 2, 5 + 5 * 2 + 1, 5 + 5 * 4 + 4])  # tokens 1, 2, 4; pairs (1, 2), (2, 1), (4, 4)
+WEIGHTS = np.array([[1.0], [-2.0], [0.5], [3.0], [-1.5], [0.25]]) * [[-1.0, 1.0]]
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=12))
+def test_teacher_scores_each_token_and_pair_of_a_prefix_once(tokens: list[int]) -> None:
+    teacher = Teacher(5, KEYS, WEIGHTS.astype(np.float32), np.array([-0.5, 0.5], np.float32))
+    known = {(1,): 1.0, (2,): -2.0, (4,): 0.5, (1, 2): 3.0, (2, 1): -1.5, (4, 4): 0.25}
+    probs_LC = teacher(np.array([tokens], np.int32))[0]
+    for end in range(1, len(tokens) + 1):
+        prefix = tokens[:end]
+        grams = {(token,) for token in prefix} | set(pairwise(prefix))
+        logit = sum(known.get(gram, 0.0) for gram in grams) / end**0.5 + 0.5
+        np.testing.assert_allclose(probs_LC[end - 1], [1 / (1 + np.exp(logit)), 1 / (1 + np.exp(-logit))], rtol=1e-5)
+
+
+def test_teacher_learns_what_single_tokens_cannot_tell() -> None:
+    rows = [[1, 2], [2, 1], [3, 1, 2], [4, 2, 1], [1, 2, 4], [2, 1, 3]] * 5
+    labels_N = np.array([0, 1] * 15, np.int32)
+    teacher = fit_teacher(encoded(rows), labels_N, 2, 5)
+    probs_BLC = teacher(np.array([[3, 4, 1, 2], [3, 4, 2, 1]], np.int32))
+    assert probs_BLC[:, -1].argmax(axis=-1).tolist() == [0, 1]
+    np.testing.assert_allclose(probs_BLC.sum(axis=-1), 1.0, rtol=1e-6)
+
+
+def test_teacher_of_three_classes() -> None:
+    rows = [[1, 4], [2, 4], [3, 4], [1, 1], [2], [3, 0, 3]] * 4
+    teacher = fit_teacher(encoded(rows), np.array([0, 1, 2] * 8, np.int32), 3, 5)
+    assert teacher(np.array([[0, 1], [0, 2], [0, 3]], np.int32))[:, -1].argmax(axis=-1).tolist() == [0, 1, 2]
+
+
+def test_two_classes_mirror_each_other() -> None:
+    split = make_split(60, seed=3)
+    teacher = fit_teacher(split.encoded, split.labels_N, 2, 50)
+    flipped = fit_teacher(split.encoded, 1 - split.labels_N, 2, 50)
+    tokens_BL = split.encoded[0][None, :]
+    np.testing.assert_allclose(teacher(tokens_BL), flipped(tokens_BL)[..., ::-1], rtol=1e-3)
+
+
+def test_batches_depend_on_their_number_only_and_hold_known_tokens() -> None:
+    split = make_split(40, seed=0)
+    teacher = fit_teacher(split.encoded, split.labels_N, 2, 50)
+    whole = list(islice(taught_batches(teacher, split.encoded, 8, 1024, seed=1), 4))
+    later = next(taught_batches(teacher, split.encoded, 8, 1024, seed=1, start_step=3))
+    jax.tree.map(np.testing.assert_array_equal, whole[3], later)
+    assert not np.array_equal(whole[0].tokens_BL, whole[1].tokens_BL)
+    assert whole[0].tokens_BL.shape == (8, LENGTH) and whole[0].targets_BLC.shape == (8, LENGTH, 2)
+    assert set(np.unique(whole[0].tokens_BL)) <= set(np.unique(split.encoded.tokens_T))
+    assert next(taught_batches(teacher, split.encoded, 2, 16, seed=1)).tokens_BL.shape == (2, 16)
+
+
+@pytest.mark.parametrize("longest", [1, 2])
+def test_texts_shorter_than_a_piece_still_make_batches(longest: int) -> None:
+    split = make_split(10, seed=0, longest=2)
+    short = encoded([list(split.encoded[i][:longest]) for i in range(10)])
+    teacher = fit_teacher(short, split.labels_N, 2, 50)
+    assert next(taught_batches(teacher, short, 4, 16, seed=0)).tokens_BL.shape == (4, 16)
+
+
+def test_loss_is_the_teachers_own_entropy_at_best_and_that_of_even_odds_without_a_head() -> None:
+    params = init_params(GPT2(MODEL, "classifier"), jax.random.key(0))
+    params = params | {"score": {"kernel": jnp.zeros_like(params["score"]["kernel"])}}
+    split = make_split(20, seed=0)
+    batch = next(taught_batches(fit_teacher(split.encoded, split.labels_N, 2, 50), split.encoded, 4, 16, seed=0))
+    loss, agreement = distillation_loss(MODEL)(params, batch, jax.random.key(1))
+    np.testing.assert_allclose(loss, np.log(2), rtol=1e-5)
+    np.testing.assert_allclose(agreement, np.mean(batch.targets_BLC.argmax(axis=-1) == 0), rtol=1e-6)
