@@ -33,7 +33,7 @@ class TrainConfig:
     prefix_weight: share of the loss that reads the label at every token, not at the last alone; 0 = off.
     ema_decay: of the parameters' moving average, which is then what is evaluated and saved; 0 = off.
     distill_steps: batches of made-up texts that learn from a linear teacher (llmjax/train/teacher.py) before the labels
-        are learnt; 0 = none. With them `epochs` may be 0.
+        are learnt; 0 = none. With them `epochs` may be 0. Smoothing, token dropout and prefix weight are of labels only.
     pretrain_epochs: passes of next-token training over the same texts before classification; 0 = none.
     """
 

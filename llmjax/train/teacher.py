@@ -1,8 +1,8 @@
 """A linear teacher for small data sets, and the made-up texts on which a model learns from it.
 
 A linear classifier of tokens and pairs of neighbouring tokens generalises better from a few thousand sentences than a
-transformer that starts from nothing. A transformer that learns its answers on texts without end (distillation: Hinton et al.
-2015, "Distilling the Knowledge in a Neural Network") comes close to it, and is a GPT-2 like any other.
+transformer that starts from nothing. A transformer that learns its answers on texts without end comes close to it, and
+is a GPT-2 like any other (distillation: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network").
 """
 
 from collections.abc import Iterator
