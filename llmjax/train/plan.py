@@ -19,6 +19,9 @@ from llmjax.train.teacher import TaughtBatch, fit_teacher, taught_batches
 
 METRICS = ("accuracy", "macro_f1", "loss")
 
+MakeBatches = Callable[[int], Iterator[Batch] | Iterator[TaughtBatch]]
+"""Number of the first batch -> batches from there on."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -33,7 +36,7 @@ class TrainConfig:
     prefix_weight: share of the loss that reads the label at every token, not at the last alone; 0 = off.
     ema_decay: of the parameters' moving average, which is then what is evaluated and saved; 0 = off.
     distill_steps: batches of made-up texts that learn from a linear teacher (llmjax/train/teacher.py) before the labels
-        are learnt; 0 = none. With them `epochs` may be 0. Smoothing, token dropout and prefix weight are of labels only.
+        are learnt; 0 = none. With them `epochs` may be 0. Smoothing, token dropout and prefix weight are for labels.
     pretrain_epochs: passes of next-token training over the same texts before classification; 0 = none.
     """
 
@@ -102,7 +105,7 @@ class Phase:
     epoch_steps: int
     optimizer: OptimizerConfig
     train_step: TrainStep
-    batches: Callable[[int], Iterator[Batch | TaughtBatch]]
+    batches: MakeBatches
 
     @property
     def end(self) -> int:
@@ -119,13 +122,11 @@ def make_phases(
     """
     if config.pretrain_epochs and not model.tie_word_embeddings:
         raise UserError("train.pretrain_epochs needs a model with tie_word_embeddings=true")
-    lm = lm_loss(model)
+    seed, size, small_size = 2 * config.seed, config.batch_size, config.pretrain_batch_size
+    per_epoch, per_small_epoch = steps_per_epoch(len(train), size), steps_per_epoch(len(train), small_size)
     classify = classification_loss(
         model, config.label_smoothing, config.token_dropout, replacement, config.prefix_weight
     )
-    phases: list[Phase] = []
-    seed, size = 2 * config.seed, config.batch_size
-    steps_in = partial(steps_per_epoch, len(train))
 
     def labelled(batch_size: int, seed: int) -> Callable[[int], Iterator[Batch]]:
         return partial(train_batches, train.encoded, train.labels_N, batch_size, buckets, seed)
@@ -134,26 +135,18 @@ def make_phases(
         teacher = fit_teacher(train.encoded, train.labels_N, model.num_labels, model.vocab_size)
         return taught_batches(teacher, train.encoded, size, model.n_positions, seed, start)
 
-    def add(
-        name: str,
-        head: str,
-        loss_fn: LossFn,
-        steps: int,
-        epoch_steps: int,
-        batches: Callable[[int], Iterator[Batch | TaughtBatch]],
-        optimizer: OptimizerConfig = config.optimizer,
-        ema_decay: float = config.ema_decay,
-    ) -> None:
+    kinds: list[tuple[str, str, LossFn, int, int, OptimizerConfig, float, MakeBatches]] = [
+        ("pretrain", "lm", lm_loss(model), config.pretrain_epochs * per_small_epoch, per_small_epoch,
+         config.pretrain_optimizer, 0.0, labelled(small_size, seed)),
+        ("distill", "classifier", distillation_loss(model), config.distill_steps, -(-config.distill_steps // 10),
+         config.optimizer, config.ema_decay, taught),
+        ("finetune", "classifier", classify, config.epochs * per_epoch, per_epoch,
+         config.optimizer, config.ema_decay, labelled(size, seed + 1)),
+    ]  # fmt: skip
+    phases: list[Phase] = []
+    for name, head, loss_fn, steps, epoch_steps, optimizer, ema_decay, batches in kinds:
         if steps:
             first = phases[-1].end if phases else 0
             step = jax.jit(make_train_step(loss_fn, optimizer, steps, first, ema_decay), donate_argnums=0)
             phases.append(Phase(name, head, first, steps, epoch_steps, optimizer, step, batches))
-
-    small, whole = steps_in(config.pretrain_batch_size), steps_in(size)
-    add(
-        "pretrain", "lm", lm, config.pretrain_epochs * small, small, labelled(config.pretrain_batch_size, seed),
-        config.pretrain_optimizer, 0.0,
-    )  # fmt: skip
-    add("distill", "classifier", distillation_loss(model), config.distill_steps, -(-config.distill_steps // 10), taught)
-    add("finetune", "classifier", classify, config.epochs * whole, whole, labelled(size, seed + 1))
     return phases
