@@ -49,6 +49,22 @@ def assert_same(a: Any, b: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+def fit_cut_after(end: int, config: TrainConfig, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> loop.Fitted:
+    """Fits in two runs, of which the first dies after the checkpoint of step `end`."""
+    real = loop._Run.save_if_due
+
+    def dying(self: Any, phase: Any, step: int) -> None:
+        real(self, phase, step)
+        if step == end:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Run, "save_if_due", dying)
+        with pytest.raises(KeyboardInterrupt):
+            fit(MODEL, PARAMS, TRAIN, DEV, config, workdir)
+    return fit(MODEL, PARAMS, TRAIN, DEV, config, workdir)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with compile_cache(tmp_path_factory.mktemp("compiled")):
@@ -193,18 +209,7 @@ def test_pretraining_is_a_phase_of_its_own_and_resumes(tmp_path: Path, monkeypat
     assert abs(losses[0] - np.log(38)) < 0.3 and losses[7] < losses[0] - 0.05  # 38 tokens in use, all alike at first
     assert losses[8] < 0.8
 
-    real = loop._Run.save_if_due
-
-    def dying(self: Any, phase: Any, step: int) -> None:
-        real(self, phase, step)
-        if step == 8:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop._Run, "save_if_due", dying)
-    with pytest.raises(KeyboardInterrupt):
-        fit(MODEL, PARAMS, TRAIN, DEV, config, tmp_path / "cut")
-    monkeypatch.undo()
-    again = fit(MODEL, PARAMS, TRAIN, DEV, config, tmp_path / "cut")
+    again = fit_cut_after(8, config, tmp_path / "cut", monkeypatch)
     assert records(tmp_path / "cut") == whole_records
     assert_same(again.params, fitted.params)
 
@@ -217,18 +222,7 @@ def test_distillation_is_a_phase_of_its_own_and_resumes(tmp_path: Path, monkeypa
     assert {record["phase"] for record in whole_records} == {"distill", "dev"} and fitted.steps == 30
     assert [record["accuracy"] for record in whole_records if record["phase"] == "dev"][-1] > 0.9
 
-    real = loop._Run.save_if_due
-
-    def dying(self: Any, phase: Any, step: int) -> None:
-        real(self, phase, step)
-        if step == 9:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop._Run, "save_if_due", dying)
-    with pytest.raises(KeyboardInterrupt):
-        fit(MODEL, PARAMS, TRAIN, DEV, config, tmp_path / "cut")
-    monkeypatch.undo()
-    again = fit(MODEL, PARAMS, TRAIN, DEV, config, tmp_path / "cut")
+    again = fit_cut_after(9, config, tmp_path / "cut", monkeypatch)
     assert records(tmp_path / "cut") == whole_records
     assert_same(again.params, fitted.params)
 
