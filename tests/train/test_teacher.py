@@ -78,7 +78,7 @@ def test_texts_shorter_than_a_piece_still_make_batches(longest: int) -> None:
     assert next(taught_batches(teacher, short, 4, 16, seed=0)).tokens_BL.shape == (4, 16)
 
 
-def test_loss_is_the_teachers_own_entropy_at_best_and_that_of_even_odds_without_a_head() -> None:
+def test_loss_without_a_head_is_that_of_even_odds() -> None:
     params = init_params(GPT2(MODEL, "classifier"), jax.random.key(0))
     params = params | {"score": {"kernel": jnp.zeros_like(params["score"]["kernel"])}}
     split = make_split(20, seed=0)
