@@ -63,7 +63,6 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.seed = 0  # of fresh parameters, dropout and the order of the batches
     c.train.label_smoothing = 0.0  # share of each label given to all classes alike
     c.train.token_dropout = 0.0  # share of input tokens replaced by the end-of-text token while training
-    c.train.prefix_weight = 0.0  # share of the loss that reads the label at every token, not at the last alone
     c.train.ema_decay = 0.0  # of the moving average of the parameters, which is then what is saved; 0 = off
     c.train.wandb = False  # send the metrics to Weights & Biases too (pip install wandb)
     c.train.optimizer = _optimizer(2e-5)

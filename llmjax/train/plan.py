@@ -33,10 +33,9 @@ class TrainConfig:
     patience: evaluations without a better metric after which training stops; 0 = never.
     keep: whole states kept on disk, beside the best parameters.
     token_dropout: share of input tokens replaced by the tokenizer's end-of-text (or pad) token.
-    prefix_weight: share of the loss that reads the label at every token, not at the last alone; 0 = off.
     ema_decay: of the parameters' moving average, which is then what is evaluated and saved; 0 = off.
     distill_steps: batches of made-up texts that learn from a linear teacher (llmjax/train/teacher.py) before the labels
-        are learnt; 0 = none. With them `epochs` may be 0. Smoothing, token dropout and prefix weight are for labels.
+        are learnt; 0 = none. With them `epochs` may be 0. Smoothing and token dropout are for labels.
     pretrain_epochs: passes of next-token training over the same texts before classification; 0 = none.
     """
 
@@ -51,7 +50,6 @@ class TrainConfig:
     seed: int = 0
     label_smoothing: float = 0.0
     token_dropout: float = 0.0
-    prefix_weight: float = 0.0
     ema_decay: float = 0.0
     wandb: bool = False
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -71,7 +69,7 @@ class TrainConfig:
         for name in ("eval_every", "patience", "distill_steps", "pretrain_epochs", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"train.{name} is {getattr(self, name)}: it must be 0 or more")
-        for name in ("label_smoothing", "token_dropout", "prefix_weight", "ema_decay"):
+        for name in ("label_smoothing", "token_dropout", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"train.{name} is {getattr(self, name)}: it must be in [0, 1)")
         if self.metric not in METRICS:
@@ -124,9 +122,7 @@ def make_phases(
         raise UserError("train.pretrain_epochs needs a model with tie_word_embeddings=true")
     seed, size, small_size = 2 * config.seed, config.batch_size, config.pretrain_batch_size
     per_epoch, per_small_epoch = steps_per_epoch(len(train), size), steps_per_epoch(len(train), small_size)
-    classify = classification_loss(
-        model, config.label_smoothing, config.token_dropout, replacement, config.prefix_weight
-    )
+    classify = classification_loss(model, config.label_smoothing, config.token_dropout, replacement)
 
     def labelled(batch_size: int, seed: int) -> Callable[[int], Iterator[Batch]]:
         return partial(train_batches, train.encoded, train.labels_N, batch_size, buckets, seed)

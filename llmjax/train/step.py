@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32
 
 from llmjax.data.batches import Batch
 from llmjax.gpt2.config import GPT2Config
-from llmjax.gpt2.model import GPT2, Params, last_token
+from llmjax.gpt2.model import GPT2, Params
 from llmjax.train.optimizer import OptimizerConfig, global_norm, make_optimizer, make_schedule, written
 from llmjax.train.teacher import TaughtBatch
 
@@ -76,16 +76,9 @@ def weighted_mean(values: ArrayLike, weights: ArrayLike) -> jax.Array:
     return jnp.sum(jnp.multiply(values, weights)) / jnp.maximum(jnp.sum(weights), 1e-8)
 
 
-def classification_loss(
-    config: GPT2Config, label_smoothing: float, token_dropout: float, replacement: int, prefix_weight: float = 0.0
-) -> LossFn:
-    """Returns the weighted mean cross-entropy of the classifier, with smoothed labels, and its accuracy.
-
-    With `prefix_weight` w the loss is (1 - w) times that, plus w times the mean cross-entropy of the same label read at
-    every real token, each weighted by its place: a small data set then says more about each token.
-    """
+def classification_loss(config: GPT2Config, label_smoothing: float, token_dropout: float, replacement: int) -> LossFn:
+    """Returns the weighted mean cross-entropy of the classifier, with smoothed labels, and its accuracy."""
     model = GPT2(config, "classifier")
-    trunk = GPT2(config, "none")
 
     def loss_fn(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         token_key, dropout_key = jax.random.split(key)
@@ -94,19 +87,8 @@ def classification_loss(
         apply = {"deterministic": False, "rngs": {"dropout": dropout_key}}
         targets_BC = jax.nn.one_hot(batch.labels_B, config.num_labels)
         targets_BC = targets_BC * (1.0 - label_smoothing) + label_smoothing / config.num_labels
-        if prefix_weight == 0.0:
-            logits_BC: Any = model.apply({"params": params}, tokens_BL, mask_BL, **apply)
-            loss_B = optax.softmax_cross_entropy(logits_BC, targets_BC)
-        else:
-            hidden_BLD: Any = trunk.apply({"params": params}, tokens_BL, mask_BL, **apply)
-            logits_BLC = hidden_BLD @ params["score"]["kernel"]
-            last_B1 = last_token(mask_BL, *mask_BL.shape)[:, None]
-            logits_BC = jnp.take_along_axis(logits_BLC, last_B1[..., None], axis=1)[:, 0]
-            place_BL = jnp.where(mask_BL, jnp.cumsum(mask_BL, axis=1), 0).astype(jnp.float32)
-            loss_BL = optax.softmax_cross_entropy(logits_BLC, targets_BC[:, None, :])
-            prefix_B = jnp.sum(loss_BL * place_BL, axis=1) / jnp.sum(place_BL, axis=1)
-            last_B = optax.softmax_cross_entropy(logits_BC, targets_BC)
-            loss_B = (1.0 - prefix_weight) * last_B + prefix_weight * prefix_B
+        logits_BC: Any = model.apply({"params": params}, tokens_BL, mask_BL, **apply)
+        loss_B = optax.softmax_cross_entropy(logits_BC, targets_BC)
         correct_B = (jnp.argmax(logits_BC, axis=-1) == batch.labels_B).astype(jnp.float32)
         return weighted_mean(loss_B, batch.weights_B), weighted_mean(correct_B, batch.weights_B)
 

@@ -170,27 +170,6 @@ def test_bfloat16_computes_in_it_and_keeps_float32_parameters() -> None:
     assert 0 < abs(float(metrics.loss) - float(full)) < 2e-2
 
 
-def test_prefix_weight_mixes_in_the_loss_of_every_prefix() -> None:
-    batch = batch_of(8)
-    classifier = GPT2(QUIET, "classifier")
-    targets_B = jnp.asarray(batch.labels_B)
-
-    def cross_entropy(tokens_BL: np.ndarray, mask_BL: np.ndarray) -> np.ndarray:
-        logits_BC = classifier.apply({"params": PARAMS}, tokens_BL, mask_BL)
-        return np.asarray(-jax.nn.log_softmax(logits_BC)[jnp.arange(8), targets_B])  # pyright: ignore
-
-    # The loss at token t is what the classifier says of the text cut after t: it sees nothing later.
-    lengths_B = batch.mask_BL.sum(1)
-    prefix_B = np.zeros(8)
-    for t in range(batch.tokens_BL.shape[1]):
-        cut = np.arange(batch.tokens_BL.shape[1]) <= np.minimum(t, lengths_B - 1)[:, None]
-        prefix_B += np.where(t < lengths_B, (t + 1) * cross_entropy(batch.tokens_BL, cut), 0)
-    prefix_B /= lengths_B * (lengths_B + 1) / 2
-    expected = np.mean(0.75 * cross_entropy(batch.tokens_BL, batch.mask_BL) + 0.25 * prefix_B)
-    loss, _ = jax.jit(classification_loss(QUIET, 0.0, 0.0, 3, 0.25))(PARAMS, batch, jax.random.key(0))
-    np.testing.assert_allclose(loss, expected, rtol=1e-5)
-
-
 @pytest.mark.parametrize("ema", [False, True])
 def test_nothing_that_is_updated_is_copied(ema: bool) -> None:
     # A copy of each moment, and gradients divided by their norm, doubled the time of a step of few tokens.
