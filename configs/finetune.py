@@ -67,6 +67,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.wandb = False  # send the metrics to Weights & Biases too (pip install wandb)
     c.train.optimizer = _optimizer(2e-5)
     c.train.distill_steps = 0  # batches of made-up texts labelled by a linear classifier of token pairs; 0 = none
+    c.train.turning_words = ()  # such as "but": to that classifier what stands before one counts for half
     c.train.pretrain_epochs = 0  # passes of next-token training over the same texts, before classification; 0 = none
     c.train.pretrain_batch_size = 32  # texts a step there
     c.train.pretrain_optimizer = _optimizer(1e-3)

@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ def run(config: ConfigDict, workdir: str) -> None:
     values: dict[str, Any] = config.to_dict()
     init, data = values["model"]["init"], dict(values["data"])
     tokenizer_name, max_length = data.pop("tokenizer"), data.pop("max_length")
-    data_config, train_config = DataConfig(**data), _train_config(values["train"])
+    training = dict(values["train"])
+    turning_words = training.pop("turning_words")
+    data_config, train_config = DataConfig(**data), _train_config(training)
     done = _results(folder, values)
     if done is not None:
         print(f"{workdir}: this run is finished; its results once more (another --workdir starts another run)")
@@ -46,6 +49,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     dataset = load_dataset(data_config)
     init = str(resolve_folder(init)) if init else ""
     tokenizer = load_tokenizer(tokenizer_name or init or "gpt2")
+    train_config = replace(train_config, turning_tokens=_turning_tokens(turning_words, tokenizer))
     model, params = _model(values["model"], train_config.seed, init, dataset, len(tokenizer))
     replacement = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.pad_token_id or 0
     splits = {
@@ -58,7 +62,9 @@ def run(config: ConfigDict, workdir: str) -> None:
     settings = _settings(values) | {"data.fingerprint": _fingerprint(splits)}
     _claim(folder, settings)
 
-    fitted = fit(model, params, splits["train"], splits["dev"], train_config, folder, replacement, settings)
+    fitted = fit(
+        model, params, splits["train"], splits["dev"], train_config, folder, replacement, settings, fresh=not init
+    )
 
     predict = make_predict(model)
 
@@ -93,6 +99,18 @@ def run(config: ConfigDict, workdir: str) -> None:
 def _train_config(values: dict[str, Any]) -> TrainConfig:
     optimizers: dict[str, Any] = {name: OptimizerConfig(**values[name]) for name in ("optimizer", "pretrain_optimizer")}
     return TrainConfig(**values | optimizers)
+
+
+def _turning_tokens(words: tuple[str, ...], tokenizer: Any) -> tuple[int, ...]:
+    """Returns the token of each word as it stands inside a text."""
+    tokens = {word: tokenizer.encode(f" {word}", add_special_tokens=False) for word in words}
+    for word, ids in tokens.items():
+        if len(ids) != 1:
+            raise UserError(
+                f"train.turning_words: {word!r} is {len(ids)} tokens to this tokenizer; each word must be one "
+                "(write several as \"('but', 'yet')\")"
+            )
+    return tuple(ids[0] for ids in tokens.values())
 
 
 def _model(

@@ -71,6 +71,7 @@ def fit(
     workdir: str | Path,
     replacement: int = 0,
     settings: Mapping[str, Any] | None = None,
+    fresh: bool = False,
 ) -> Fitted:
     """Trains a classifier from `params`, or goes on from the last checkpoint in `workdir`.
 
@@ -82,6 +83,8 @@ def fit(
         dev: chooses the best parameters; where it is empty the last ones are the best.
         replacement: the token id that `token_dropout` puts in.
         settings: the job's config, for Weights & Biases.
+        fresh: whether `params` are drawn at random. Tokens that no text of `train` has then end with the embedding of
+            `replacement`, where training puts that in the place of others, and not with a random one.
 
     Raises:
         UserError: loss or gradient is not finite; the line names step, rows and the last good checkpoint.
@@ -91,10 +94,12 @@ def fit(
     workdir.mkdir(parents=True, exist_ok=True)
     lengths_N = np.concatenate([train.encoded.lengths_N, dev.encoded.lengths_N])
     buckets = choose_buckets(lengths_N, config.max_buckets, longest=model.n_positions)
-    vocabulary = vocabulary_of(train.encoded, params, replacement)
+    replaces = fresh and (config.token_dropout > 0 or config.distill_steps > 0)
+    vocabulary = vocabulary_of(train.encoded, params, replacement, replacement if replaces else None)
     narrow = replace(model, vocab_size=len(vocabulary))
     train = replace(train, encoded=vocabulary.renumber(train.encoded))
-    phases = make_phases(narrow, train, config, buckets, vocabulary.number(replacement))
+    turns = tuple(vocabulary.number(token) for token in config.turning_tokens if token in vocabulary.used_U)
+    phases = make_phases(narrow, train, config, buckets, vocabulary.number(replacement), turns)
     with ExitStack() as stack:
         checkpoints = Checkpoints(workdir / "checkpoints", config.keep)
         stack.callback(checkpoints.close)

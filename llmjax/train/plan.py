@@ -36,6 +36,7 @@ class TrainConfig:
     ema_decay: of the parameters' moving average, which is then what is evaluated and saved; 0 = off.
     distill_steps: batches of made-up texts that learn from a linear teacher (llmjax/train/teacher.py) before the labels
         are learnt; 0 = none. With them `epochs` may be 0. Smoothing and token dropout are for labels.
+    turning_tokens: ids of tokens such as "but": what stands before them counts for half to that teacher.
     pretrain_epochs: passes of next-token training over the same texts before classification; 0 = none.
     """
 
@@ -54,6 +55,7 @@ class TrainConfig:
     wandb: bool = False
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     distill_steps: int = 0
+    turning_tokens: tuple[int, ...] = ()
     pretrain_epochs: int = 0
     pretrain_batch_size: int = 32
     pretrain_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -111,12 +113,17 @@ class Phase:
 
 
 def make_phases(
-    model: GPT2Config, train: Split, config: TrainConfig, buckets: tuple[int, ...], replacement: int
+    model: GPT2Config,
+    train: Split,
+    config: TrainConfig,
+    buckets: tuple[int, ...],
+    replacement: int,
+    turns: tuple[int, ...] = (),
 ) -> list[Phase]:
     """Returns the phases of a run: "pretrain" on next tokens and "distill" from a linear teacher where asked
     for, then "finetune" on the classes.
 
-    `replacement` is the token id that token dropout puts in.
+    `replacement` is the token id that token dropout puts in, `turns` are the teacher's turning tokens.
     """
     if config.pretrain_epochs and not model.tie_word_embeddings:
         raise UserError("train.pretrain_epochs needs a model with tie_word_embeddings=true")
@@ -128,7 +135,7 @@ def make_phases(
         return partial(train_batches, train.encoded, train.labels_N, batch_size, buckets, seed)
 
     def taught(start: int) -> Iterator[TaughtBatch]:
-        teacher = fit_teacher(train.encoded, train.labels_N, model.num_labels, model.vocab_size)
+        teacher = fit_teacher(train.encoded, train.labels_N, model.num_labels, model.vocab_size, turns)
         return taught_batches(teacher, train.encoded, size, model.n_positions, seed, start)
 
     kinds: list[tuple[str, str, LossFn, int, int, OptimizerConfig, float, MakeBatches]] = [

@@ -16,9 +16,12 @@ from scipy.optimize import minimize
 
 from llmjax.data.tokenizer import Encoded
 
-PENALTY = 0.3  # of the squared weights
+PENALTY = 1.0  # of the squared weights
+DAMPING = 0.25  # occurrences are divided by this power of the text's length: labels are of phrases, texts are longer
+TURN = 0.5  # what stands before a turning token counts for this much
 LENGTH = 40  # tokens of a made-up text: each of its prefixes is a text to learn from
 SHUFFLED = 0.3  # share of made-up texts in random order: most pairs in them are new, and say nothing
+REPLACED = 0.05  # share of their tokens that any other may stand for: what no text has must mean nothing
 SHORTEST = 3  # tokens of a piece
 
 
@@ -33,9 +36,14 @@ class TaughtBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class Teacher:
-    """Weights of tokens (key = token) and of pairs (key = (first + 1) x vocabulary + second), keys ascending."""
+    """Weights of tokens (key = token) and of pairs (key = (first + 1) x vocabulary + second), keys ascending.
+
+    turns: tokens after which a text says what it means, as "but" in "A but B" (Hu et al. 2016, "Harnessing Deep Neural
+        Networks with Logic Rules", who take B for the whole): what stands before them counts for `TURN`.
+    """
 
     vocabulary: int
+    turns: tuple[int, ...]
     keys_K: Int64[np.ndarray, "K"]
     weights_KC: Float32[np.ndarray, "K C"]
     bias_C: Float32[np.ndarray, "C"]
@@ -47,7 +55,9 @@ class Teacher:
         pairs_BL[:, 1:] = _pair(tokens_BL[:, :-1], tokens_BL[:, 1:], self.vocabulary)
         scores_BLC = self._new_weights(tokens_BL) + self._new_weights(pairs_BL)
         lengths_L = np.arange(1, tokens_BL.shape[1] + 1, dtype=np.float32)
-        logits_BLC = np.cumsum(scores_BLC, axis=1) / np.sqrt(lengths_L)[:, None] + self.bias_C
+        fade_BL1 = np.float32(TURN) ** np.cumsum(np.isin(tokens_BL, self.turns), axis=1)[..., None]
+        sums_BLC = np.cumsum(scores_BLC / fade_BL1, axis=1) * fade_BL1
+        logits_BLC = sums_BLC / lengths_L[:, None] ** DAMPING + self.bias_C
         odds_BLC = 1.0 / (1.0 + np.exp(-logits_BLC))
         return (odds_BLC / odds_BLC.sum(axis=-1, keepdims=True)).astype(np.float32)
 
@@ -60,12 +70,15 @@ class Teacher:
         return np.where(known_BL[..., None], self.weights_KC[place_BL], np.float32(0.0))
 
 
-def fit_teacher(encoded: Encoded, labels_N: Int32[np.ndarray, "N"], classes: int, vocabulary: int) -> Teacher:
+def fit_teacher(
+    encoded: Encoded, labels_N: Int32[np.ndarray, "N"], classes: int, vocabulary: int, turns: tuple[int, ...] = ()
+) -> Teacher:
     """Returns the teacher that the labelled texts make.
 
-    For each class against the others: logistic regression with an L2 penalty on whether a token or pair occurs, divided
-    by the square root of the text's length, and times the naive-Bayes log-count ratio of the class (Wang & Manning
-    2012, "Baselines and Bigrams").
+    For each class against the others: logistic regression with an L2 penalty on whether a token or pair occurs, times
+    the square root of the naive-Bayes log-count ratio of the class with its sign (Wang & Manning 2012, "Baselines and
+    Bigrams", take the ratio itself; its root is half-way from there to none). Occurrences fade before turning tokens
+    and are divided by a power of the text's length, as in the teacher's answers.
     """
     tokens_T, lengths_N = encoded.tokens_T.astype(np.int64), encoded.lengths_N
     rows_T = np.repeat(np.arange(len(encoded)), lengths_N)
@@ -73,10 +86,14 @@ def fit_teacher(encoded: Encoded, labels_N: Int32[np.ndarray, "N"], classes: int
     pairs_P = _pair(tokens_T[:-1], tokens_T[1:], vocabulary)[inside_P]
     keys_K, places_E = np.unique(np.concatenate([tokens_T, pairs_P]), return_inverse=True)
     rows_E = np.concatenate([rows_T, rows_T[1:][inside_P]])
-    found_F = np.unique(rows_E * len(keys_K) + places_E)
-    rows_F, places_F = np.divmod(found_F, len(keys_K))
-    occurs_NK: Any = sparse.csr_matrix((np.ones(len(found_F)), (rows_F, places_F)), shape=(len(encoded), len(keys_K)))
-    shares_NK: Any = sparse.diags(lengths_N**-0.5) @ occurs_NK
+    turned_T = np.cumsum(np.isin(tokens_T, turns))
+    later_T = np.repeat(turned_T[np.cumsum(lengths_N) - 1], lengths_N) - turned_T
+    later_E = np.concatenate([later_T, later_T[1:][inside_P]])
+    found_F, first_F = np.unique(rows_E * len(keys_K) + places_E, return_index=True)
+    at_F, shape = np.divmod(found_F, len(keys_K)), (len(encoded), len(keys_K))
+    occurs_NK: Any = sparse.csr_matrix((np.ones(len(found_F)), at_F), shape)
+    faded_NK: Any = sparse.csr_matrix((TURN ** later_E[first_F], at_F), shape)
+    shares_NK: Any = sparse.diags(lengths_N**-DAMPING) @ faded_NK
     weights, biases = [], []
     for chosen in range(classes):
         if classes == 2 and chosen == 1:  # the mirror image of class 0
@@ -85,11 +102,14 @@ def fit_teacher(encoded: Encoded, labels_N: Int32[np.ndarray, "N"], classes: int
             break
         is_N = (labels_N == chosen).astype(np.float64)
         ours_K, others_K = occurs_NK.T @ is_N + 1.0, occurs_NK.T @ (1.0 - is_N) + 1.0
-        ratio_K = np.log(ours_K / ours_K.sum()) - np.log(others_K / others_K.sum())
+        log_ratio_K = np.log(ours_K / ours_K.sum()) - np.log(others_K / others_K.sum())
+        ratio_K = np.sign(log_ratio_K) * np.sqrt(np.abs(log_ratio_K))
         weight_K, bias = _logistic(shares_NK @ sparse.diags(ratio_K), is_N)
         weights.append(weight_K * ratio_K)
         biases.append(bias)
-    return Teacher(vocabulary, keys_K, np.stack(weights, axis=-1).astype(np.float32), np.array(biases, np.float32))
+    return Teacher(
+        vocabulary, turns, keys_K, np.stack(weights, axis=-1).astype(np.float32), np.array(biases, np.float32)
+    )
 
 
 def _pair(first: np.ndarray, second: np.ndarray, vocabulary: int) -> np.ndarray:
@@ -116,8 +136,8 @@ def taught_batches(
 ) -> Iterator[TaughtBatch]:
     """Yields batches of made-up texts for ever; batch k depends on the texts, `seed`, k and NumPy's version only.
 
-    A made-up text strings pieces of texts together: whole texts, or parts of them. Single tokens give no piece where
-    longer texts are there.
+    A made-up text strings pieces of texts together: whole texts, or parts of them, with some tokens replaced. Single
+    tokens give no piece where longer texts are there.
     """
     length = min(LENGTH, longest)
     long_enough = np.flatnonzero(encoded.lengths_N >= min(SHORTEST, encoded.lengths_N.max()))
@@ -125,6 +145,8 @@ def taught_batches(
     while True:
         random = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, step])))
         tokens_BL = np.stack([_made_up(encoded, long_enough, length, random) for _ in range(batch_size)])
+        any_BL = random.integers(teacher.vocabulary, size=tokens_BL.shape, dtype=np.int32)
+        tokens_BL = np.where(random.random(tokens_BL.shape) < REPLACED, any_BL, tokens_BL)
         rows_B = np.arange(batch_size, dtype=np.int32)
         yield TaughtBatch(tokens_BL, np.ones_like(tokens_BL, bool), teacher(tokens_BL), rows_B)
         step += 1

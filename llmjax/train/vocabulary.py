@@ -4,6 +4,9 @@ Of GPT-2's 50,257 tokens a small data set uses a quarter. The others get no grad
 optimizer would read and write them at every step, and a next-token loss would compute their logits. Leaving them out
 gives the same classifier (the embedding has no weight decay unless asked for) several times faster for small models; a
 next-token loss then chooses among the tokens in use.
+
+What a fresh model makes of a token that it never saw is noise. Where one token was put in the place of any other while
+training, its row says what an unknown token means, and can stand for them all.
 """
 
 from dataclasses import dataclass, replace
@@ -19,10 +22,14 @@ from llmjax.gpt2.model import Params
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The tokens in use, ascending, and the whole embedding that their rows are taken from and put back into."""
+    """The tokens in use, ascending, and the whole embedding that their rows are taken from and put back into.
+
+    unknown: the token whose row the tokens not in use get; None: they keep their own.
+    """
 
     used_U: Int32[np.ndarray, "U"]
     whole_VD: Float[Array, "V D"]
+    unknown: int | None = None
 
     def __len__(self) -> int:
         return len(self.used_U)
@@ -32,9 +39,11 @@ class Vocabulary:
         return params | {"wte": {"embedding": params["wte"]["embedding"][self.used_U]}}
 
     def widen(self, params: Params) -> Params:
-        """Returns narrow `params` with the whole embedding; rows not in use are the initial ones."""
-        whole_VD = jnp.asarray(self.whole_VD).at[self.used_U].set(params["wte"]["embedding"])
-        return params | {"wte": {"embedding": whole_VD}}
+        """Returns narrow `params` with the whole embedding; rows not in use are as `unknown` says."""
+        rows_UD, whole_VD = params["wte"]["embedding"], jnp.asarray(self.whole_VD)
+        if self.unknown is not None:
+            whole_VD = jnp.broadcast_to(rows_UD[self.number(self.unknown)], whole_VD.shape)
+        return params | {"wte": {"embedding": whole_VD.at[self.used_U].set(rows_UD)}}
 
     def renumber(self, encoded: Encoded) -> Encoded:
         """Returns texts of tokens in use with each token's place among them in its stead."""
@@ -48,7 +57,7 @@ class Vocabulary:
         return place
 
 
-def vocabulary_of(encoded: Encoded, params: Params, *more: int) -> Vocabulary:
-    """Returns the tokens of `encoded`, its padding, and `more`, over the embedding of `params`."""
-    used_U = np.unique(np.concatenate([encoded.tokens_T, [encoded.pad_id, *more]])).astype(np.int32)
-    return Vocabulary(used_U, jax.device_get(params["wte"]["embedding"]))
+def vocabulary_of(encoded: Encoded, params: Params, replacement: int, unknown: int | None = None) -> Vocabulary:
+    """Returns the tokens of `encoded`, its padding, and `replacement`, over the embedding of `params`."""
+    used_U = np.unique(np.concatenate([encoded.tokens_T, [encoded.pad_id, replacement]])).astype(np.int32)
+    return Vocabulary(used_U, jax.device_get(params["wte"]["embedding"]), unknown)

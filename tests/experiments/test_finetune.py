@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from configs import finetune as finetune_config
 from configs import quickstart, sst2
 from experiments import finetune
-from llmjax.data import Dataset, Examples
+from llmjax.data import Dataset, Examples, load_tokenizer
 from llmjax.errors import UserError
 from tests.train.compile_cache import compile_cache
 
@@ -153,6 +153,16 @@ def test_sst2_reads_the_two_files_of_a_folder(tmp_path: Path) -> None:
     data = sst2.get_config(str(tmp_path)).data
     assert (data.source, data.train, data.text_column) == ("files", str(tmp_path / "train.tsv"), "text")
     assert sst2.get_config().data.source == "hub:stanfordnlp/sst2"
+
+
+def test_turning_words_are_the_tokens_that_stand_inside_texts(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer("gpt2-words")
+    tokens = finetune._turning_tokens(("but", "yet"), tokenizer)
+    assert tokens == tuple(
+        tokenizer.encode("Fine but not good, yet", add_special_tokens=False)[place] for place in (1, -1)
+    )
+    with pytest.raises(UserError, match=r"train\.turning_words: 'but,yet' is 3 tokens"):
+        finetune.run(tiny(**{"train.turning_words": ("but,yet",)}), str(tmp_path))
 
 
 def test_fresh_embeddings_have_the_spread_that_was_asked_for() -> None:

@@ -21,6 +21,7 @@ from llmjax.train.checkpoint import Checkpoints
 from llmjax.train.loop import Stopped, fit, make_predict, predict_logits
 from llmjax.train.optimizer import OptimizerConfig
 from llmjax.train.plan import TrainConfig
+from llmjax.train.teacher import fit_teacher
 from llmjax.train.writers import FILE
 from tests.train.compile_cache import compile_cache
 from tests.train.toy import MODEL, make_split
@@ -227,6 +228,21 @@ def test_distillation_is_a_phase_of_its_own_and_resumes(tmp_path: Path, monkeypa
     assert_same(again.params, fitted.params)
 
 
+def test_the_teacher_turns_at_the_tokens_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def noting(encoded: Any, labels_N: Any, classes: int, vocabulary: int, turns: tuple[int, ...]) -> Any:
+        given.append((encoded, turns))
+        return fit_teacher(encoded, labels_N, classes, vocabulary, turns)
+
+    monkeypatch.setattr("llmjax.train.plan.fit_teacher", noting)
+    used, unused = int(TRAIN.encoded[0][1]), int(np.setdiff1d(np.arange(50), TRAIN.encoded.tokens_T)[-1])
+    config = dataclasses.replace(CONFIG, epochs=0, distill_steps=1, turning_tokens=(used, unused))
+    fit(MODEL, PARAMS, TRAIN, DEV, config, tmp_path)
+    [(encoded, turns)] = given
+    assert turns == (int(encoded[0][1]),)
+
+
 def test_a_loss_that_is_not_finite_while_learning_from_a_teacher_names_no_rows(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, epochs=0, distill_steps=5)
     broken = PARAMS | {"score": {"kernel": PARAMS["score"]["kernel"] * np.nan}}
@@ -249,6 +265,23 @@ def test_without_dev_the_last_parameters_are_kept(tmp_path: Path) -> None:
     fitted = fit(MODEL, PARAMS, TRAIN, make_split(0, seed=0), config, tmp_path)
     assert fitted.best_step == fitted.steps == 5
     assert not np.array_equal(fitted.params["score"]["kernel"], PARAMS["score"]["kernel"])
+
+
+def test_unseen_tokens_of_a_fresh_model_only_take_the_row_that_stood_for_others(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, epochs=1)
+    replacement = 4
+    seen = [*np.unique(TRAIN.encoded.tokens_T), TRAIN.encoded.pad_id, replacement]
+    rows = {}
+    for name, fresh, dropout in (("fresh", True, 0.05), ("loaded", False, 0.05), ("undropped", True, 0.0)):
+        given = dataclasses.replace(config, token_dropout=dropout)
+        fitted = fit(MODEL, PARAMS, TRAIN, DEV, given, tmp_path / name, replacement, fresh=fresh)
+        rows[name] = np.asarray(fitted.params["wte"]["embedding"])
+    unseen_VD = np.delete(rows["fresh"], seen, axis=0)
+    np.testing.assert_array_equal(unseen_VD, np.broadcast_to(rows["fresh"][replacement], unseen_VD.shape))
+    initial_VD = np.delete(np.asarray(PARAMS["wte"]["embedding"]), seen, axis=0)
+    np.testing.assert_array_equal(np.delete(rows["loaded"], seen, axis=0), initial_VD)
+    np.testing.assert_array_equal(np.delete(rows["undropped"], seen, axis=0), initial_VD)
+    assert len(initial_VD) > 0
 
 
 @pytest.mark.parametrize(

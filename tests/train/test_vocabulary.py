@@ -32,6 +32,16 @@ def test_narrow_then_widen_is_the_identity() -> None:
     jax.tree.map(np.testing.assert_array_equal, again, PARAMS)
 
 
+def test_one_row_stands_for_all_tokens_not_in_use() -> None:
+    standing = dataclasses.replace(VOCABULARY, unknown=47)
+    before_VD = np.asarray(PARAMS["wte"]["embedding"])
+    after_VD = np.asarray(standing.widen(standing.narrow(PARAMS))["wte"]["embedding"])
+    used_U = VOCABULARY.used_U
+    np.testing.assert_array_equal(after_VD[used_U], before_VD[used_U])
+    others_VD = np.delete(after_VD, used_U, axis=0)
+    np.testing.assert_array_equal(others_VD, np.broadcast_to(before_VD[47], others_VD.shape))
+
+
 def test_training_narrow_gives_what_training_whole_gives() -> None:
     config = OptimizerConfig(learning_rate=1e-2)
     narrow_model = dataclasses.replace(MODEL, vocab_size=len(VOCABULARY))
