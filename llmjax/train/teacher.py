@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
 from scipy import sparse
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 
 from llmjax.data.tokenizer import Encoded
 
@@ -23,6 +23,8 @@ LENGTH = 40  # tokens of a made-up text: each of its prefixes is a text to learn
 SHUFFLED = 0.3  # share of made-up texts in random order: most pairs in them are new, and say nothing
 REPLACED = 0.05  # share of their tokens that any other may stand for: what no text has must mean nothing
 SHORTEST = 3  # tokens of a piece
+FOLDS = 5  # of whole texts: a teacher that has not seen them tells how far its bias is off
+FEW = 100  # whole texts, with fewer of which the bias stays as it was fitted
 
 
 class TaughtBatch(NamedTuple):
@@ -78,7 +80,8 @@ def fit_teacher(
     For each class against the others: logistic regression with an L2 penalty on whether a token or pair occurs, times
     the square root of the naive-Bayes log-count ratio of the class with its sign (Wang & Manning 2012, "Baselines and
     Bigrams", take the ratio itself; its root is half-way from there to none). Occurrences fade before turning tokens
-    and are divided by a power of the text's length, as in the teacher's answers.
+    and are divided by a power of the text's length, as in the teacher's answers. Last, the bias is set right for whole
+    texts that the teacher has not seen (`_held_out_shift`): phrases and texts known by heart have fitted it.
     """
     tokens_T, lengths_N = encoded.tokens_T.astype(np.int64), encoded.lengths_N
     rows_T = np.repeat(np.arange(len(encoded)), lengths_N)
@@ -94,6 +97,7 @@ def fit_teacher(
     occurs_NK: Any = sparse.csr_matrix((np.ones(len(found_F)), at_F), shape)
     faded_NK: Any = sparse.csr_matrix((TURN ** later_E[first_F], at_F), shape)
     shares_NK: Any = sparse.diags(lengths_N**-DAMPING) @ faded_NK
+    whole_N, parts_NF = _deal_whole_texts(encoded)
     weights, biases = [], []
     for chosen in range(classes):
         if classes == 2 and chosen == 1:  # the mirror image of class 0
@@ -101,15 +105,66 @@ def fit_teacher(
             biases.append(-biases[0])
             break
         is_N = (labels_N == chosen).astype(np.float64)
-        ours_K, others_K = occurs_NK.T @ is_N + 1.0, occurs_NK.T @ (1.0 - is_N) + 1.0
-        log_ratio_K = np.log(ours_K / ours_K.sum()) - np.log(others_K / others_K.sum())
-        ratio_K = np.sign(log_ratio_K) * np.sqrt(np.abs(log_ratio_K))
-        weight_K, bias = _logistic(shares_NK @ sparse.diags(ratio_K), is_N)
-        weights.append(weight_K * ratio_K)
-        biases.append(bias)
+        weight_K, bias = _one_against_others(occurs_NK, shares_NK, is_N)
+        weights.append(weight_K)
+        biases.append(bias + _held_out_shift(occurs_NK, shares_NK, is_N, whole_N, parts_NF))
     return Teacher(
         vocabulary, turns, keys_K, np.stack(weights, axis=-1).astype(np.float32), np.array(biases, np.float32)
     )
+
+
+def _one_against_others(occurs_NK: Any, shares_NK: Any, is_N: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns weights and bias of the class that `is_N` marks; the matrices are sparse."""
+    ours_K, others_K = occurs_NK.T @ is_N + 1.0, occurs_NK.T @ (1.0 - is_N) + 1.0
+    log_ratio_K = np.log(ours_K / ours_K.sum()) - np.log(others_K / others_K.sum())
+    ratio_K = np.sign(log_ratio_K) * np.sqrt(np.abs(log_ratio_K))
+    weight_K, bias = _logistic(shares_NK @ sparse.diags(ratio_K), is_N)
+    return weight_K * ratio_K, bias
+
+
+def _held_out_shift(
+    occurs_NK: Any, shares_NK: Any, is_N: np.ndarray, whole_N: np.ndarray, parts_NF: np.ndarray
+) -> float:
+    """Returns what added to the logits of whole texts, each from a fit without its fold, makes cross-entropy least."""
+    if np.count_nonzero(whole_N) < FEW:
+        return 0.0
+    logits_N = np.zeros(len(is_N))
+    for fold in range(FOLDS):
+        rest_N = np.delete(parts_NF, fold, axis=1).any(axis=1)
+        weight_K, bias = _one_against_others(occurs_NK[rest_N], shares_NK[rest_N], is_N[rest_N])
+        held_N = whole_N & parts_NF[:, fold]
+        logits_N[held_N] = shares_NK[held_N] @ weight_K + bias
+    z_W, y_W = logits_N[whole_N], is_N[whole_N]
+    found: Any = minimize_scalar(
+        lambda shift: np.mean(np.logaddexp(0.0, z_W + shift) - y_W * (z_W + shift)), bounds=(-5, 5), method="bounded"
+    )
+    return float(found.x)
+
+
+def _deal_whole_texts(encoded: Encoded) -> tuple[Bool[np.ndarray, "N"], Bool[np.ndarray, "N F"]]:
+    """Returns which texts are part of no other, dealt to the folds in turn, and the folds of the texts each is part of.
+
+    Of equal texts the first is the whole one.
+    """
+    texts = [encoded[row].tobytes() for row in range(len(encoded))]
+    rows_of: dict[bytes, list[int]] = {}
+    sizes_of: dict[bytes, set[int]] = {}  # of the texts that begin so
+    step, beginning = encoded.tokens_T.itemsize, 5  # tokens: few texts begin with the same five
+    for row, text in enumerate(texts):
+        rows_of.setdefault(text, []).append(row)
+        sizes_of.setdefault(text[: beginning * step], set()).add(len(text))
+    whole_N = np.zeros(len(texts), bool)
+    parts_NF = np.zeros((len(texts), FOLDS), bool)
+    for row in np.argsort(-encoded.lengths_N, kind="stable"):
+        if parts_NF[row].any():
+            continue
+        text, fold = texts[row], np.count_nonzero(whole_N) % FOLDS
+        whole_N[row] = True
+        for start in range(0, len(text), step):
+            for tokens in range(1, beginning + 1):
+                for size in sizes_of.get(text[start : start + tokens * step], ()):
+                    parts_NF[rows_of.get(text[start : start + size], []), fold] = True
+    return whole_N, parts_NF
 
 
 def _pair(first: np.ndarray, second: np.ndarray, vocabulary: int) -> np.ndarray:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from llmjax.data.tokenizer import Encoded
 from llmjax.gpt2.model import GPT2, init_params
+from llmjax.train import teacher as teachers
 from llmjax.train.step import distillation_loss
-from llmjax.train.teacher import DAMPING, LENGTH, TURN, Teacher, fit_teacher, taught_batches
+from llmjax.train.teacher import DAMPING, FOLDS, LENGTH, TURN, Teacher, fit_teacher, taught_batches
 from tests.train.toy import MODEL, make_split
 
 
@@ -58,6 +59,41 @@ def test_fitting_and_answering_read_a_text_alike(turns: tuple[int, ...]) -> None
     teacher = fit_teacher(encoded(rows), labels_N, 2, 5, turns)
     answers_N = [float(teacher(np.array([row], np.int32))[0, -1, 1]) for row in rows]
     np.testing.assert_allclose(np.mean(answers_N), np.mean(labels_N), atol=1e-4)
+
+
+@pytest.mark.parametrize("few", [100, 10_000])
+def test_the_bias_is_right_for_whole_texts_that_were_not_seen(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Labels are drawn: 3 of 10 whole texts are positive, 8 of 10 of their parts. Whole texts that were seen are known
+    # by heart, so that only others show that the bias is that of the parts.
+    monkeypatch.setattr(teachers, "FEW", few)
+    random = np.random.default_rng(0)
+    texts = [random.integers(1, 500, size=12).tolist() for _ in range(1200)]
+    seen, new = texts[:800], texts[800:]
+    rows = seen + [text[start : start + 3] for text in seen for start in (0, 4, 8)]
+    labels_N = np.concatenate([random.random(800) < 0.3, random.random(2400) < 0.8]).astype(np.int32)
+    teacher = fit_teacher(encoded(rows), labels_N, 2, 500)
+    mean_answer = teacher(np.array(new, np.int32))[:, -1, 1].mean()
+    if few > len(seen):
+        assert mean_answer > 0.4
+    else:
+        np.testing.assert_allclose(mean_answer, labels_N[:800].mean(), atol=0.03)
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=12))
+def test_whole_texts_are_part_of_no_other_and_parts_have_their_folds(rows: list[list[int]]) -> None:
+    def within(row: list[int], text: list[int]) -> bool:
+        return any(text[start : start + len(row)] == row for start in range(len(text) - len(row) + 1))
+
+    whole_N, parts_NF = teachers._deal_whole_texts(encoded(rows))
+    for number, row in enumerate(rows):
+        others = rows[:number] + [other for other in rows[number + 1 :] if other != row]
+        assert whole_N[number] == (not any(within(row, other) for other in others))
+    assert (parts_NF[whole_N].sum(axis=1) == 1).all()
+    sizes_F = parts_NF[whole_N].sum(axis=0)
+    assert sizes_F.max() - sizes_F.min() <= 1 and len(sizes_F) == FOLDS
+    for row, parts_F in zip(rows, parts_NF, strict=True):
+        holders_N = whole_N & np.array([within(row, text) for text in rows])
+        np.testing.assert_array_equal(parts_F, parts_NF[holders_N].any(axis=0))
 
 
 def test_teacher_learns_what_single_tokens_cannot_tell() -> None:
