@@ -22,11 +22,11 @@ def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
     One 32-bit word of the generator serves two elements, so the rate is rounded to a multiple of 2**-16: on CPU the
     generator, not the multiply, is what dropout costs.
     """
-    width = x.shape[-1]
+    width, threshold = x.shape[-1], round(rate * 2**16)
     words = jax.random.bits(key, (*x.shape[:-1], -(-width // 2)), jnp.uint32)
-    draws = jnp.concatenate([words & 0xFFFF, words >> 16], axis=-1)[..., :width]
+    keep = jnp.concatenate([(words & 0xFFFF) >= threshold, (words >> 16) >= threshold], axis=-1)[..., :width]
     # Behind a barrier the backward pass reads the mask, a byte an element, and does not draw it again.
-    keep = jax.lax.optimization_barrier(draws >= round(rate * 2**16))
+    keep = jax.lax.optimization_barrier(keep)
     return jnp.where(keep, x / (1.0 - rate), 0).astype(x.dtype)
 
 
@@ -64,6 +64,29 @@ def _matmul_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple
 
 
 matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+@jax.custom_vjp
+def add_branch(x: Float[Array, "... D"], branch: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    """Adds a branch's output to the residual stream.
+
+    The stream's gradient is a sum that grows by a term a layer. Behind a barrier it is written to memory; without one,
+    XLA on CPU fuses the sum into each loop that uses it, and every layer adds up all the later layers' terms again
+    (with jaxlib 0.10 it does so all the same: its XLA drops barriers before it fuses).
+    """
+    return x + branch
+
+
+def _add_branch_forward(x: jax.Array, branch: jax.Array) -> tuple[jax.Array, None]:
+    return add_branch(x, branch), None
+
+
+def _add_branch_backward(_: None, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    dy = jax.lax.optimization_barrier(dy)
+    return dy, dy
+
+
+add_branch.defvjp(_add_branch_forward, _add_branch_backward)
 
 
 def _dense_dot(x: jax.Array, kernel: jax.Array, dims: Any, **_: Any) -> jax.Array:
@@ -177,8 +200,8 @@ class Block(nn.Module):
         normed_BSD = _layer_norm(config, "ln_1")(x_BSD)
         attended_BLD = Attention(config, name="attn")(normed_BSD, mask_BS, layer, self.deterministic, query_BL)
         x_BLD = x_BSD if query_BL is None else jnp.take_along_axis(x_BSD, query_BL[..., None], axis=1)
-        x_BLD = x_BLD + attended_BLD
-        return x_BLD + MLP(config, name="mlp")(_layer_norm(config, "ln_2")(x_BLD), self.deterministic)
+        x_BLD = add_branch(x_BLD, attended_BLD)
+        return add_branch(x_BLD, MLP(config, name="mlp")(_layer_norm(config, "ln_2")(x_BLD), self.deterministic))
 
 
 class _ScannedBlock(nn.Module):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from llmjax.analyser import analyze
 from llmjax.data.batches import Batch, train_batches
 from llmjax.gpt2.model import GPT2, init_params
 from llmjax.hlo import parse
@@ -184,3 +185,17 @@ def test_nothing_that_is_updated_is_copied(ema: bool) -> None:
         if i.opcode == "copy" and i.shape.is_array and i.shape.dims in weights
     ]
     assert weights and not copies
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="the XLA of jaxlib 0.10 drops barriers before it fuses")
+def test_the_streams_gradient_is_added_up_once() -> None:
+    # Each layer's norm added up the terms of all later layers again: its bytes grew with the layers after it.
+    def bytes_of_norms(layers: int) -> float:
+        config = dataclasses.replace(MODEL, n_layer=layers)
+        params = init_params(GPT2(config, "classifier"), jax.random.key(0))
+        loss = classification_loss(config, 0.0, 0.0, 3)
+        report = analyze(jax.grad(lambda *args: loss(*args)[0]), params, batch_of(32), jax.random.key(0))
+        return sum(op.total.bytes for op in report.ops if op.place.role == "layer norm")
+
+    two, four, six = map(bytes_of_norms, (2, 4, 6))
+    assert six - four == pytest.approx(four - two, rel=0.1)
