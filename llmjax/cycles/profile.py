@@ -88,7 +88,9 @@ def profile(program: Callable[..., Any] | Any, *args: Any, runs: int = 10, **kwa
     subject = runnable(program, *args, **kwargs)
     subject.call()
     gc.collect()
-    return _summary(subject, [_round(subject, runs)])
+    at_once = _at_once(subject, runs)
+    rounds = [_round(subject, min(at_once, runs - done)) for done in range(0, runs, at_once)]
+    return _summary(subject, rounds)
 
 
 def interleave(
@@ -112,9 +114,17 @@ def interleave(
         for n, chosen in enumerate(orders.permutation(len(subjects))):
             subject = subjects[chosen]
             say(f"round {number + 1} of {rounds}: {subject.module}", (number + n / len(subjects)) / rounds)
-            seconds = subject.call()
-            found[chosen].append(_round(subject, max(1, min(runs, round(_LONG / seconds)))))
+            found[chosen].append(_round(subject, _at_once(subject, runs)))
     return [_summary(subject, mine) for subject, mine in zip(subjects, found, strict=True)]
+
+
+def _at_once(subject: Runnable, runs: int) -> int:
+    """Runs the program and returns how many of `runs` one trace may hold: a long program's, only one.
+
+    What the profiler keeps of a run lies in the room that the run's temporary values had, so that the next run of the
+    same trace gets other pages, and takes them for the first time: a third of a training step of GPT-2.
+    """
+    return max(1, min(runs, round(_LONG / subject.call())))
 
 
 def _round(subject: Runnable, runs: int) -> _Round:

@@ -117,6 +117,14 @@ def test_programs_in_turn():
         assert all(len(op.rounds) == 3 and 0 <= op.beside <= 1 for op in times.ops.values())
 
 
+def test_a_trace_of_a_long_program_holds_one_run(monkeypatch):
+    x = jnp.ones((64, 64))
+    assert len(profile(jnp.tanh, x, runs=3).rounds) == 1
+    monkeypatch.setattr("llmjax.cycles.profile._LONG", 1e-9)
+    found = profile(jnp.tanh, x, runs=3)
+    assert len(found.rounds) == 3 and found.runs == 3
+
+
 def test_donated_arguments_are_copied():
     step = jax.jit(lambda state, x: (state + x, x.sum()), donate_argnums=0)
     state, x = jnp.ones((128, 128)), jnp.ones((128, 128))
