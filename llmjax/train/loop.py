@@ -1,7 +1,7 @@
 """The training loop: phases of pure steps, evaluations, checkpoints, and an end that loses nothing."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -174,7 +174,7 @@ class _Run:
             f"{', '.join(map(str, self.buckets))}; measured matmul peak {self.speed.peak / 1e9:,.0f} GFLOP/s in {dtype}"
         )
         phase = _phase_of(self.phases, step)
-        batches = phase.batches(step - phase.first_step)
+        batches = self.batches(phase, step - phase.first_step)
         while True:
             self.save_if_due(phase, step)
             if step == total or self.out_of_patience():
@@ -185,7 +185,7 @@ class _Run:
                 phase = _phase_of(self.phases, step + 1)
                 self.flush()
                 self.state = _fresh(phase, self.state.params, self.config)
-                batches = phase.batches(0)
+                batches = self.batches(phase, 0)
             batch = next(batches)
             self.state, metrics = phase.train_step(self.state, batch)
             step += 1
@@ -195,6 +195,11 @@ class _Run:
         if params is None:
             return Fitted(self.vocabulary.widen(self.eval_params()), step, step)
         return Fitted(self.vocabulary.widen(params), self.progress.best_step, step)
+
+    def batches(self, phase: Phase, start: int) -> Iterator[Any]:
+        if phase.name == "distill":
+            self.display.say("fitting the linear teacher to the training texts")
+        return phase.batches(start)
 
     def eval_params(self) -> Params:
         return self.state.params if self.state.ema is None else self.state.ema

@@ -215,9 +215,12 @@ def test_pretraining_is_a_phase_of_its_own_and_resumes(tmp_path: Path, monkeypat
     assert_same(again.params, fitted.params)
 
 
-def test_distillation_is_a_phase_of_its_own_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_distillation_is_a_phase_of_its_own_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = dataclasses.replace(CONFIG, epochs=0, distill_steps=30)
     fitted = fit(MODEL, PARAMS, TRAIN, DEV, config, tmp_path / "whole")
+    assert capsys.readouterr().out.count("fitting the linear teacher") == 1
     whole_records = records(tmp_path / "whole")
     assert [record["step"] for record in whole_records if record["phase"] == "dev"] == list(range(3, 31, 3))
     assert {record["phase"] for record in whole_records} == {"distill", "dev"} and fitted.steps == 30
