@@ -34,7 +34,7 @@ _END = "end: "
 _TASK = "ThreadpoolListener::StartRegion"  # a thread takes up a task that another handed to it
 _KEYS = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
 _CONTROL = ("while", "call", "conditional")
-_LONG = 0.2  # seconds: longer programs run fewer times a round
+_LONG = 0.2  # seconds: longer programs run once a trace, and shorter ones no longer than this
 
 
 class Event(NamedTuple):

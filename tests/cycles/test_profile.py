@@ -119,6 +119,7 @@ def test_programs_in_turn():
 
 def test_a_trace_of_a_long_program_holds_one_run(monkeypatch):
     x = jnp.ones((64, 64))
+    monkeypatch.setattr("llmjax.cycles.profile._LONG", 1e9)  # any program is short
     assert len(profile(jnp.tanh, x, runs=3).rounds) == 1
     monkeypatch.setattr("llmjax.cycles.profile._LONG", 1e-9)
     found = profile(jnp.tanh, x, runs=3)
