@@ -6,6 +6,7 @@ import os
 import runpy
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -60,14 +61,13 @@ def config_path(argv: list[str]) -> str:
     return path
 
 
-def split_overrides(argv: list[str], config: ConfigDict) -> tuple[list[str], dict[str, dict[str, object]]]:
-    """Checks that every `--config.KEY=VALUE` names a setting of `config`.
+def split_overrides(argv: list[str], settings: Mapping[str, object]) -> tuple[list[str], dict[str, dict[str, object]]]:
+    """Checks that every `--config.KEY=VALUE` names one of the job's `settings`, given as `leaves` gives them.
 
     Returns:
         the arguments, less those that fill an open table (a setting whose default is an empty dict), and those tables:
         `--config.trip_counts.while.3=64` is {"trip_counts": {"while.3": 64}}.
     """
-    settings = leaves(config)
     kept, tables = [], {}
     for arg in argv:
         flag, _, value = arg.lstrip("-").partition("=")
@@ -95,6 +95,17 @@ def leaves(config: ConfigDict, prefix: str = "") -> dict[str, object]:
     return found
 
 
+def wrong_kind(message: str, settings: Mapping[str, object]) -> str:
+    """Returns what absl's `message` on a flag's value means to one who reads config files, where that is known."""
+    flag, _, said = message.removeprefix("flag ").partition(": ")
+    key, _, value = flag.removeprefix("--config.").partition("=")
+    kinds = {bool: "True or False", int: "a whole number", float: "a number"}
+    default = settings.get(key)
+    if type(default) not in kinds:
+        return f"{flag}: {said}"
+    return f"{flag}: {value!r} is not {kinds[type(default)]}, as the setting's default, {default}, is."
+
+
 def _literal(text: str) -> object:
     try:
         return ast.literal_eval(text)
@@ -108,7 +119,8 @@ def parse(argv: list[str]) -> tuple[ConfigDict, str]:
     get_config = runpy.run_path(file).get("get_config")
     if get_config is None:
         raise UserError(f"--config={file}: the file defines no get_config().")
-    kept, tables = split_overrides(argv, get_config(argument) if colon else get_config())
+    settings = leaves(get_config(argument) if colon else get_config())
+    kept, tables = split_overrides(argv, settings)
     sys.argv = kept  # where ml_collections looks for the overrides
     try:
         rest = flags.FLAGS(kept)
@@ -116,6 +128,8 @@ def parse(argv: list[str]) -> tuple[ConfigDict, str]:
         raise UserError(
             f"--{error.flagname} is no flag.{did_you_mean(error.flagname, ['config', 'workdir'])}"
         ) from error
+    except flags.IllegalFlagValueError as error:
+        raise UserError(wrong_kind(" ".join(str(error).split()), settings)) from error
     except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from error
     if rest[1:]:

@@ -66,8 +66,9 @@ def test_open_tables_take_any_name(parse):
     [
         (["--config=jbo.py"], "there is no file jbo.py. Did you mean 'job.py'?"),
         (["--config=job.py", "--config.train.stesp=3"], "no such setting. Did you mean 'train.steps'?"),
-        (["--config=job.py", "--config.train.steps=x"], "--config.train.steps=x: invalid literal for int()"),
-        (["--config=job.py", "--config.train.steps=1.5"], "--config.train.steps=1.5"),
+        (["--config=job.py", "--config.train.steps=x"], "--config.train.steps=x: 'x' is not a whole number"),
+        (["--config=job.py", "--config.train.steps=1.5"], "--config.train.steps=1.5: '1.5' is not a whole number"),
+        (["--config=job.py", "--config.on=maybe"], "--config.on=maybe: 'maybe' is not True or False"),
         (["--config=job.py", "--workdri=x"], "--workdri is no flag. Did you mean 'workdir'?"),
         (["--config=job.py", "steps=3"], "'steps=3' is no flag"),
         ([], "No job was named"),
