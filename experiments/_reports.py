@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmjax.analysis import Analysis
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
-from llmjax.report import CostReport
+from llmjax.report.export import to_object
 from llmjax.report.html import Program, to_html
 from llmjax.report.trace import to_trace
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from llmjax.gpt2.config import GPT2Config
 
 
-def write_views(folder: Path, reports: Sequence[tuple[str, str, CostReport]], title: str) -> list[str]:
+def write_views(folder: Path, reports: Sequence[tuple[str, str, Analysis]], title: str) -> list[str]:
     """Writes the page of (label, title, report), a tab each, and their trace; returns the names of the files.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    programs = [Program(label, json.loads(report.to_json()), report.text, told) for label, told, report in reports]
+    programs = [Program(label, to_object(report), report.text, told) for label, told, report in reports]
     trace = to_trace({program.label: program.cost for program in programs})
     files = {"cost.html": to_html(programs, title)} | ({"trace.json": trace} if trace else {})
     try:

@@ -16,13 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments._gpt2 import Phase, Shape, build
+from llmjax.analysis import Analysis, analysis_of
 from llmjax.cycles.compiler_clock import OpClock, agreement, compiler_clock, models, total_cycles
 from llmjax.cycles.device import Device, load_device, peak
 from llmjax.cycles.model import predict
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
 from llmjax.hlo import parse
-from llmjax.report import CostReport, cost_report
 from llmjax.report.units import short
 from llmjax.targets.aot import Lowered, compile_for, compile_lowered, lower_for
 from llmjax.targets.local import Program
@@ -151,18 +151,18 @@ def _row(
     return row | predicted(report, device, _HLO_DTYPES[settings.dtype], _tokens(settings), clock)
 
 
-def _report(program: Program, phase: Phase) -> CostReport:
-    known = {"backend": program.backend, "compiler": program.cost_analysis, "target": program.target}
-    module = parse(program.text)
-    report = cost_report(module, **known)
-    unknown = report.cost.unknown_trip_counts
-    if phase.trips is None or not unknown:
-        return report
-    return cost_report(module, dict.fromkeys(unknown, phase.trips), **known)
+def _report(program: Program, phase: Phase) -> Analysis:
+    return analysis_of(
+        parse(program.text),
+        trips=phase.trips,
+        backend=program.backend,
+        compiler=program.cost_analysis,
+        target=program.target,
+    )
 
 
 def predicted(
-    report: CostReport, device: Device, dtype: str, tokens: int, clock: Mapping[str, OpClock]
+    report: Analysis, device: Device, dtype: str, tokens: int, clock: Mapping[str, OpClock]
 ) -> dict[str, Any]:
     """The predicted time of one execution, what binds most of it, and how it agrees with the compiler's own clock.
 

@@ -10,13 +10,15 @@ from rich.console import Console
 
 from experiments._reports import write_views
 from llmjax.analyser import read_hlo, role_table
+from llmjax.analysis import Analysis, analysis_of
 from llmjax.cost.names import RoleTable
 from llmjax.cycles.device import Device, device_names, load_device, override
 from llmjax.cycles.measured import Profile
 from llmjax.errors import UserError, did_you_mean
 from llmjax.files import atomic_write
 from llmjax.hlo import Module, parse
-from llmjax.report import CostReport, cost_report, modules_table, print_report
+from llmjax.report import modules_table, print_report
+from llmjax.report.export import to_csv, to_json
 
 FEWEST_COLUMNS = 80
 
@@ -100,16 +102,21 @@ def run(config: ConfigDict, workdir: str) -> None:
     print(f"to look at: {', '.join(str(folder / name) for name in views)}{no_trace}")
 
 
-def _analyse(source: _Source, settings: _Settings, roles: RoleTable | None) -> CostReport:
+def _analyse(source: _Source, settings: _Settings, roles: RoleTable | None) -> Analysis:
     loops = _loops(source.module)
     trip_counts = {name: count for name, count in settings.trip_counts.items() if name in loops}
-    told = {"backend": source.backend, "compiler": source.cost_analysis, "text": source.text, "target": source.target}
-    told |= {"device": _device(settings), "measured": source.measured}
-    report = cost_report(source.module, trip_counts, roles, **told)
-    if source.trips is None or not report.cost.unknown_trip_counts:
-        return report
-    trip_counts |= dict.fromkeys(report.cost.unknown_trip_counts, source.trips)
-    return cost_report(source.module, trip_counts, roles, **told)
+    return analysis_of(
+        source.module,
+        trip_counts=trip_counts,
+        trips=source.trips,
+        roles=roles,
+        backend=source.backend,
+        compiler=source.cost_analysis,
+        text=source.text,
+        target=source.target,
+        device=_device(settings),
+        measured=source.measured,
+    )
 
 
 def _device(settings: _Settings) -> Device | None:
@@ -122,10 +129,10 @@ def _device(settings: _Settings) -> Device | None:
     return override(load_device(name), settings.device) if known else None
 
 
-def _write(report: CostReport, folder: Path) -> None:
+def _write(report: Analysis, folder: Path) -> None:
     try:
-        atomic_write(folder / "cost.json", report.to_json())
-        atomic_write(folder / "cost.csv", report.to_csv())
+        atomic_write(folder / "cost.json", to_json(report))
+        atomic_write(folder / "cost.csv", to_csv(report))
         atomic_write(folder / "module.hlo", report.text)
     except OSError as error:
         raise UserError(f"workdir {str(folder)!r} cannot be written: {error.strerror or error}.") from error

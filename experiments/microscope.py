@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from llmjax.analyser import read_hlo
+from llmjax.analysis import Analysis, analysis_of
 from llmjax.cost.attribution import AttributedOp, share_of
 from llmjax.cycles.device import Device, Figure, load_device
 from llmjax.cycles.measured import Measured, MeasuredOp, Profile
@@ -23,7 +24,6 @@ from llmjax.files import atomic_write
 from llmjax.hlo import parse
 from llmjax.microscope import choose, evidence, explain, facts, objects, view, x86
 from llmjax.microscope.kernel import Kernel, Work, kernel, simulated
-from llmjax.report import CostReport, cost_report
 
 ROOT = Path(__file__).resolve().parent.parent
 FEWEST_COLUMNS = 80
@@ -52,7 +52,7 @@ class _Program:
     """A compiled module, its dump, and what was measured of it."""
 
     title: str
-    report: CostReport
+    report: Analysis
     dumped: objects.Module
     symbols: Mapping[str, Path]
     clock: Figure | None
@@ -155,14 +155,10 @@ def _dumped(settings: _Settings, device: Device | None, tools: objects.Tools) ->
     return _Program(title, report, module, symbols, device.clock_hz if device else None, device)
 
 
-def _report(hlo: Path, device: Device | None, profile: Profile | None, trips: int | None) -> CostReport:
+def _report(hlo: Path, device: Device | None, profile: Profile | None, trips: int | None) -> Analysis:
     text = read_hlo(hlo)
-    parsed = parse(text, str(hlo))
-    told: dict[str, Any] = {"backend": "cpu", "text": text, "device": device, "measured": profile}
-    report = cost_report(parsed, **told)
-    if trips is None or not report.cost.unknown_trip_counts:
-        return report
-    return cost_report(parsed, dict.fromkeys(report.cost.unknown_trip_counts, trips), **told)
+    module = parse(text, str(hlo))
+    return analysis_of(module, trips=trips, backend="cpu", text=text, device=device, measured=profile)
 
 
 def _profile(module: str, runs: int, found: Mapping[str, Any]) -> Profile:
@@ -173,7 +169,7 @@ def _profile(module: str, runs: int, found: Mapping[str, Any]) -> Profile:
     return Profile(module, Measured(*found["wall"]), Measured(*found["traced"]), ops, found["covered"], runs)
 
 
-def _size(report: CostReport) -> Any:
+def _size(report: Analysis) -> Any:
     """How large an op is: by its measured time, else its predicted one, else its share of FLOPs or bytes."""
     measured, predicted = report.measured, report.time
     if measured is not None:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmjax.analysis import analysis_of
 from llmjax.cost.names import RoleTable, read_roles
 from llmjax.cycles.device import Device, load_device
 from llmjax.errors import UserError
 from llmjax.hlo import parse
-from llmjax.report import CostReport, cost_report
+from llmjax.report import CostReport
 
 Roles = RoleTable | Sequence[tuple[str, str]] | str | Path
 
@@ -61,17 +62,19 @@ def analyze(
         from llmjax.targets.aot import compile_for
 
         compiled = compile_for(target, program, *args, **kwargs)
-    return cost_report(
-        parse(compiled.text),
-        trip_counts,
-        role_table(roles),
-        branch_probabilities,
-        compiled.backend,
-        compiled.cost_analysis,
-        compiled.text,
-        compiled.target,
-        device,
-        times,
+    return CostReport.of(
+        analysis_of(
+            parse(compiled.text),
+            trip_counts=trip_counts,
+            roles=role_table(roles),
+            branch_probabilities=branch_probabilities,
+            backend=compiled.backend,
+            compiler=compiled.cost_analysis,
+            text=compiled.text,
+            target=compiled.target,
+            device=device,
+            measured=times,
+        )
     )
 
 
@@ -95,7 +98,15 @@ def analyze_hlo(
         text, source = text_or_path, "HLO text"
     else:
         text, source = read_hlo(Path(text_or_path)), str(text_or_path)
-    return cost_report(parse(text, source), trip_counts, role_table(roles), branch_probabilities, text=text)
+    return CostReport.of(
+        analysis_of(
+            parse(text, source),
+            trip_counts=trip_counts,
+            roles=role_table(roles),
+            branch_probabilities=branch_probabilities,
+            text=text,
+        )
+    )
 
 
 def read_hlo(path: Path) -> str:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from experiments._gpt2 import Shape, build
 from experiments.clock_parts.phases import phases_of, say, shape_of
 from experiments.clock_parts.settings import Settings
+from llmjax.analysis import analysis_of
 from llmjax.cycles.compiler_clock import compiler_clock, total_cycles
 from llmjax.cycles.model import ProgramTime
 from llmjax.errors import UserError
 from llmjax.hlo import parse
-from llmjax.report.cost import cost_report
 from llmjax.report.page import Cell, Column, Table
 from llmjax.targets.aot import compile_for
 
@@ -47,7 +47,7 @@ def other_chips(settings: Settings) -> tuple[tuple[Chip, ...], tuple[str, ...]]:
 def _chip(name: str, shape: Shape, tokens: int) -> Chip:
     phase = build(shape)
     program = compile_for(name, phase.function, *phase.args)
-    report = cost_report(parse(program.text), backend=program.backend, target=program.target)
+    report = analysis_of(parse(program.text), backend=program.backend, target=program.target)
     own = total_cycles(compiler_clock(report.cost))
     compiler = own / tokens if own else None
     time = report.time

@@ -11,11 +11,11 @@ import jax
 
 from experiments._gpt2 import Phase, Shape, build
 from experiments.clock_parts.settings import Settings
+from llmjax.analysis import Analysis, analysis_of
 from llmjax.cycles import counters
 from llmjax.cycles.measured import Measured, measured
 from llmjax.cycles.profile import example, profile
 from llmjax.hlo import parse
-from llmjax.report.cost import CostReport, cost_report
 from llmjax.targets.local import Program, compile_here
 
 LONGEST = 1.5  # seconds: a program that takes longer runs fewer times
@@ -31,7 +31,7 @@ class Run(NamedTuple):
 
     shape: Shape
     program: Program
-    report: CostReport
+    report: Analysis
     wall: Measured
     core_seconds: float
     counts: counters.Counts | None
@@ -61,10 +61,10 @@ def built(shape: Shape) -> tuple[Phase, Program]:
 
 
 @functools.cache
-def counted(shape: Shape) -> CostReport:
+def counted(shape: Shape) -> Analysis:
     """What the program computes and moves, op by op; nothing runs."""
     _, program = built(shape)
-    return cost_report(parse(program.text), backend=program.backend, compiler=program.cost_analysis)
+    return analysis_of(parse(program.text), backend=program.backend, compiler=program.cost_analysis)
 
 
 @functools.cache

@@ -7,11 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from experiments.clock_parts.cases import Case, Say
 from experiments.clock_parts.programs import Form, form_of
+from llmjax.analysis import analysis_of
 from llmjax.cycles.device import load_device
-from llmjax.cycles.model import predict
 from llmjax.errors import UserError
 from llmjax.hlo import parse
-from llmjax.report import cost_report
 from llmjax.targets.aot import Lowered, compile_lowered, lower_for
 from llmjax.targets.names import parse_target
 
@@ -83,13 +82,11 @@ def _one(case: Case, target: str, form: Form, lowered: Lowered | str) -> Predict
             program = compile_lowered(parse_target(target), lowered)
             text, seconds = program.text, program.compile_seconds
         module, device = parse(text), load_device(target)
-        cost = cost_report(module).cost
-        if cost.unknown_trip_counts and form.trips is not None:
-            cost = cost_report(module, dict.fromkeys(cost.unknown_trip_counts, form.trips)).cost
-        time = predict(cost, device)
+        analysis = analysis_of(module, trips=form.trips, device=device)
     except UserError as error:
         return str(error)
-    totals = cost.totals
+    totals, time = analysis.totals, analysis.time
+    assert time is not None  # of a device that was given
     moved = float(totals.bytes_read + totals.bytes_written)
     ops = float(sum(op.count for op in time.ops))
     return Predicted(time.overlapped, time.cycles, float(totals.flops), moved, ops, seconds)

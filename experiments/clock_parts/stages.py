@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from experiments.clock_parts.phases import Run, built, values_of
 from experiments.clock_parts.settings import Settings
+from llmjax.analysis import Analysis
 from llmjax.cost.attribution import Place
 from llmjax.cycles.measured import Measured, measured
 from llmjax.cycles.profile import profile
@@ -18,7 +19,6 @@ from llmjax.gpt2.model import GPT2, init_params
 from llmjax.infer.generate import Generator, Speed, random_generator
 from llmjax.infer.sampling import Sampling, choose
 from llmjax.infer.text import continuation
-from llmjax.report.cost import CostReport
 
 # In the order in which a token meets them. What XLA's runtime does between ops comes after the ops.
 TOKENISE, DISPATCH, GAPS, SAMPLE, DETOKENISE = "tokenise", "Python dispatch", "between ops", "sample", "detokenise"
@@ -63,7 +63,7 @@ def stage_of(place: Place) -> str:
     return _BY_ROLE.get(place.role, HEAD)
 
 
-def op_stages(report: CostReport, seconds: Mapping[str, float]) -> dict[str, float]:
+def op_stages(report: Analysis, seconds: Mapping[str, float]) -> dict[str, float]:
     """Seconds by stage of the ops named, each with the stage of its largest part."""
     found = dict.fromkeys(OPS, 0.0)
     for op in report.ops:

@@ -79,14 +79,10 @@ def count(text: str, trips: int | None) -> tuple[float, float, float]:
 
     Text from before XLA fuses is what runs op by op: every op reads its operands from memory and writes its result.
     """
+    from llmjax.analysis import analysis_of
     from llmjax.hlo import parse
-    from llmjax.report import cost_report
 
-    module = parse(text)
-    report = cost_report(module)
-    loops = report.cost.unknown_trip_counts
-    if loops and trips is not None:
-        report = cost_report(module, dict.fromkeys(loops, trips))
+    report = analysis_of(parse(text), trips=trips)
     totals = report.totals
     return (
         float(totals.flops),

@@ -56,6 +56,10 @@ class Part:
     place: Place
     cost: Cost
 
+    def key(self, key: Key) -> str | int:
+        """The name of the row of breakdown `key` that this belongs to."""
+        return self.instruction.opcode if key == "opcode" else self.place.key(key)
+
 
 @dataclass(frozen=True, slots=True)
 class AttributedOp:
@@ -81,6 +85,11 @@ class AttributedOp:
     def total(self) -> Cost:
         """Cost of all executions."""
         return self.op.total
+
+    @property
+    def largest(self) -> Part:
+        """The part that the op's place is of."""
+        return max(self.parts, key=_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +118,7 @@ def breakdown(ops: Iterable[AttributedOp], key: Key) -> tuple[Row, ...]:
     for op in ops:
         seen = set()
         for part in op.parts:
-            name = part.instruction.opcode if key == "opcode" else part.place.key(key)
+            name = part.key(key)
             row = sums.setdefault(name, [0] * 6)
             c, n = part.cost, op.count
             for k, value in enumerate(_values(c)):

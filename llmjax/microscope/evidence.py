@@ -10,19 +10,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from llmjax.analysis import Analysis
 from llmjax.cost.attribution import AttributedOp
 from llmjax.cycles.device import Device, Figure, Memory, peak
 from llmjax.cycles.features import KEEPS, features
 from llmjax.microscope import choose
 from llmjax.microscope.explain import Time
 from llmjax.microscope.kernel import Kernel
-from llmjax.report import CostReport
 
 OTHERS = "the most that another op of this run reaches which moves as much"
 ANY = "the most that another op of this run reaches"
 
 
-def seconds_of(report: CostReport, op: AttributedOp) -> tuple[float | None, float]:
+def seconds_of(report: Analysis, op: AttributedOp) -> tuple[float | None, float]:
     """Measured seconds of one execution and their relative spread; None where it was not measured."""
     found = report.measured.ops.get(op.name) if report.measured else None
     if found is None or not found.calls:
@@ -31,7 +31,7 @@ def seconds_of(report: CostReport, op: AttributedOp) -> tuple[float | None, floa
 
 
 def time_of(
-    report: CostReport, op: AttributedOp, code: Kernel | None, clock: Figure | None, machine: Device | None
+    report: Analysis, op: AttributedOp, code: Kernel | None, clock: Figure | None, machine: Device | None
 ) -> Time:
     """The op's cycles and what may make them up.
 
@@ -78,7 +78,7 @@ def only_caches(caches: Sequence[Sequence[Any]], cores: int) -> Device:
     return Device("here", "this machine", "cpu", none, count, {"f32": none}, {"f32": none}, none, memory, none)
 
 
-def _far(report: CostReport, op: AttributedOp, code: Kernel | None, machine: Device) -> tuple[str, float, float]:
+def _far(report: Analysis, op: AttributedOp, code: Kernel | None, machine: Device) -> tuple[str, float, float]:
     """The main memory's name, bytes of the op's data that come from there, and of its code.
 
     Data are where features.py says, by how much else has moved since; of a buffer that the op before updates in place,
@@ -97,7 +97,7 @@ def _far(report: CostReport, op: AttributedOp, code: Kernel | None, machine: Dev
     return machine.main_memory.name, min(data, float(op.op.cost.bytes)), code_bytes
 
 
-def peak_of(report: CostReport, op: AttributedOp, clock: Figure | None) -> tuple[float | None, str]:
+def peak_of(report: Analysis, op: AttributedOp, clock: Figure | None) -> tuple[float | None, str]:
     """FLOP a cycle that the card promises for such an op, else the most that another op of this run reaches."""
     if clock is None:
         return None, ""
@@ -112,7 +112,7 @@ def peak_of(report: CostReport, op: AttributedOp, clock: Figure | None) -> tuple
     return (max(rates) / clock.value, ANY) if rates else (None, "")
 
 
-def _start(report: CostReport, hertz: float) -> tuple[float | None, str]:
+def _start(report: Analysis, hertz: float) -> tuple[float | None, str]:
     """What starting an op takes at most: the time of the shortest op of this run, else the card's figure."""
     times = [seconds for op in report.ops if (seconds := seconds_of(report, op)[0])]
     if times:
@@ -120,7 +120,7 @@ def _start(report: CostReport, hertz: float) -> tuple[float | None, str]:
     return (report.device.launch.value * hertz, "the card") if report.device else (None, "")
 
 
-def _memory(report: CostReport, op: AttributedOp, hertz: float) -> tuple[float | None, str, float | None, str]:
+def _memory(report: Analysis, op: AttributedOp, hertz: float) -> tuple[float | None, str, float | None, str]:
     """Cycles that the op's bytes take, the level that takes most of them, its bytes a cycle, and who says so."""
     model = report.time.by_name.get(op.name) if report.time else None
     if model is not None and model.memory and report.device is not None:

@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmjax.analysis import Analysis
 from llmjax.cost.attribution import AttributedOp
 from llmjax.cycles.device import Figure
 from llmjax.microscope import choose
 from llmjax.microscope.evidence import seconds_of
 from llmjax.microscope.explain import Time
 from llmjax.microscope.view import named
-from llmjax.report import CostReport
 from llmjax.report.units import percent, short
 
 
 def facts(
-    report: CostReport, ops: Sequence[AttributedOp], size: Callable[[AttributedOp], float], code: str
+    report: Analysis, ops: Sequence[AttributedOp], size: Callable[[AttributedOp], float], code: str
 ) -> tuple[tuple[str, str], ...]:
     """Lines (name, value) about the first of `ops`, which are those that were asked for; `code` says what runs it."""
     op = ops[0]
@@ -63,7 +63,7 @@ def source_text(source: str) -> str:
 
 
 def cycles(
-    report: CostReport, op: AttributedOp, time: Time, clock: Figure | None
+    report: Analysis, op: AttributedOp, time: Time, clock: Figure | None
 ) -> tuple[tuple[str, float, float | None, str], ...]:
     """Rows (what, cycles, seconds, where from) of one execution: by its code, by the cycle model, by the clock."""
     rows: list[tuple[str, float, float | None, str]] = []
@@ -88,7 +88,7 @@ def cycles(
 
 
 def data(
-    report: CostReport, op: AttributedOp, time: Time, clock: Figure | None, runner: str, program: str
+    report: Analysis, op: AttributedOp, time: Time, clock: Figure | None, runner: str, program: str
 ) -> Mapping[str, Any]:
     """What goes into the JSON of the op; figures are of one execution."""
     cost, place, module = op.op.cost, op.place, report.cost.module

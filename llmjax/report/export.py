@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmjax.cost.attribution import AttributedOp, Key, Part, Place
@@ -14,7 +13,7 @@ from llmjax.cycles.compiler_clock import OpClock, compiler_clock
 from llmjax.cycles.device import to_json as device_json
 
 if TYPE_CHECKING:
-    from llmjax.report.cost import CostReport
+    from llmjax.analysis import Analysis
 
 SCHEMA = "llmjax.cost/1"
 FIGURES = (
@@ -45,7 +44,7 @@ def place_fields(place: Place) -> dict[str, Any]:
     }
 
 
-def to_object(report: CostReport) -> dict[str, Any]:
+def to_object(report: Analysis) -> dict[str, Any]:
     """The whole report as an object of the schema: every figure is that of all executions."""
     cost, clock = report.cost, compiler_clock(report.cost)
     return {
@@ -77,18 +76,18 @@ def to_object(report: CostReport) -> dict[str, Any]:
     }
 
 
-def to_json(report: CostReport) -> str:
+def to_json(report: Analysis) -> str:
     """`to_object` as text."""
     return json.dumps(to_object(report), indent=1, allow_nan=False) + "\n"
 
 
-def records(report: CostReport) -> list[dict[str, Any]]:
+def records(report: Analysis) -> list[dict[str, Any]]:
     """One flat record an op, without its interior."""
     rows = [_op(op, False) | times(report, op.name) for op in report.ops]
     return [{name: value for name, value in row.items() if name not in ("fused", "breakdown")} for row in rows]
 
 
-def to_csv(report: CostReport) -> str:
+def to_csv(report: Analysis) -> str:
     """`records` as CSV with a header line."""
     text = io.StringIO()
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
@@ -118,25 +117,19 @@ def _op(op: AttributedOp, interior: bool = True) -> dict[str, Any]:
     }
 
 
-def times(report: CostReport, name: str) -> dict[str, Any]:
+def times(report: Analysis, name: str) -> dict[str, Any]:
     """Predicted and measured times of all executions of an op, each present only where it is known."""
-    found: dict[str, Any] = {}
-    hertz = report.device.clock_hz.value if report.device else None
     predicted = report.time.by_name.get(name) if report.time else None
-    if predicted is not None and hertz:
-        found |= {"seconds": predicted.seconds, "cycles": predicted.seconds * hertz}
+    op = report.measured.ops.get(name) if report.measured else None
+    found: dict[str, Any] = _seconds(report, predicted and predicted.seconds, op and op.time.median)
+    if predicted is not None:
         found |= {"low": predicted.low, "high": predicted.high, "bound": predicted.bound}
         parts = {"compute": predicted.compute, "memory": dict(predicted.memory), "overhead": predicted.overhead}
         found["breakdown"] = parts | ({"link": predicted.link} if predicted.link else {})
-    op = report.measured.ops.get(name) if report.measured else None
-    if op is not None:
-        found["measured_seconds"] = op.time.median
-        if hertz:
-            found["measured_cycles"] = op.time.median * hertz
     return found
 
 
-def _time(report: CostReport) -> dict[str, Any]:
+def _time(report: Analysis) -> dict[str, Any]:
     """Times of the whole program, and what kind of figure each field is."""
     found: dict[str, Any] = {}
     kinds: dict[str, str] = {}
@@ -149,6 +142,8 @@ def _time(report: CostReport) -> dict[str, Any]:
         run = report.measured
         found |= {"measured": run.wall.median, "measured_low": run.wall.low, "measured_high": run.wall.high}
         found |= {"covered": run.covered, "runs": run.runs}
+        if report.hertz:
+            found["measured_cycles"] = run.wall.median * report.hertz
         kinds |= dict.fromkeys(("measured_seconds", "measured_cycles"), "measured")
     return {"time": found, "provenance": kinds | {"compiler_cycles": "compiler"}} if found else {}
 
@@ -163,15 +158,19 @@ def _part(part: Part, count: Number) -> dict[str, Any]:
     return named | figures(part.cost, count) | place_fields(part.place)
 
 
-def _rows(report: CostReport, key: Key) -> list[dict[str, Any]]:
-    return [{key: row.key, "ops": row.ops, **figures(row.cost)} for row in report.by(key)]
+def _rows(report: Analysis, key: Key) -> list[dict[str, Any]]:
+    rows = []
+    for row in report.by(key):
+        rows.append({key: row.key, "ops": row.ops, **figures(row.cost)} | _seconds(report, row.predicted, row.measured))
+    return rows
 
 
-def compiler_figures(raw: Any) -> Mapping[str, float] | None:
-    """What XLA's own `cost_analysis()` says, under the schema's names; None where it says nothing usable."""
-    raw = raw[0] if isinstance(raw, list) and raw else raw
-    if not isinstance(raw, Mapping):
-        return None
-    names = {"flops": "flops", "transcendentals": "transcendentals", "bytes accessed": "bytes"}
-    found = {ours: float(raw[theirs]) for theirs, ours in names.items() if theirs in raw}
-    return {name: value for name, value in found.items() if 0 <= value < float("inf")} or None
+def _seconds(report: Analysis, predicted: float | None, measured: float | None) -> dict[str, float]:
+    """Seconds and cycles under the names that an op has them under, each only where it is known."""
+    found: dict[str, float] = {}
+    for prefix, value in (("", predicted), ("measured_", measured)):
+        if value is not None:
+            found[f"{prefix}seconds"] = value
+            if report.hertz:
+                found[f"{prefix}cycles"] = value * report.hertz
+    return found

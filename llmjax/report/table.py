@@ -22,13 +22,13 @@ from llmjax.report.times import headline, times_table
 from llmjax.report.units import percent, short
 
 if TYPE_CHECKING:
-    from llmjax.report.cost import CostReport
+    from llmjax.analysis import Analysis
 
 TOP = 10
 _NAMED = 5  # so many unknown loops or unmodelled ops are named in a warning
 
 
-def print_report(report: CostReport, console: Console, top: int = TOP, title: str = "") -> None:
+def print_report(report: Analysis, console: Console, top: int = TOP, title: str = "") -> None:
     """Prints totals, warnings, roles, layers and the `top` largest ops, as wide as `console`, 80 columns at least."""
     console.print(Text(title or _title(report), style="bold"), soft_wrap=True)
     console.print(_totals(report))
@@ -53,7 +53,7 @@ def print_report(report: CostReport, console: Console, top: int = TOP, title: st
             console.print(times_table(report, top, console.width))
 
 
-def to_text(report: CostReport, width: int | None = None, top: int = TOP) -> str:
+def to_text(report: Analysis, width: int | None = None, top: int = TOP) -> str:
     """Returns what `print_report` prints, without colours; `width` defaults to the terminal's, at most 120."""
     width = width or min(120, shutil.get_terminal_size((80, 24)).columns)
     text = io.StringIO()
@@ -61,7 +61,7 @@ def to_text(report: CostReport, width: int | None = None, top: int = TOP) -> str
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
-def warnings(report: CostReport) -> list[str]:
+def warnings(report: Analysis) -> list[str]:
     """What makes the totals lower bounds: loops of unknown length, ops without a rule. Empty where nothing does."""
     found = []
     loops = report.cost.unknown_trip_counts
@@ -83,7 +83,7 @@ def warnings(report: CostReport) -> list[str]:
     return found
 
 
-def modules_table(rows: Iterable[tuple[str, CostReport]]) -> Table:
+def modules_table(rows: Iterable[tuple[str, Analysis]]) -> Table:
     """One line a module of a folder: (label, report)."""
     table = _table("module", "ops", "FLOPs", "transc.", "bytes", "coverage")
     for label, report in rows:
@@ -93,11 +93,11 @@ def modules_table(rows: Iterable[tuple[str, CostReport]]) -> Table:
     return table
 
 
-def _title(report: CostReport) -> str:
+def _title(report: Analysis) -> str:
     return f"{report.name or 'module'} · {report.backend or 'backend unknown'}"
 
 
-def _totals(report: CostReport) -> Table:
+def _totals(report: Analysis) -> Table:
     totals, bound = report.totals, "≥ " if report.cost.lower_bound else ""
     compiler = report.compiler or {}
     table = _table("one execution, one device", "counted here", "share", *(["XLA's own count"] if compiler else []))
@@ -121,7 +121,7 @@ def _totals(report: CostReport) -> Table:
     return table
 
 
-def _notes(report: CostReport) -> list[str]:
+def _notes(report: Analysis) -> list[str]:
     cost = report.cost
     modelled = len(report.ops) - len(cost.unmodelled)
     notes = [f"{modelled:,} of {len(report.ops):,} ops modelled, {100 * cost.coverage:.1f}% of all bytes."]
@@ -168,7 +168,7 @@ def _alike(layers: Sequence[Row]) -> Iterable[tuple[str, Row]]:
         yield (f"{rows[0].key}-{rows[-1].key}, each" if len(rows) > 1 else str(rows[0].key)), rows[0]
 
 
-def _top(report: CostReport, top: int, width: int) -> Table:
+def _top(report: Analysis, top: int, width: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, expand=True, show_edge=False)
     table.add_column("top ops, +alike", no_wrap=True, overflow="ellipsis", ratio=2)
     table.add_column("of", no_wrap=True, overflow="ellipsis", ratio=3)
@@ -183,7 +183,7 @@ def _top(report: CostReport, top: int, width: int) -> Table:
     return table
 
 
-def _largest(report: CostReport, top: int) -> list[tuple[str, str, Number, Cost, bool]]:
+def _largest(report: Analysis, top: int) -> list[tuple[str, str, Number, Cost, bool]]:
     """The largest ops as (name, where, runs, cost, unmodelled): those that differ in their layer only are one line."""
     groups: dict[object, list[AttributedOp]] = {}
     for op in report.ops:
@@ -218,7 +218,7 @@ def _list(names: Sequence[str]) -> str:
     return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
 
 
-def to_html(report: CostReport, top: int = TOP) -> str:
+def to_html(report: Analysis, top: int = TOP) -> str:
     """Returns the totals, roles and largest ops as an HTML fragment."""
     totals = report.totals
     bound = "&ge; " if report.cost.lower_bound else ""

@@ -11,10 +11,10 @@ from rich.table import Table
 from llmjax.report.units import short
 
 if TYPE_CHECKING:
-    from llmjax.report.cost import CostReport
+    from llmjax.analysis import Analysis
 
 
-def headline(report: CostReport) -> Iterator[str]:
+def headline(report: Analysis) -> Iterator[str]:
     """Lines of the program's time: predicted, measured, and how far they are apart."""
     hertz = report.device.clock_hz if report.device else None
     if report.time and report.device and hertz:
@@ -37,7 +37,7 @@ def headline(report: CostReport) -> Iterator[str]:
             yield f"the prediction is off by {off:+.1%}; the measurement repeats to {run.wall.spread:.1%}."
 
 
-def times_table(report: CostReport, top: int, width: int) -> Table:
+def times_table(report: Analysis, top: int, width: int) -> Table:
     """The `top` ops by time, measured if it is, with what binds them."""
     found = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     # What the figures leave at 80 columns; a path loses its beginning, which is every path's.

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import llmjax
+from llmjax.analysis import compiler_totals
 from llmjax.cycles.device import load_device
 from llmjax.errors import UserError
-from llmjax.report.export import FIGURES, SCHEMA, compiler_figures
+from llmjax.report.export import FIGURES, SCHEMA
 from llmjax.report.table import to_text
 
 HLO = Path(__file__).parent.parent / "testdata" / "hlo"
@@ -226,9 +227,9 @@ def test_backends_are_told_from_the_text():
 
 
 def test_figures_of_the_compiler():
-    assert compiler_figures({"flops": 3.0, "bytes accessed": 7.0, "utilization0{}": 1.0}) == {
+    assert compiler_totals({"flops": 3.0, "bytes accessed": 7.0, "utilization0{}": 1.0}) == {
         "flops": 3.0,
         "bytes": 7.0,
     }
-    assert compiler_figures([{"flops": -1.0, "transcendentals": 2.0}]) == {"transcendentals": 2.0}
-    assert compiler_figures(None) is compiler_figures([]) is compiler_figures({}) is None
+    assert compiler_totals([{"flops": -1.0, "transcendentals": 2.0}]) == {"transcendentals": 2.0}
+    assert compiler_totals(None) is compiler_totals([]) is compiler_totals({}) is None
