@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, config_flags
 
 from llmjax.allocator import keep_freed_memory
 from llmjax.errors import UserError, did_you_mean
-from llmjax.files import cache_folder
+from llmjax.files import cache_folder, private_folder
 
 ROOT = Path(__file__).resolve().parent
 # Where Linux shows an NVIDIA GPU, an AMD GPU, a GPU of Windows, and TPUs.
@@ -150,16 +150,33 @@ def experiment(name: str) -> ModuleType:
     return importlib.import_module(f"experiments.{name}")
 
 
+def program_folder() -> Path | None:
+    """Returns where compiled programs are kept, or None, and says so, where it is not this user's alone to write."""
+    try:
+        private_folder(cache_folder())
+        return private_folder(cache_folder() / "xla")
+    except (UserError, OSError) as error:
+        print(f"compiled programs are not kept: {error}", file=sys.stderr)
+        return None
+
+
+def terminated(number: int, _: object) -> None:
+    """Ends the job as an exception does, so that nothing half-written and no child process stays behind."""
+    sys.exit(128 + number)
+
+
 def main(argv: list[str]) -> int:
     """Runs the job that `argv` names; returns 0, 2 after a user's mistake, or 128 + the signal that stopped it."""
     if len(argv) == 1 or {"--help", "-h", "-help"} & set(argv):
         print(usage())
         return 0
     logging.set_verbosity(logging.WARNING)
+    signal.signal(signal.SIGTERM, terminated)
     try:
         config, workdir = parse(argv)
         # Compiled programs are kept between runs: a second run of the same command starts at once.
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "xla"))
+        if "JAX_COMPILATION_CACHE_DIR" not in os.environ and (folder := program_folder()):
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
         if sys.platform == "linux" and not any(map(os.path.exists, ACCELERATORS)):
             # A compiler for chips that are not here would look for them, and complain.
             os.environ.setdefault("JAX_PLATFORMS", "cpu")

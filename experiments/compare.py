@@ -74,6 +74,8 @@ def run(config: ConfigDict, workdir: str) -> None:
     for line in footer(rows, console.width):
         console.print(Text(line, style="dim"))
     print(f"compare.json: {workdir}")
+    if all("error" in row for row in rows):
+        raise UserError("no target could be compiled: the lines above say why.")
 
 
 def _compile_all(names: list[str], phase: Phase) -> list[tuple[str, Program | UserError]]:

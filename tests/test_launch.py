@@ -1,6 +1,8 @@
 """The command line: what it takes, and what it says when something is amiss."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -98,3 +100,42 @@ def test_user_errors_exit_with_2_and_no_traceback(repo, tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: config.experiment='nowhere'")
     assert len(done.stderr.splitlines()) == 1
+
+
+TERMINATED = """
+import sys, time, launch
+from llmjax.files import appearing
+class Job:
+    def run(config, workdir):
+        with appearing(f"{workdir}/file") as stream:
+            print("writing", flush=True)
+            time.sleep(600)
+launch.experiment = lambda name: Job
+sys.exit(launch.main(sys.argv))
+"""
+
+
+def test_sigterm_leaves_nothing_half_written(repo, tmp_path):
+    (tmp_path / "job.py").write_text(CONFIG)
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(repo)!r})\n{TERMINATED}"]
+    command += ["--config=job.py", "--workdir=out"]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as job:
+        assert job.stdout.readline() == "writing\n"
+        job.terminate()
+    assert job.returncode == 128 + signal.SIGTERM
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_programs_are_not_kept_where_others_can_write(repo, tmp_path):
+    (tmp_path / "llmjax").mkdir()
+    (tmp_path / "llmjax").chmod(0o777)
+    code = "import launch; print(launch.program_folder())"
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=repo, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "None\n" and done.stderr.count("\n") == 1 and "others can write to it" in done.stderr
+    (tmp_path / "llmjax").chmod(0o755)
+    done = subprocess.run(command, cwd=repo, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{tmp_path / 'llmjax' / 'xla'}\n" and not done.stderr
+    assert (tmp_path / "llmjax").stat().st_mode & 0o777 == 0o700

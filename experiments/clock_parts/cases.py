@@ -17,6 +17,7 @@ from typing import Any
 from llmjax.cycles.measured import Measured
 from llmjax.errors import UserError
 from llmjax.files import cache_folder
+from llmjax.processes import child
 
 ROOT = Path(__file__).resolve().parents[2]
 PHASES = ("decode", "prefill", "generate", "classify", "embed")
@@ -134,7 +135,7 @@ def _serve(cases: Sequence[Case], runs: int, say: Say, found: dict[Case, Timing]
     request = {"runs": runs, "threads": cases[0].threads, "cases": [dataclasses.asdict(case) for case in cases]}
     with tempfile.TemporaryFile("w+") as complaints:
         # `communicate` would read both pipes to the end; the answers are to be told as they come.
-        with subprocess.Popen(
+        with child(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -142,17 +143,17 @@ def _serve(cases: Sequence[Case], runs: int, say: Say, found: dict[Case, Timing]
             text=True,
             cwd=ROOT,
             env=environment(cases[0]),
-        ) as child:
-            assert child.stdin is not None and child.stdout is not None
+        ) as worker:
+            assert worker.stdin is not None and worker.stdout is not None
             try:
-                child.stdin.write(json.dumps(request))
-                child.stdin.close()
+                worker.stdin.write(json.dumps(request))
+                worker.stdin.close()
             except BrokenPipeError:
                 pass
             waiting = list(cases)
             while waiting:
                 say(f"timing {waiting[0].name}")
-                line = child.stdout.readline()
+                line = worker.stdout.readline()
                 if not line:
                     break
                 case, answer = waiting.pop(0), json.loads(line)
@@ -162,7 +163,7 @@ def _serve(cases: Sequence[Case], runs: int, say: Say, found: dict[Case, Timing]
                     found[case] = Timing(**(answer | {"seconds": Measured(**answer["seconds"])}))
         complaints.seek(0)
         for case in waiting:
-            failed[case] = _death(child.returncode, complaints.read().strip().splitlines())
+            failed[case] = _death(worker.returncode, complaints.read().strip().splitlines())
 
 
 def _death(status: int, said: list[str]) -> str:

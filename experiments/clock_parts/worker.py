@@ -15,6 +15,7 @@ from typing import Any
 from experiments.clock_parts.cases import Case, Timing
 from llmjax.allocator import keep_freed_memory
 from llmjax.cycles.measured import measured
+from llmjax.processes import leave_with_parent
 
 ENOUGH = 10.0  # seconds of repetitions after which there are no more
 
@@ -23,6 +24,7 @@ def main() -> None:
     """Serves one request."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    leave_with_parent()
     keep_freed_memory()  # as launch.py does
     request = json.load(sys.stdin)
     if request["threads"]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.peers.case import Case
+from llmjax.processes import child
 
 ROOT = Path(__file__).resolve().parents[2]
 START_PROMPT = "The meaning of life is"
@@ -59,7 +60,10 @@ class Workers:
     def __enter__(self) -> "Workers":
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            for process in self.processes.values():
+                process.kill()
         self.keep(())
         self.log.close()
 
@@ -143,7 +147,7 @@ def first_token(contestant: Contestant, folder: Path, threads: int, peer_python:
         command = [peer_python, "-m", "experiments.peers.torch_first_token", str(folder), START_PROMPT]
         given = 0
     began = time.perf_counter()
-    with subprocess.Popen(
+    with child(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -13,6 +13,7 @@ from typing import Any
 
 from experiments.peers.case import Case
 from llmjax.allocator import keep_freed_memory
+from llmjax.processes import leave_with_parent
 
 MODULES = {
     "llmjax": "experiments.peers.ours",
@@ -27,6 +28,7 @@ def main(name: str, folder: str, format: str, threads: int) -> None:
     """Serves cases until standard input ends. An exception is answered as {"error"}, and serving goes on."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    leave_with_parent()
     if name == "llmjax":
         keep_freed_memory()  # as launch.py does
     began = time.perf_counter()

@@ -2,16 +2,14 @@
 
 import csv
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
 from llmjax.data.files import require_columns
 from llmjax.errors import UserError, did_you_mean
+from llmjax.files import appearing
 from llmjax.infer.classify import Prediction
 
 TABLES = (".tsv", ".csv", ".jsonl")
@@ -129,24 +127,7 @@ def to_json(prediction: Prediction) -> str:
 
 
 def write_lines(lines: Iterable[str], path: str | Path) -> None:
-    """Writes a stream of lines to `path`; the file appears under its name when it is whole, or not at all."""
-    with _appearing(Path(path)) as stream:
-        stream.writelines(line + "\n" for line in lines)
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[TextIO]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Writes a stream of lines to `path`; a file appears under its name when it is whole, or not at all."""
+    with appearing(path) as stream:
+        for line in lines:
+            stream.write(line.encode() + b"\n")

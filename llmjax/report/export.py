@@ -88,12 +88,20 @@ def records(report: Analysis) -> list[dict[str, Any]]:
 
 
 def to_csv(report: Analysis) -> str:
-    """`records` as CSV with a header line."""
+    """`records` as CSV with a header line.
+
+    A text that a spreadsheet would run as a formula (it begins with = + - @, a tab or a line end) gets a ' in front:
+    OWASP, "CSV Injection".
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records(report))
+    writer.writerows({name: _no_formula(value) for name, value in row.items()} for row in records(report))
     return text.getvalue()
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else value
 
 
 _COLUMNS = (

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,8 @@ class MetricsLog:
     def __init__(
         self, workdir: str | Path, step: int = 0, wandb: bool = False, settings: Mapping[str, Any] | None = None
     ):
-        from tensorboardX import SummaryWriter
-
         self._file = (Path(workdir) / FILE).open("a", encoding="utf-8")
-        self._board = SummaryWriter(logdir=str(workdir), purge_step=step + 1)
+        self._board = _Board(workdir, step + 1)
         self._wandb = _start_wandb(workdir, settings or {}) if wandb else None
 
     def __enter__(self) -> "MetricsLog":
@@ -59,20 +58,43 @@ class MetricsLog:
             self._wandb.finish()
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Appends a record. The line reaches the operating system at once, so a killed process loses none."""
+        """Appends a record. Line and event reach the operating system at once, so a killed process loses none."""
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         step, phase = record["step"], record["phase"]
         figures = {**record, **record.get("timing", {})}
         figures = {f"{phase}/{name}": value for name, value in figures.items() if isinstance(value, float)}
-        for name, value in figures.items():
-            self._board.add_scalar(name, value, step)
+        self._board.write(figures, step)
         if self._wandb is not None:
             self._wandb.log(figures, step=step)
 
     def sync(self) -> None:
         """Waits until the lines are on the disk."""
         os.fsync(self._file.fileno())
+
+
+class _Board:
+    """TensorBoard's event file, written at once: `SummaryWriter` hands events to a thread, and a kill loses them."""
+
+    def __init__(self, workdir: str | Path, purge_step: int) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+
+        self._event = Event
+        self._writer = EventsWriter(str(Path(workdir) / "events"))
+        log = SessionLog(status=SessionLog.START)
+        self._writer.write_event(Event(step=purge_step, wall_time=time.time(), session_log=log))
+        self._writer.flush()
+
+    def write(self, figures: Mapping[str, float], step: int) -> None:
+        from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in figures.items()]
+        self._writer.write_event(self._event(step=step, wall_time=time.time(), summary=Summary(value=values)))
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 def _start_wandb(workdir: str | Path, settings: Mapping[str, Any]) -> Any:

@@ -96,6 +96,12 @@ def test_a_second_run_takes_the_texts_from_the_cache(tmp_path, capsys, monkeypat
     assert found[0] == found[1]
 
 
+def test_every_target_failed_is_an_error(tmp_path, capsys, monkeypatch, compilers):
+    with pytest.raises(UserError, match="no target could be compiled"):
+        run(tmp_path, capsys, monkeypatch, targets="gpu:nowhere,tpu:v2:2x2")
+    assert "refuses" in capsys.readouterr().out and (tmp_path / "w" / "compare.json").exists()
+
+
 def test_mistakes(tmp_path):
     c = config.get_config("tiny")
     c.targets = " , "

@@ -1,5 +1,11 @@
 """Programs kept on disk: read back they run as before, and nothing that decides them is left out of their name."""
 
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +16,8 @@ from llmjax.infer.kept import kept
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     yield tmp_path
@@ -67,14 +74,115 @@ def test_another_identity_or_setting_is_another_program(folder):
         module._surroundings.cache_clear()
 
 
-@pytest.mark.parametrize("content", [b"", b"no pickle", b"\x80\x04]\x94."])
-def test_a_damaged_file_is_built_again(folder, content):
+def kept_file(folder):
+    (file,) = (folder / "llmjax").iterdir()
+    return file
+
+
+def flipped(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: b"no pickle",
+        lambda content: content[:-1],
+        lambda content: flipped(content, 5),
+        lambda content: flipped(content, len(content) // 2),
+    ],
+)
+def test_a_damaged_file_is_built_again(folder, damage):
     kept("one", Builds())
-    (file,) = folder.glob("llmjax-*")
-    file.write_bytes(content)
+    file = kept_file(folder)
+    file.write_bytes(damage(file.read_bytes()))
     build = Builds()
-    programs = kept("one", build)
-    assert len(programs) == 1 and run(programs[0]) == [1.0, 3.0, 5.0]
+    assert run(kept("one", build)[0]) == [1.0, 3.0, 5.0] and build.count == 1
+    assert run(kept("one", build)[0]) == [1.0, 3.0, 5.0] and build.count == 1
+
+
+class Planted:
+    """Its pickle leaves a mark where it is read."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return (Path.touch, (self.mark,))
+
+
+def test_a_planted_file_is_not_unpickled(folder):
+    kept("one", Builds())
+    mark, file = folder / "ran", kept_file(folder)
+    digest = file.read_bytes()[:32]
+    for content in (pickle.dumps(Planted(mark)), digest + pickle.dumps(Planted(mark))):
+        file.write_bytes(content)
+        assert run(kept("one", Builds())[0]) == [1.0, 3.0, 5.0] and not mark.exists()
+
+
+def test_a_file_of_another_key_or_name_is_not_read(folder):
+    kept("one", Builds())
+    one = kept_file(folder)
+    content = one.read_bytes()
+    one.unlink()
+    kept("two", Builds(3.0))
+    two = kept_file(folder)
+    two.write_bytes(content)  # sealed, but under another name
+    assert run(kept("two", Builds(3.0))[0]) == [1.0, 4.0, 7.0]
+    (folder / "cache" / "llmjax" / "key").write_bytes(bytes(32))
+    build = Builds(3.0)
+    kept("two", build)
+    assert build.count == 1
+
+
+@pytest.mark.parametrize("place", ["llmjax", "cache/llmjax", "cache/llmjax/key", "file"])
+def test_what_others_can_write_is_neither_read_nor_run(folder, place):
+    kept("one", Builds())
+    path = kept_file(folder) if place == "file" else folder / place
+    path.chmod(path.stat().st_mode | 0o022)
+    build = Builds()
+    assert run(kept("one", build)[0]) == [1.0, 3.0, 5.0] and build.count == 1
+
+
+def test_only_this_user_can_read_what_is_kept(folder):
+    kept("one", Builds())
+    for path in (folder / "llmjax", kept_file(folder), folder / "cache/llmjax", folder / "cache/llmjax/key"):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+TWO_DEVICES = """
+import jax
+jax.config.update("jax_default_device", jax.devices()[1])
+from tests.infer.test_kept import Builds, run
+from llmjax.infer.kept import kept
+build = Builds()
+program, = kept("one", build)
+assert run(program) == [1.0, 3.0, 5.0]
+print(build.count, [one.id for one in program.runtime_executable().local_devices()])
+"""
+
+
+def test_a_program_comes_back_on_the_device_that_it_was_compiled_for(folder, repo):
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(folder),
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    }
+    command = [sys.executable, "-c", TWO_DEVICES]
+    said = [subprocess.run(command, cwd=repo, env=environment, capture_output=True, text=True) for _ in range(2)]
+    assert [one.stdout.strip() for one in said] == ["1 [1]", "0 [1]"], said[-1].stderr
+
+
+def test_every_source_file_decides(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_PACKAGE", tmp_path)
+    (tmp_path / "room").mkdir()
+    found = set()
+    for text in ("a = 1", "a = 2"):
+        (tmp_path / "room" / "file.py").write_text(text)
+        module._surroundings.cache_clear()
+        found.add(module._surroundings())
+    module._surroundings.cache_clear()
+    assert len(found) == 2
 
 
 def test_without_a_cache_folder_nothing_is_kept(tmp_path):

@@ -193,6 +193,20 @@ def test_csv_has_a_line_an_op():
     assert set(rows[0]) == set(OP) - {"fused"} | times
 
 
+@pytest.mark.parametrize("start", ["=", "+", "-", "@"])
+def test_csv_runs_no_formula_in_a_spreadsheet(start):
+    text = f"""HloModule m
+ENTRY %e (p: f32[4]) -> f32[4] {{
+  %p = f32[4]{{0}} parameter(0)
+  ROOT %n = f32[4]{{0}} negate(f32[4]{{0}} %p), metadata={{op_name="{start}HYPERLINK(1)/neg"}}
+}}
+"""
+    report = llmjax.analyze_hlo(text)
+    rows = list(csv.DictReader(io.StringIO(report.to_csv())))
+    assert any(f"'{start}" in cell for row in rows for cell in row.values())
+    assert not any(cell.startswith(start) for row in rows for cell in row.values())
+
+
 def test_pandas(monkeypatch):
     report = llmjax.analyze_hlo(HLO / FIXTURES[0])
     pandas = pytest.importorskip("pandas")

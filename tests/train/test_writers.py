@@ -3,8 +3,24 @@ import sys
 from pathlib import Path
 
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from llmjax.train.writers import FILE, MetricsLog, rewind
+
+
+def scalars(folder: Path) -> list[tuple[int, str, float]]:
+    """Returns (step, tag, value) of every scalar in the one event file of a folder, as TensorBoard reads it.
+
+    Source of the layout (length in 8 bytes, their CRC, the event, its CRC): TensorFlow's record_writer.cc.
+    """
+    (path,) = folder.glob("events.out.tfevents.*")
+    content, at, found = path.read_bytes(), 0, []
+    while at < len(content):
+        size = int.from_bytes(content[at : at + 8], "little")
+        event = Event.FromString(content[at + 12 : at + 12 + size])
+        found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+        at += 12 + size + 4
+    return found
 
 
 def test_records_reach_the_file_and_tensorboard(tmp_path: Path) -> None:
@@ -13,9 +29,11 @@ def test_records_reach_the_file_and_tensorboard(tmp_path: Path) -> None:
         for record in records:
             log.write(record)
             assert json.loads((tmp_path / FILE).read_text().splitlines()[-1]) == record  # at once, not on close
+            assert scalars(tmp_path)[-2:] == [
+                (record["step"], "finetune/loss", pytest.approx(record["loss"])),
+                (record["step"], "finetune/mfu", pytest.approx(0.5)),
+            ]
         log.sync()
-    events = [path.read_bytes() for path in tmp_path.glob("events.out.tfevents.*")]
-    assert len(events) == 1 and b"finetune/loss" in events[0] and b"finetune/mfu" in events[0]
 
 
 def test_rewind_drops_refused_and_unfinished_lines(tmp_path: Path) -> None:
