@@ -198,7 +198,7 @@ def test_csv_runs_no_formula_in_a_spreadsheet(start):
     text = f"""HloModule m
 ENTRY %e (p: f32[4]) -> f32[4] {{
   %p = f32[4]{{0}} parameter(0)
-  ROOT %n = f32[4]{{0}} negate(f32[4]{{0}} %p), metadata={{op_name="{start}HYPERLINK(1)/neg"}}
+  ROOT %n = f32[4]{{0}} negate(f32[4]{{0}} %p), metadata={{source_file="{start}HYPERLINK(1)" source_line=1}}
 }}
 """
     report = llmjax.analyze_hlo(text)
