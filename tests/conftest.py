@@ -20,7 +20,17 @@ def repo() -> Path:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The larger data sets that may lie beside a development checkout; the test is skipped where they are absent."""
-    folder = ROOT.parent / "shared" / "data"
+    return beside("data")
+
+
+@pytest.fixture(scope="session")
+def shared_wild() -> Path:
+    """HLO from strangers that may lie beside a development checkout; the test is skipped where it is absent."""
+    return beside("wild")
+
+
+def beside(name: str) -> Path:
+    folder = ROOT.parent / "shared" / name
     if not folder.is_dir():
-        pytest.skip("shared/data is not beside this checkout")
+        pytest.skip(f"shared/{name} is not beside this checkout")
     return folder

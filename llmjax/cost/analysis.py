@@ -66,7 +66,7 @@ def cost_module(
     fused = {i.attr("calls") for c in module.computations.values() for i in c if i.opcode in ("fusion", "fusion-start")}
     for name in order:
         computation = module.computations[name]
-        context = Context(module, computation, work)
+        context = Context(module, computation, work, name in fused)
         ops[name], calls[name], found_loops[name], found_branches[name] = [], [], [], []
         for written in computation:
             i = rules.started(written)

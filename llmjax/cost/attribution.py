@@ -235,9 +235,12 @@ class _Attribution:
         moves = named is not i and fusion is None and i.opcode.removesuffix("-start") in MOVES
         own = named is i or named is fusion
         opcode = i.opcode if not own or i.opcode in ("dot", "convolution") else ""
-        key = (m.op_name, m.stack_frame_id, m.source_file, m.source_line, moves, opcode)
+        # What has no scope, as torch-xla writes `op_name="aten__mm"`, may say its line all the same.
+        own_source = self.module.source(i) is not None
+        line = i.metadata if own_source else m
+        key = (m.op_name, line.stack_frame_id, line.source_file, line.source_line, moves, opcode)
         if key not in self.places:
-            source, function = self.source(named)
+            source, function = self.source(i) if own_source else self.source(named)
             self.places[key] = Place(
                 self.reader.name(m.op_name).path,
                 DATA_MOVEMENT if moves else self.reader.role(m.op_name, opcode),

@@ -6,6 +6,8 @@ what changes an array in place writes what changes. Sizes are of the elements, w
 
 from __future__ import annotations
 
+import math
+
 from llmjax.cost.values import Context, Traffic
 from llmjax.hlo.ir import Instruction, Shape
 
@@ -95,6 +97,26 @@ def ragged_all_to_all(instruction: Instruction, context: Context) -> Traffic:
     """Reads the data and the offsets; the second operand is the result's buffer."""
     sizes = [s.bytes for s in context.shapes(instruction)]
     return Traffic((*sizes[:1], 0, *sizes[2:]), writes(instruction.shape))
+
+
+def permute(instruction: Instruction, context: Context) -> Traffic:
+    """Reads the data and writes them; with `slice_sizes` the slices only, in place, and reads where they lie."""
+    sizes = permuted(instruction, context)
+    if not sizes:
+        return whole(instruction, context)
+    operands = context.shapes(instruction)
+    return Traffic((sum(sizes), 0, *(s.bytes for s in operands[2:])), (sum(sizes),))
+
+
+def permuted(instruction: Instruction, context: Context) -> tuple[int, ...]:
+    """Bytes of each slice that a collective-permute with `slice_sizes` sends; empty where it has none."""
+    lists = instruction.attr("slice_sizes", ())
+    arrays = context.shape(instruction, 0).leaves
+    if not lists or not arrays:
+        return ()
+    return tuple(
+        -(-math.prod(sizes) * arrays[min(k, len(arrays) - 1)].element_bits // 8) for k, sizes in enumerate(lists)
+    )
 
 
 def writes(shape: Shape) -> tuple[int, ...]:

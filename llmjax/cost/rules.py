@@ -94,7 +94,7 @@ RULES: dict[str, Rule] = {
     "all-reduce": Rule(collectives.all_reduce),
     "all-to-all": Rule(collectives.all_to_all),
     "collective-broadcast": Rule(collectives.broadcast),
-    "collective-permute": Rule(collectives.permute),
+    "collective-permute": Rule(collectives.permute, memory.permute),
     "collective-reduce": Rule(collectives.reduce),
     "ragged-all-to-all": Rule(collectives.all_to_all, memory.ragged_all_to_all),
     "recv": Rule(traffic=memory.receives),
@@ -105,8 +105,6 @@ RULES: dict[str, Rule] = {
     "fusion": Rule(),
     "custom-call": Rule(library.work, library.traffic),
 }
-# The asynchronous forms that are opcodes of their own are counted at the start, as the operation they start.
-_STARTS = {"all-gather-start": 1, "all-reduce-start": None, "collective-permute-start": 1, "copy-start": 0}
 
 
 def rule(opcode: str) -> Rule | None:
@@ -133,7 +131,8 @@ def started(instruction: Instruction) -> Instruction:
     """The operation that a `-start` instruction starts, with that operation's own result shape; others as they are.
 
     The start's shape holds operands and contexts too: (operands, result, contexts...), of copy-start (result, operand,
-    context). `async-start` calls a computation and stays as it is.
+    context); of all-reduce-start, in older text, the result alone, an array or one for each operand. `async-start`
+    calls a computation and stays as it is.
     """
     opcode = instruction.opcode
     if not opcode.endswith("-start") or opcode == "async-start":
@@ -143,6 +142,8 @@ def started(instruction: Instruction) -> Instruction:
         return instruction
     if "calls" in instruction.attributes and base not in ("fusion", "custom-call"):
         return dataclasses.replace(instruction, opcode="async-start")
-    place, parts = _STARTS.get(opcode, 1), instruction.shape.tuple_shapes
-    shape = instruction.shape if place is None or place >= len(parts) else parts[place]
+    parts = instruction.shape.tuple_shapes
+    place = 0 if base == "copy" else 1
+    alone = base == "all-reduce" and len(instruction.shape.leaves) == len(instruction.operands)
+    shape = instruction.shape if alone or place >= len(parts) else parts[place]
     return dataclasses.replace(instruction, opcode=base, shape=shape)

@@ -99,12 +99,13 @@ class Context:
     """What a rule may look at besides the instruction: its computation, its module, and the costs of callees.
 
     `work` has the work of one call of every computation that the instruction may call (a reduction's `to_apply`, a
-    fusion's interior); the analysis goes callees first.
+    fusion's interior); the analysis goes callees first. `fused` says whether the computation is a fusion's interior.
     """
 
     module: Module
     computation: Computation
     work: Mapping[str, Cost] = field(default_factory=dict)
+    fused: bool = False
 
     def operand(self, instruction: Instruction, index: int) -> Instruction:
         if index >= len(instruction.operands):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from llmjax.hlo.attributes import Alias, ConvDims, Metadata, PadDim, ReplicaGroups, SliceDim, Window
@@ -19,8 +20,10 @@ _WINDOW_FIELD_RE = pattern(r"\s*+(\w++)=([\dx_\-]++)")
 _DIMS_RE = pattern(r"([\dbf?]++)_([\dio?]++)->([\dbf?]++)")
 _SLICE_RE = pattern(r"\[\s*(-?\d{1,19})\s*:\s*(-?\d{1,19})\s*(?::\s*(-?\d{1,19})\s*)?\]")
 _IOTA_RE = pattern(r"\[([\d,\s]+)\]\s*<=\s*\[([\d,\s]+)\]\s*(?:T\s*\(([\d,\s]+)\))?")
-_MESH_RE = pattern(r"mesh\[([^\[\]]*+)\]\s*+\{([^{}:]*+)\}")
-_AXIS_RE = pattern(r"'([^']++)'=(\d{1,9})")
+_MESH_RE = pattern(r"mesh\[([^\[\]]*+)\]\s*+\{([^{}]*+)\}")
+_AXIS_NAME = r"""(?:^|(?<=[,\s]))['"]?([\w.\-]++)['"]?"""
+_AXIS_RE = pattern(rf"{_AXIS_NAME}\s*+=\s*+(\d{{1,9}})")
+_NAMED_AXIS_RE = pattern(rf"{_AXIS_NAME}\s*+(?::\s*+\((\d{{1,9}})\)(\d{{1,9}}))?")
 _ALIAS_RE = pattern(
     r"(\{[\d,\s]*\})\s*:\s*(?:\(\s*(\d{1,9})\s*(?:,\s*(\{[\d,\s]*\})\s*(?:,\s*([\w-]+)\s*)?)?\)|(\d{1,9}))"
 )
@@ -30,6 +33,11 @@ def to_int(text: str) -> int:
     if not _INT_RE.fullmatch(text):
         raise ValueError("a whole number")
     return int(text)
+
+
+def _bare_ints(text: str | None) -> tuple[int, ...]:
+    """`2, 4`, without braces."""
+    return tuple(to_int(item.strip()) for item in text.split(",")) if text else ()
 
 
 def to_braces(text: str) -> str:
@@ -45,6 +53,11 @@ def to_ints(text: str) -> tuple[int, ...]:
 
 def to_int_lists(text: str) -> tuple[tuple[int, ...], ...]:
     return tuple(map(to_ints, split_list(to_braces(text))))
+
+
+def to_sizes(text: str) -> tuple[int, ...] | tuple[tuple[int, ...], ...]:
+    """`{1,8}` of a gather, `{{8,16},{4,16}}` of a collective-permute."""
+    return to_int_lists(text) if text.replace(" ", "").startswith("{{") else to_ints(text)
 
 
 def to_name(text: str) -> str:
@@ -177,29 +190,41 @@ def to_replica_groups(text: str) -> ReplicaGroups:
         if text.startswith(("mesh", "@mesh")):
             return _mesh_groups(text)
         raise ValueError("groups such as {{0,1},{2,3}} or [2,4]<=[8]")
-    shape, reshape, transpose = (tuple(map(to_int, g.split(","))) if g else () for g in m.groups())
-    total = 1
-    for n in reshape:
-        total *= n
-    groups = 1
-    for n in shape:
-        groups *= n
-    if groups != total or (transpose and sorted(transpose) != list(range(len(reshape)))):
+    shape, reshape, transpose = map(_bare_ints, m.groups())
+    if math.prod(shape) != math.prod(reshape) or (transpose and sorted(transpose) != list(range(len(reshape)))):
         raise ValueError("a list of devices [groups,size]<=[dims]T(order) whose sizes agree")
     return ReplicaGroups(shape=shape, reshape=reshape, transpose=transpose, text=text)
 
 
 def _mesh_groups(text: str) -> ReplicaGroups:
-    """`mesh['x'=2,'y'=4] {'x'}`: the devices that differ in the named axes only are a group. Other forms stay text."""
+    """`mesh['x'=2,'y'=4] {'x'}`: the devices that differ in the named axes only are a group.
+
+    Of an axis, `'y':(1)2` names a part: of its indices taken as (1, 2, rest) the one in the middle (Shardy's sub-axes).
+    What says more than sizes and names (`@mesh`, device ids) stays text.
+    """
     m = _MESH_RE.fullmatch(text)
     sizes = {name: int(size) for name, size in _AXIS_RE.findall(m[1])} if m else {}
-    named = [name.strip().strip("'") for name in m[2].split(",")] if m else []
-    if not named or any(name not in sizes for name in named):
+    named = [(n, int(before or 1), int(size or 0)) for n, before, size in _NAMED_AXIS_RE.findall(m[2])] if m else []
+    if not sizes or not named:
         return ReplicaGroups(text=text)
-    axes = list(sizes)
-    order = tuple(axes.index(name) for name in [*(a for a in axes if a not in named), *named])
-    group = math.prod(sizes[name] for name in named)
-    dims = tuple(sizes.values())
+    unknown = [name for name, _, _ in named if name not in sizes]
+    if unknown:
+        raise ValueError(f"axes of the mesh {', '.join(sizes)} (there is no {unknown[0]})")
+    # Cut every axis where a part of it begins or ends; the group is what varies with the pieces inside the parts.
+    pieces: list[tuple[str, int, int]] = []  # (axis, how many indices lie before it, size)
+    for name, whole in sizes.items():
+        cuts = {1, whole} | {cut for n, before, size in named if n == name and size for cut in (before, before * size)}
+        edges = sorted(cuts)
+        if not edges[0] or any(high % low for low, high in pairwise(edges)):
+            raise ValueError(f"parts of an axis that divide its size ({name} has {whole})")
+        pieces += [(name, low, high // low) for low, high in pairwise(edges)]
+    inside: dict[int, None] = {}
+    for name, before, size in named:
+        end = before * size if size else sizes[name]
+        inside |= dict.fromkeys(k for k, (n, low, _) in enumerate(pieces) if n == name and before <= low < end)
+    order = (*(k for k in range(len(pieces)) if k not in inside), *inside)
+    dims = tuple(size for _, _, size in pieces)
+    group = math.prod(dims[k] for k in inside)
     return ReplicaGroups(shape=(math.prod(dims) // group, group), reshape=dims, transpose=order, text=text)
 
 
@@ -281,7 +306,7 @@ CONVERTERS: dict[str, Callable[[str], Any]] = {
     "slice": to_slice,
     "replica_groups": to_replica_groups,
     "source_target_pairs": to_pairs,
-    "slice_sizes": to_any,
+    "slice_sizes": to_sizes,
     "control-predecessors": to_names,
     "output_to_operand_aliasing": to_aliases,
     "input_output_alias": to_aliases,

@@ -73,6 +73,7 @@ class Instruction:
     `attributes` map the attribute's name to a Python value:
       window -> Window; dim_labels -> ConvDims; padding -> tuple[PadDim]; slice -> tuple[SliceDim];
       replica_groups -> ReplicaGroups; source_target_pairs -> tuple of pairs;
+      slice_sizes -> tuple[int], of a collective-permute tuple[tuple[int]];
       dimensions, lhs_contracting_dims, dynamic_slice_sizes, offset_dims, ... -> tuple[int];
       calls, to_apply, body, ... -> str, branch_computations and called_computations -> tuple[str];
       control-predecessors -> tuple[str]; output_to_operand_aliasing -> tuple[Alias]; frontend_attributes -> dict;

@@ -7,11 +7,12 @@ The grammar is that of XLA's own printer and parser, read leniently where that c
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from llmjax.hlo.attribute_text import to_names
 from llmjax.hlo.attributes import SourceTables
-from llmjax.hlo.checks import check_calls
+from llmjax.hlo.checks import check_calls, check_operands
 from llmjax.hlo.infer import infer_shape
 from llmjax.hlo.ir import CALL_ATTRIBUTES, NO_METADATA, Computation, Instruction, Module, ProgramShape
 from llmjax.hlo.lexer import (
@@ -228,11 +229,13 @@ class _Parser(Reader):
             pos = self.attributes(pos, name, by_name, attributes)
         metadata = attributes.pop("metadata", NO_METADATA)
         config = attributes.pop("backend_config", None)
-        if shape is None:
-            try:
-                shape = infer_shape(opcode, [by_name[o].shape for o in operands], attributes, self.computations)
-            except ValueError as error:
-                self.fail(start, str(error))
+        given = [by_name[o].shape for o in operands]
+        try:
+            if shape is None:
+                shape = infer_shape(opcode, given, attributes, self.computations)
+            check_operands(opcode, shape, given)
+        except ValueError as error:
+            self.fail(start, str(error))
         line = self.line_at(start)
         found = Instruction(name, opcode, shape, operands, attributes, metadata, config, literal, number, is_root, line)
         return found, pos
@@ -289,11 +292,12 @@ class _Parser(Reader):
             self.fail(pos, f"instructions nested at most {_DEEPEST} deep")
         self.depth += 1
         shape, opcode, end = self.shape_and_opcode(pos)
-        count = len(by_name)
+        made, pos = self.instruction("", shape, opcode, False, pos, end, by_name, False)
+        self.depth -= 1
+        count = len(by_name)  # now that what stands inside has its names
         while (name := f"{opcode}.anon.{count}") in by_name:
             count += 1
-        by_name[name], pos = self.instruction(name, shape, opcode, False, pos, end, by_name, False)
-        self.depth -= 1
+        by_name[name] = replace(made, name=name)
         return name, pos
 
     def element(self, name: str, by_name: dict[str, Instruction]) -> bool:

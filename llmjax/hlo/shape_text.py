@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 
-from llmjax.hlo.lexer import SPACE, pattern, skip_space, without_comments
+from llmjax.hlo.lexer import COMMENT, SPACE, pattern, skip_space, without_comments
 from llmjax.hlo.shape import DTYPE_BITS, UNBOUNDED, Layout, Shape
 
 # An array with its layout, whose brace holds dimension numbers or starts with a colon: that tells it from the brace
 # that opens a computation's body. A layout's P(...) may hold a shape with braces of its own.
-ARRAY = r"[a-z]\w*+\[[\d,<=?\s]*+\](?:[ \t]*+\{(?:\d[\d,\s]*+)?(?::(?:[^{}]++|\{[^{}]*+\})*+)?\})?"
-_ARRAY_RE = pattern(r"([a-z]\w*+)\[([\d,<=?\s]*+)\](?:[ \t]*+\{([\d,\s]*+)(?::((?:[^{}]++|\{[^{}]*+\})*+))?\})?")
+_DIMS = rf"(?:[\d,<=?\s]++|{COMMENT})*+"
+ARRAY = rf"[a-z]\w*+[ \t]*+\[{_DIMS}\](?:[ \t]*+\{{(?:\d[\d,\s]*+)?(?::(?:[^{{}}]++|\{{[^{{}}]*+\}})*+)?\}})?"
+_ARRAY_RE = pattern(
+    rf"([a-z]\w*+)[ \t]*+\[({_DIMS})\](?:[ \t]*+\{{([\d,\s]*+)(?::((?:[^{{}}]++|\{{[^{{}}]*+\}})*+))?\}})?"
+)
 _ARRAY_SPAN_RE = pattern(ARRAY)
 _DIM_RE = pattern(r"(<=)?(\d{1,18})|\?")
 _NOTE_RE = pattern(r"([A-Z]+|#|\*)((?:\((?:[^()]++|\((?:[^()]++|\([^()]*+\))*+\))*+\))+)")
@@ -109,6 +112,7 @@ def parse_array(text: str) -> Shape:
     if not m:
         raise ValueError("a shape such as f32[2,3]{1,0}")
     dtype, dims_text, order, notes = m.groups()
+    dims_text = without_comments(dims_text)
     if dtype not in DTYPE_BITS:
         raise ValueError(f"an element type such as f32 in place of {dtype!r}")
     dims: list[int] = []

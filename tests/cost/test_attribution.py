@@ -143,6 +143,17 @@ def train_report():
     return config, llmjax.analyze(step, state, batch)
 
 
+def test_a_line_without_a_scope_is_kept():
+    """torch-xla writes `op_name="aten__mm"`, which is no path, beside the line."""
+    text = """ENTRY e {
+  p = f32[8,8] parameter(0)
+  d = f32[8,8] dot(p, p), lhs_contracting_dims={1}, rhs_contracting_dims={0}, metadata={op_name="aten__mm" source_file="net/linear.py" source_line=114}
+  ROOT r = f32[8,8] tanh(d), metadata={op_name="jit(f)/M/tanh" source_file="net/act.py" source_line=7}
+}"""  # noqa: E501
+    sources = {op.name: op.place.source for op in llmjax.analyze_hlo(text).ops}
+    assert sources == {"d": "net/linear.py:114", "r": "net/act.py:7"}
+
+
 def test_matmul_flops_of_a_train_step_by_role():
     """Forward, and twice that backward: 2 x tokens x weights of each projection, 2 x 2 x B L L D a layer of scores."""
     config, report = train_report()

@@ -3,6 +3,7 @@
 import pytest
 
 from llmjax.cost import cost_module
+from llmjax.cost.collectives import exchanges, nodes_spanned
 from tests.cost.test_rules import REGIONS, module
 
 X = "x = f32[1024] parameter(0)\n"
@@ -72,6 +73,24 @@ def test_ring(body, header, expected):
             "ROOT y = f32[1024] all-reduce(x), to_apply=add",
             "s = f32[1024] all-reduce-start(x), to_apply=add\nROOT y = f32[1024] all-reduce-done(s)",
         ),
+        (  # GPU text of 2026
+            "ROOT y = f32[1024] all-reduce(x), to_apply=add",
+            "s = ((f32[1024]), f32[1024]) all-reduce-start(x), to_apply=add\nROOT y = f32[1024] all-reduce-done(s)",
+        ),
+        (
+            "ROOT y = (f32[1024], f32[1024]) all-reduce(x, x), to_apply=add",
+            "s = (f32[1024], f32[1024]) all-reduce-start(x, x), to_apply=add\n"
+            "ROOT y = (f32[1024], f32[1024]) all-reduce-done(s)",
+        ),
+        (
+            "ROOT y = (f32[1024], f32[1024]) all-reduce(x, x), to_apply=add",
+            "s = ((f32[1024], f32[1024]), (f32[1024], f32[1024])) all-reduce-start(x, x), to_apply=add\n"
+            "ROOT y = (f32[1024], f32[1024]) all-reduce-done(s)",
+        ),
+        (
+            "ROOT y = f32[8192] all-gather(x), dimensions={0}",
+            "s = ((f32[1024]), f32[8192]) all-gather-start(x), dimensions={0}\nROOT y = f32[8192] all-gather-done(s)",
+        ),
         (
             "ROOT y = f32[8192] all-gather(x), dimensions={0}",
             "s = (f32[1024], f32[8192]) all-gather-start(x), dimensions={0}\nROOT y = f32[8192] all-gather-done(s)",
@@ -115,3 +134,58 @@ def test_send_and_receive():
     )
     found = cost_module(module(body)).totals
     assert (found.collective_bytes, found.bytes_read, found.bytes_written) == (4096, 4096, 4096)
+
+
+SCATTERED = """
+scatter { p = f32[1024] parameter(0) r = f32[1024] all-reduce(p), replica_groups=[1,8]<=[8], channel_id=1, use_global_device_ids=true, to_apply=add
+ i = u32[] partition-id() b = f32[8,128] bitcast(r) z = u32[] constant(0) ROOT d = f32[1,128] dynamic-slice(b, OFFSET, z), dynamic_slice_sizes={1,128} }
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize(
+    ("offset", "sent", "flops"),
+    [("i", 7 * 512, 7 * 128), ("z", 2 * 7 * 512, 1024)],  # the same part everywhere is no scatter
+)
+def test_a_fusion_that_keeps_its_own_part_is_a_reduce_scatter(offset, sent, flops):
+    regions = REGIONS + SCATTERED.replace("OFFSET", offset)
+    body = X + "ROOT y = f32[1,128] fusion(x), kind=kCustom, calls=scatter"
+    found = cost_module(module(body, ", num_partitions=8", regions))
+    assert (found.totals.collective_bytes, found.totals.vector_flops) == (sent, flops)
+    plain = cost_module(module(body.replace("fusion(x), kind=kCustom, calls", "call(x), to_apply"), EIGHT, regions))
+    assert plain.totals.collective_bytes == 2 * 7 * 512  # outside of a fusion it is what it says
+
+
+def test_a_permute_sends_the_slices_it_names():
+    body = (
+        "x = f32[1024,16] parameter(0)\no = f32[1024,16] parameter(1)\ni = (s32[], s32[]) parameter(2)\n"
+        "ROOT y = f32[1024,16] collective-permute(x, o, i, i), channel_id=1, source_target_pairs={{0,1},{1,0}}, "
+        "slice_sizes={{8,16}}"
+    )
+    found = cost_module(module(body, ", num_partitions=2")).totals
+    assert (found.collective_bytes, found.bytes_read, found.bytes_written) == (512, 512 + 16, 512)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "header", "groups", "nodes"),
+    [
+        ("replica_groups={{0,1,2,3},{4,5,6,7}}, channel_id=1", ", num_partitions=8", ((0, 1, 2, 3), (4, 5, 6, 7)), 1),
+        ("replica_groups=[1,8]<=[8], channel_id=1", ", num_partitions=8", (tuple(range(8)),), 2),
+        ("replica_groups=[4,2]<=[2,4]T(1,0), channel_id=1", ", num_partitions=8", None, 2),
+        ("channel_id=1", ", num_partitions=8", (tuple(range(8)),), 2),
+        ("replica_groups={{0,1}}", ", replica_count=2, num_partitions=4", ((0, 4), (1, 5), (2, 6), (3, 7)), 2),
+        ("replica_groups={{0,1}}, channel_id=1", ", replica_count=2, num_partitions=4", ((0, 1), (4, 5)), 1),
+    ],
+)
+def test_groups_reach_the_cost(attributes, header, groups, nodes):
+    """So that a time model can tell links inside a node, of four devices here, from those between nodes."""
+    found = cost_module(module(X + f"ROOT y = f32[1024] all-to-all(x), dimensions={{0}}, {attributes}", header))
+    (op,) = found.ops
+    said = exchanges(op, found.module)
+    assert groups is None or said == groups
+    assert nodes_spanned(said, 4) == nodes
+
+
+def test_pairs_of_a_permute_are_its_groups():
+    body = "ROOT y = f32[1024] collective-permute(x), channel_id=1, source_target_pairs={{0,1},{1,5},{2,2}}"
+    found = cost_module(module(X + body, ", num_partitions=8"))
+    assert exchanges(found.ops[0], found.module) == ((0, 1), (1, 5))

@@ -208,7 +208,12 @@ ENTRY e {
         ("mesh['axis_0'=4,'axis_1'=1] {'axis_0'}", ((0, 1, 2, 3),)),
         ("mesh['x'=2,'y'=2] {'y'}", ((0, 1), (2, 3))),
         ("mesh['x'=2,'y'=2] {'y','x'}", ((0, 2, 1, 3),)),
-        ("mesh['x'=4] {'x':(1)2}", ()),
+        ("mesh['x'=2, 'y'=2] { 'y' }", ((0, 1), (2, 3))),
+        ("mesh['x'=4] {'x':(1)2}", ((0, 2), (1, 3))),
+        ("mesh['x'=4] {'x':(2)2}", ((0, 1), (2, 3))),
+        ("mesh['x'=2,'y'=4]{'x','y':(1)2}", ((0, 2, 4, 6), (1, 3, 5, 7))),
+        ("[2, 2] <= [4]", ((0, 1), (2, 3))),
+        ("[2, 2]<=[2, 2]T(1, 0)", ((0, 2), (1, 3))),
     ],
 )
 def test_groups_along_the_axes_of_a_mesh(text, groups):
@@ -219,6 +224,40 @@ def test_groups_along_the_axes_of_a_mesh(text, groups):
     found = e["r"].attr("replica_groups")
     assert (found.groups, found.text) == (groups, text)
     assert e["r"].attr("dimensions") == (0,)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mesh['a'=2,'b'=2] {'bogus'}", "axes of the mesh a, b (there is no bogus)"),
+        ("mesh['a'=8] {'a':(3)2}", "parts of an axis that divide its size (a has 8)"),
+        ("mesh['a'=0] {'a'}", "parts of an axis"),
+        ("[2,4]<=[6]", "whose sizes agree"),
+    ],
+)
+def test_groups_that_are_none(text, expected):
+    found = error(f"ENTRY e {{ p = f32[8] parameter(0) ROOT r = f32[8] all-to-all(p), replica_groups={text} }}")
+    assert expected in found.expected
+
+
+@pytest.mark.parametrize("shape", ["f32[ 5, 10]", "f32 [5,10]", "f32[/*rows*/5,10]", "f32[5, /* of */ 10 ]{1,0}"])
+def test_shapes_with_spaces_and_comments(shape):
+    e = entry(f"p = {shape} parameter(0)\nROOT r = f32[5,10] negate({shape} p)")
+    assert (e["p"].shape.dims, e.root.operands) == ((5, 10), ("p",))
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("ROOT r = f32[8] negate()", "1 operand of 'negate' (it has 0)"),
+        ("ROOT r = f32[8] dot(p), lhs_contracting_dims={0}", "2 operands of 'dot' (it has 1)"),
+        ("ROOT r = (f32[8], f32[8]) copy-start()", "1 operand of 'copy-start' (it has 0)"),
+        ("ROOT r = f32[7] reshape(p)", "as many elements as the operand has (8, not 7 of f32[7])"),
+        ("ROOT r = f32[4,4] transpose(p), dimensions={1,0}", "as many elements as the operand has (8, not 16"),
+    ],
+)
+def test_operands_that_do_not_fit(body, expected):
+    assert expected in error(f"ENTRY e {{ p = f32[8] parameter(0) {body} }}").expected
 
 
 def test_rare_attributes():
@@ -275,6 +314,15 @@ ENTRY e {{
   ROOT r = {right}
 }}"""
     assert str(parse(text).entry.root.shape) == shape
+
+
+@pytest.mark.parametrize("shape", ["", "f32[2] "])
+def test_each_nested_instruction_is_one_of_its_own(shape):
+    e = entry(f"a = f32[2] parameter(0)\nROOT r = f32[2] add({shape}add({shape}add(a, a), {shape}add(a, a)), a)")
+    assert [i.opcode for i in e] == ["parameter", "add", "add", "add", "add"]
+    assert all(e[name].name == name for name in e.by_name)
+    outer = e[e.root.operands[0]]
+    assert len(set(outer.operands)) == 2 and outer.name not in outer.operands
 
 
 def test_nested_instructions_become_instructions():
