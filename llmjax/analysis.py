@@ -16,6 +16,7 @@ from llmjax.cycles.measured import Profile
 from llmjax.cycles.model import ProgramTime, predict
 from llmjax.errors import UserError, did_you_mean
 from llmjax.hlo import Module
+from llmjax.hlo.backend import guess_backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,24 +206,6 @@ def compiler_totals(raw: Any) -> Mapping[str, float] | None:
     names = {"flops": "flops", "transcendentals": "transcendentals", "bytes accessed": "bytes"}
     found = {ours: float(raw[theirs]) for theirs, ours in names.items() if theirs in raw}
     return {name: value for name, value in found.items() if 0 <= value < float("inf")} or None
-
-
-def guess_backend(module: Module) -> str | None:
-    """Returns "tpu", "gpu" or "cpu" where something in the module is only written for that one, else None."""
-    votes = {"tpu": 0, "gpu": 0, "cpu": 0}
-    for computation in module.computations.values():
-        for i in computation:
-            config = i.backend_config if isinstance(i.backend_config, dict) else {}
-            target = i.custom_call_target
-            layout = i.shape.layout
-            if (layout is not None and layout.tiles) or "window_config" in config:
-                votes["tpu"] += 1
-            if {"operation_queue_id", "fusion_backend_config", "gemm_backend_config"} & config.keys():
-                votes["gpu"] += 1
-            if {"outer_dimension_partitions", "fusion_config"} & config.keys() or target.startswith("lapack_"):
-                votes["cpu"] += 1
-    best = max(votes, key=lambda name: votes[name])
-    return best if votes[best] else None
 
 
 def _device_of(target: str | None) -> Device | None:

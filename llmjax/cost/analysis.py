@@ -26,6 +26,7 @@ from llmjax.cost.values import (
     total,
 )
 from llmjax.errors import UserError, did_you_mean
+from llmjax.hlo.backend import guess_backend
 from llmjax.hlo.ir import Computation, Instruction, Module
 
 # Of a text that parses, but whose operands, dimensions or attributes do not fit the opcode.
@@ -52,7 +53,7 @@ def cost_module(
     given, probabilities = dict(trip_counts or {}), dict(branch_probabilities or {})
     _check_names(module, given, probabilities)
     called_by = loops.callers(module)
-    order = _callees_first(module)
+    order, backend = _callees_first(module), guess_backend(module)
     work: dict[str, Cost] = {}
     borders: dict[str, Traffic] = {}
     interiors: dict[str, tuple[FusedCost, ...]] = {}
@@ -66,7 +67,7 @@ def cost_module(
     fused = {i.attr("calls") for c in module.computations.values() for i in c if i.opcode in ("fusion", "fusion-start")}
     for name in order:
         computation = module.computations[name]
-        context = Context(module, computation, work, name in fused)
+        context = Context(module, computation, work, name in fused, backend)
         ops[name], calls[name], found_loops[name], found_branches[name] = [], [], [], []
         for written in computation:
             i = rules.started(written)
@@ -112,7 +113,7 @@ def _op(
     place, callee = context.computation.name, i.attr("calls", "")
     owner = library.library(i)
     if i.opcode == "fusion" and callee in interiors:
-        inside, traffic = interiors[callee], borders[callee]
+        inside, traffic = interiors[callee], memory.placed(borders[callee], i, context)
         cost = total(part.cost for part in inside) + traffic.cost
         return OpCost(written, place, 1, cost, traffic, inside, owner, reasons[callee])
     rule, reason = rules.rule(i.opcode), ""
@@ -126,6 +127,7 @@ def _op(
     except _MALFORMED as error:
         reason, work = f"malformed {i.opcode}: {error}", ZERO
         traffic = memory.whole(i, context)
+    traffic = memory.placed(traffic, i, context)
     return OpCost(written, place, 1, work + traffic.cost, traffic, (), owner, reason)
 
 
@@ -187,7 +189,7 @@ def _branches(
                 " that sum to at most 1."
             )
         return Branches(i, computation.name, names, tuple(int(w) if w in (0, 1) else w for w in weights), True, 1)
-    sizes = [inclusive[n].flops + 10 * inclusive[n].transcendentals + inclusive[n].bytes for n in names]
+    sizes = [inclusive[n].flops + 10 * inclusive[n].transcendentals + inclusive[n].memory_bytes for n in names]
     largest = sizes.index(max(sizes)) if sizes else 0
     return Branches(i, computation.name, names, tuple(int(k == largest) for k in range(len(names))), False, 1)
 

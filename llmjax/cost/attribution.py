@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmjax.cost.names import DATA_MOVEMENT, MOVES, UNATTRIBUTED, Reader, RoleTable
-from llmjax.cost.values import ZERO, Cost, ModuleCost, Number, OpCost, total
+from llmjax.cost.values import ZERO, Cost, ModuleCost, Number, OpCost, moved, total
 from llmjax.hlo.ir import Computation, Instruction, Module, Shape
 
 Key = Literal["role", "layer", "module_path", "source", "pass", "opcode", "function"]
@@ -119,10 +119,10 @@ def breakdown(ops: Iterable[AttributedOp], key: Key) -> tuple[Row, ...]:
         seen = set()
         for part in op.parts:
             name = part.key(key)
-            row = sums.setdefault(name, [0] * 6)
-            c, n = part.cost, op.count
-            for k, value in enumerate(_values(c)):
-                row[k] += value * n
+            values = _values(part.cost)
+            row = sums.setdefault(name, [0] * len(values))
+            for k, value in enumerate(values):
+                row[k] += value * op.count
             seen.add(name)
         for name in seen:
             counts[name] = counts.get(name, 0) + 1
@@ -138,13 +138,14 @@ def share_of(totals: Cost) -> Callable[[Cost], float]:
 
     def share(cost: Cost) -> float:
         flops = cost.flops / totals.flops if totals.flops else 0.0
-        return max(flops, cost.bytes / totals.bytes if totals.bytes else 0.0)
+        return max(flops, cost.memory_bytes / totals.memory_bytes if totals.memory_bytes else 0.0)
 
     return share
 
 
 def _values(c: Cost) -> tuple[Number, ...]:
-    return (c.matmul_flops, c.vector_flops, c.transcendentals, c.bytes_read, c.bytes_written, c.collective_bytes)
+    work = (c.matmul_flops, c.vector_flops, c.transcendentals)
+    return (*work, c.bytes_read, c.bytes_written, c.collective_bytes, c.on_chip_bytes, c.host_bytes)
 
 
 class _Attribution:
@@ -192,19 +193,21 @@ class _Attribution:
     def border(self, op: OpCost, interior: Computation) -> Iterator[tuple[Instruction, Cost]]:
         """The shares of an op's bytes, each with the instruction of `interior` it goes to."""
         parameters, makers = interior.parameters, _makers(interior)
-        read, written = op.cost.bytes_read, op.cost.bytes_written
-        for parameter, size in zip(parameters, op.traffic.reads, strict=False):
+        traffic, rest = op.traffic, op.traffic.cost
+        for k, (parameter, size) in enumerate(zip(parameters, traffic.reads, strict=False)):
             takers = self.takers(interior, parameter)
             for taker, share in zip(takers, _even(size, len(takers)), strict=True):
-                read -= share
                 if share:
-                    yield taker, Cost(bytes_read=share)
-        for maker, size in zip(makers, op.traffic.writes, strict=False):
-            written -= size
+                    found = moved(traffic.read_space(k), read=share)
+                    rest += found * -1
+                    yield taker, found
+        for k, (maker, size) in enumerate(zip(makers, traffic.writes, strict=False)):
             if size:
-                yield maker, Cost(bytes_written=size)
-        if read or written:
-            yield makers[0] if makers else interior.root, Cost(bytes_read=read, bytes_written=written)
+                found = moved(traffic.write_space(k), written=size)
+                rest += found * -1
+                yield maker, found
+        if rest:
+            yield makers[0] if makers else interior.root, rest
 
     def users(self, computation: Computation) -> dict[str, tuple[Instruction, ...]]:
         if computation.name not in self.readers:
@@ -320,4 +323,4 @@ def _even(size: int, count: int) -> list[int]:
 
 def _size(part: Part) -> tuple[Number, Number, Number]:
     c = part.cost
-    return c.matmul_flops, c.bytes, c.flops + c.transcendentals
+    return c.matmul_flops, c.memory_bytes, c.flops + c.transcendentals

@@ -7,9 +7,37 @@ what changes an array in place writes what changes. Sizes are of the elements, w
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from llmjax.cost.values import Context, Traffic
+from llmjax.cost.values import Context, Space, Traffic
 from llmjax.hlo.ir import Instruction, Shape
+
+_HOST = 5  # S(5) in a layout: Layout::kHostMemorySpace (xla/layout.h)
+
+
+def placed(traffic: Traffic, instruction: Instruction, context: Context) -> Traffic:
+    """The traffic with the memory that each operand and each leaf of the result lies in.
+
+    On a GPU S(1) and S(2) are parts of its main memory, for collectives and temporaries
+    (xla/service/gpu/gpu_memory_space_assignment.h), on a CPU all is one; elsewhere they are on the chip.
+    """
+    reads = tuple(space_of(shape, context.backend) for shape in context.shapes(instruction))
+    writes = tuple(space_of(leaf, context.backend) for leaf in instruction.shape.leaves)
+    if all(space == "device" for space in (*reads, *writes)):
+        return traffic
+    return replace(traffic, read_spaces=reads, write_spaces=writes)
+
+
+def space_of(shape: Shape, backend: str | None) -> Space:
+    """The memory that an array lies in; of a tuple, that of its largest array."""
+    if shape.is_tuple or shape.dtype == "buffer":
+        shape = max(shape.leaves, key=lambda leaf: leaf.bytes, default=shape)
+    number = shape.memory_space
+    if number == 0 or backend == "cpu":
+        return "device"
+    if number == _HOST:
+        return "host"
+    return "device" if backend == "gpu" else "on-chip"
 
 
 def whole(instruction: Instruction, context: Context) -> Traffic:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from llmjax.hlo.ir import Computation, Instruction, Module, Shape
 
 Number = int | float
+Space = Literal["device", "on-chip", "host"]  # whose memory: HBM or DRAM, the compute unit's own, the host's
 
 
 class UnmodelledError(Exception):
@@ -19,7 +21,9 @@ class Cost:
     """Work and traffic. Integers, unless scaled by a probability.
 
     FLOPs follow XLA: one multiply-add is 2, an integer or boolean operation counts as one, transcendentals are apart.
-    `collective_bytes` are what one device sends over the interconnect; the other bytes are its own memory's.
+    `bytes_read` and `bytes_written` are those of the device's main memory (HBM, a CPU's DRAM). `on_chip_bytes` are read
+    and written in memory that the program itself places arrays in (a TPU's VMEM), `host_bytes` in the host's memory,
+    over PCIe. `collective_bytes` are what one device sends over the interconnect.
     """
 
     matmul_flops: Number = 0
@@ -28,6 +32,8 @@ class Cost:
     bytes_read: Number = 0
     bytes_written: Number = 0
     collective_bytes: Number = 0
+    on_chip_bytes: Number = 0
+    host_bytes: Number = 0
 
     @property
     def flops(self) -> Number:
@@ -36,8 +42,13 @@ class Cost:
 
     @property
     def bytes(self) -> Number:
-        """Bytes read and written: what XLA calls `bytes accessed`."""
+        """Bytes read and written in the device's main memory."""
         return self.bytes_read + self.bytes_written
+
+    @property
+    def memory_bytes(self) -> Number:
+        """Bytes read and written in all memories: what XLA calls `bytes accessed`."""
+        return self.bytes_read + self.bytes_written + self.on_chip_bytes + self.host_bytes
 
     @property
     def work(self) -> Cost:
@@ -52,6 +63,8 @@ class Cost:
             self.bytes_read + other.bytes_read,
             self.bytes_written + other.bytes_written,
             self.collective_bytes + other.collective_bytes,
+            self.on_chip_bytes + other.on_chip_bytes,
+            self.host_bytes + other.host_bytes,
         )
 
     def __mul__(self, times: Number) -> Cost:
@@ -62,6 +75,8 @@ class Cost:
             self.bytes_read * times,
             self.bytes_written * times,
             self.collective_bytes * times,
+            self.on_chip_bytes * times,
+            self.host_bytes * times,
         )
 
     __rmul__ = __mul__
@@ -78,20 +93,40 @@ def total(costs: Iterable[Cost]) -> Cost:
     return sum(costs, ZERO)
 
 
+def moved(space: Space, read: Number = 0, written: Number = 0) -> Cost:
+    """Bytes read and written in one memory."""
+    if space == "device":
+        return Cost(bytes_read=read, bytes_written=written)
+    return Cost(on_chip_bytes=read + written) if space == "on-chip" else Cost(host_bytes=read + written)
+
+
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """Memory traffic of one execution: bytes read from each operand, bytes written to each leaf of the result.
 
-    `constants` are bytes of constants inside a fusion, which are read from memory but are no operand.
+    `constants` are bytes of constants inside a fusion, which are read from memory but are no operand. `read_spaces` and
+    `write_spaces` say in which memory each operand and leaf lies; what is not listed lies in the device's.
     """
 
     reads: tuple[int, ...] = ()
     writes: tuple[int, ...] = ()
     constants: int = 0
+    read_spaces: tuple[Space, ...] = ()
+    write_spaces: tuple[Space, ...] = ()
+
+    def read_space(self, operand: int) -> Space:
+        return self.read_spaces[operand] if operand < len(self.read_spaces) else "device"
+
+    def write_space(self, leaf: int) -> Space:
+        return self.write_spaces[leaf] if leaf < len(self.write_spaces) else "device"
 
     @property
     def cost(self) -> Cost:
-        return Cost(bytes_read=sum(self.reads) + self.constants, bytes_written=sum(self.writes))
+        if not self.read_spaces and not self.write_spaces:
+            return Cost(bytes_read=sum(self.reads) + self.constants, bytes_written=sum(self.writes))
+        read = total(moved(self.read_space(k), read=size) for k, size in enumerate(self.reads))
+        written = total(moved(self.write_space(k), written=size) for k, size in enumerate(self.writes))
+        return read + written + Cost(bytes_read=self.constants)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +134,15 @@ class Context:
     """What a rule may look at besides the instruction: its computation, its module, and the costs of callees.
 
     `work` has the work of one call of every computation that the instruction may call (a reduction's `to_apply`, a
-    fusion's interior); the analysis goes callees first. `fused` says whether the computation is a fusion's interior.
+    fusion's interior); the analysis goes callees first. `fused` says whether the computation is a fusion's interior,
+    `backend` is the module's, None where nothing in it tells.
     """
 
     module: Module
     computation: Computation
     work: Mapping[str, Cost] = field(default_factory=dict)
     fused: bool = False
+    backend: str | None = None
 
     def operand(self, instruction: Instruction, index: int) -> Instruction:
         if index >= len(instruction.operands):
@@ -241,7 +278,7 @@ class ModuleCost:
     @property
     def coverage(self) -> float:
         """The modelled share of all bytes moved, 0 to 1; of all ops where no bytes move."""
-        missed, everything = total(op.total for op in self.unmodelled).bytes, self.totals.bytes
+        missed, everything = total(op.total for op in self.unmodelled).memory_bytes, self.totals.memory_bytes
         if everything:
             return float(1 - missed / everything)
         runs = sum(op.count for op in self.ops)

@@ -47,9 +47,9 @@ class Device:
     `clock_hz` is the clock of its compute unit (CPU core, GPU SM, TPU TensorCore), `cores` how many of them there are.
     `matmul` and `vector` are peaks of the whole chip in FLOP/s by HLO dtype (f32, bf16, s8, ...), `transcendental` in
     results/s. `memory` has the nearest level first, main memory last. `link` is what one chip sends to the others, in
-    bytes/s, None where it stands alone. `launch` is the time between two ops, in seconds. `simd_bits` is the width of a
-    CPU's vectors, which its peaks have in them. `fit` are a calibration's terms (empty for a datasheet), `made_with`
-    what it was calibrated with.
+    bytes/s, None where it stands alone, `host_link` what it and its host send each other one way (PCIe). `launch` is
+    the time between two ops, in seconds. `simd_bits` is the width of a CPU's vectors, which its peaks have in them.
+    `fit` are a calibration's terms (empty for a datasheet), `made_with` what it was calibrated with.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Device:
     memory: tuple[Memory, ...]
     launch: Figure
     link: Figure | None = None
+    host_link: Figure | None = None
     simd_bits: Figure | None = None
     fit: Mapping[str, Any] = field(default_factory=dict)
     made_with: Mapping[str, str] = field(default_factory=dict)
@@ -142,8 +143,9 @@ def to_json(device: Device) -> dict[str, Any]:
 
 
 def override(device: Device, changes: Mapping[str, Any]) -> Device:
-    """The device with numbers replaced, to ask "what if": clock_hz, cores, launch, link, transcendental, bandwidth or
-    capacity (of main memory), or a level's by `memory.NAME.bandwidth`, peaks by `matmul.DTYPE` and `vector.DTYPE`.
+    """The device with numbers replaced, to ask "what if": clock_hz, cores, launch, link, host_link, transcendental,
+    bandwidth or capacity (of main memory), or a level's by `memory.NAME.bandwidth`, peaks by `matmul.DTYPE` and
+    `vector.DTYPE`.
 
     A higher clock raises the peaks with it (they are clock x units), not the bandwidth of main memory.
 
@@ -166,7 +168,7 @@ def _replace(device: Device, key: str, new: Figure) -> Device:
         memory = (*near, device.memory[-1])
         rate = _times(device.transcendental, times)
         return replace(device, clock_hz=new, transcendental=rate, memory=memory, **scaled)
-    if key in ("cores", "launch", "link", "transcendental"):
+    if key in ("cores", "launch", "link", "host_link", "transcendental"):
         return replace(device, **{key: new})
     if head in ("matmul", "vector") and rest in getattr(device, head):
         return replace(device, **{head: {**getattr(device, head), rest: new}})
@@ -174,7 +176,7 @@ def _replace(device: Device, key: str, new: Figure) -> Device:
     names = [m.name for m in device.memory]
     if level in names and what in ("bandwidth", "capacity"):
         return replace(device, memory=tuple(replace(m, **{what: new}) if m.name == level else m for m in device.memory))
-    valid = ["clock_hz", "cores", "launch", "link", "transcendental", "bandwidth", "capacity"]
+    valid = ["clock_hz", "cores", "launch", "link", "host_link", "transcendental", "bandwidth", "capacity"]
     valid += [f"memory.{name}.{part}" for name in names for part in ("bandwidth", "capacity")]
     valid += [f"{unit}.{dtype}" for unit in ("matmul", "vector") for dtype in getattr(device, unit)]
     raise UserError(f"--config.device.{key}: {device.name} has no such number.{did_you_mean(key, valid)}")
@@ -200,7 +202,7 @@ def _read(key: str, value: Any) -> Any:
         return {dtype: _figure(figure) for dtype, figure in value.items()}
     if key == "memory":
         return tuple(Memory(m["name"], _figure(m["capacity"]), _figure(m["bandwidth"])) for m in value)
-    if key in ("clock_hz", "cores", "transcendental", "launch", "link", "simd_bits"):
+    if key in ("clock_hz", "cores", "transcendental", "launch", "link", "host_link", "simd_bits"):
         return _figure(value)
     return value
 

@@ -40,7 +40,8 @@ class Features:
     where it is none) and `batch` how many there are. `bytes` go by memory level, nearest first; `strided` are those
     not read or written in the order they lie in. `threads` is how many cores can work on it, `count` how often the op
     runs; `functions` tells whether it has exponentials and the like, `convolution` whether it is one, `wide` whether it
-    stands among ops that may run side by side, `wire` is what goes to other chips. `does` are the opcodes of what is
+    stands among ops that may run side by side, `wire` is what goes to other chips, `host` what the host's memory gives
+    and takes over its link. `does` are the opcodes of what is
     computed, and those of `MANNERS` that hold: "strided", and "remote" where the data lie with other cores.
     """
 
@@ -63,6 +64,7 @@ class Features:
     wide: bool
     wire: float
     does: str
+    host: float = 0.0
 
 
 def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
@@ -108,6 +110,7 @@ def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
                 op.computation in wide,
                 float(op.cost.collective_bytes),
                 _does(op, strided=strided, remote=(op.computation, op.name) in remote),
+                float(op.cost.host_bytes) if device.host_link else 0.0,
             )
         )
     return tuple(found)
@@ -266,7 +269,12 @@ KEEPS = 0.5  # of a cache's capacity is still there when it is read again: it ho
 
 
 def _levels(cost: ModuleCost, device: Device) -> dict[tuple[str, str], tuple[float, ...]]:
-    """Bytes of each op by memory level, by (computation, name)."""
+    """Bytes of each op by memory level, by (computation, name).
+
+    What the program itself puts on the chip is at the nearest level. The host's memory is the farthest where nothing is
+    known of the way to it, and else none of the chip's.
+    """
+    places = {"on-chip": 0, "host": None if device.host_link else len(device.memory) - 1}
     capacities = [memory.capacity.value * KEEPS for memory in device.memory[:-1]] + [math.inf]
     found: dict[tuple[str, str], tuple[float, ...]] = {}
     for computation in dict.fromkeys(op.computation for op in cost.ops):
@@ -279,15 +287,21 @@ def _levels(cost: ModuleCost, device: Device) -> dict[tuple[str, str], tuple[flo
             clock = lap * step
             for op in ops:
                 split = [0.0] * len(capacities)
-                reads = op.traffic.reads or ()
-                for name, size in zip(op.instruction.operands, reads, strict=False):
+                traffic, near = op.traffic, float(op.traffic.constants)
+                for k, (name, size) in enumerate(zip(op.instruction.operands, traffic.reads, strict=False)):
                     buffer = alias.get(name, name)
                     distance = clock - last.get(buffer, -math.inf) if buffer in last else math.inf
-                    split[_level(max(distance, size), capacities)] += size
+                    level = places.get(traffic.read_space(k), _level(max(distance, size), capacities))
+                    if level is not None:
+                        split[level] += size
                     last[buffer] = clock
                 written = float(op.cost.bytes_written)
                 split[_level(written, capacities)] += written
-                split[0] += max(0.0, float(op.cost.bytes_read) - sum(reads))
+                split[0] += near
+                for k, size in enumerate(traffic.writes):
+                    level = places.get(traffic.write_space(k))
+                    if level is not None:
+                        split[level] += size
                 clock += float(op.cost.bytes)
                 last[op.name] = clock
                 found[computation, op.name] = tuple(split)

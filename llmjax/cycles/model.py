@@ -186,6 +186,7 @@ def parts(f: Features, device: Device, terms: Terms) -> tuple[float, list[float]
     ]
     overhead = device.launch.value + terms.overhead
     link = f.wire / device.link.value * terms.far if f.wire and device.link else 0.0
+    link += f.host / device.host_link.value * terms.far if f.host and device.host_link else 0.0
     return compute * terms.compute, memory, overhead, link
 
 

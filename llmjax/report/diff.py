@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmjax.report.html_ops import Json, metric_of, units
+from llmjax.report.html_ops import OTHER_BYTES, Json, metric_of, units
 
 SCHEMA = "llmjax.diff/1"
-METRICS = ("cycles", "flops", "bytes")
+METRICS = ("cycles", "flops", "bytes", *OTHER_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ class Line:
 class Diff:
     """What changed between two programs.
 
-    `metrics` are those of METRICS that both have, with their units; `missing` says in words what could not be compared.
-    `roles` and `ops` have the largest change first.
+    `metrics` are those of METRICS that both have, with their units (bytes outside main memory where either moves any);
+    `missing` says in words what could not be compared. `roles` and `ops` have the largest change first.
     """
 
     metrics: Mapping[str, str]
@@ -98,9 +98,7 @@ def diff(before: Json, after: Json) -> Diff:
     lines = [_line(old, new, metrics) for old, new in pairs]
     totals = {metric: _sum(line.changes[metric] for line in lines) for metric in metrics}
     totals |= {
-        metric: Change(_total(before, metric), _total(after, metric))
-        for metric in ("flops", "bytes")
-        if metric in metrics
+        metric: Change(_total(before, metric), _total(after, metric)) for metric in metrics if metric != "cycles"
     }
     size = _size(totals)
     return Diff(
@@ -174,6 +172,10 @@ def _metrics(before: Json, after: Json) -> tuple[dict[str, str], list[str]]:
     found: dict[str, str] = {}
     missing = []
     for metric in METRICS:
+        if metric in OTHER_BYTES:
+            if _total(before, metric) or _total(after, metric):
+                found[metric] = "B"
+            continue
         sides = old.get(metric), new.get(metric)
         if metric in ("flops", "bytes") or (sides[0] and sides[0] == sides[1]):
             found[metric] = sides[0] or {"flops": "FLOP", "bytes": "B"}[metric]

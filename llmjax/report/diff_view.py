@@ -17,6 +17,7 @@ from llmjax.report.html import render
 from llmjax.report.units import seconds, short
 
 HEADS = {"cycles": "cycles", "flops": "FLOPs", "bytes": "bytes"}
+HEADS |= {"collective_bytes": "sent", "on_chip_bytes": "on chip", "host_bytes": "host"}
 TOP = 12
 ROWS = 500  # so many ops stand in the page; diff.json has them all
 _MARKS = {"new": "+", "gone": "-", "changed": "~"}

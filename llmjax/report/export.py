@@ -15,7 +15,7 @@ from llmjax.cycles.device import to_json as device_json
 if TYPE_CHECKING:
     from llmjax.analysis import Analysis
 
-SCHEMA = "llmjax.cost/1"
+SCHEMA = "llmjax.cost/2"
 FIGURES = (
     "flops",
     "matmul_flops",
@@ -24,6 +24,8 @@ FIGURES = (
     "bytes_read",
     "bytes_written",
     "collective_bytes",
+    "on_chip_bytes",
+    "host_bytes",
 )
 
 
@@ -59,7 +61,7 @@ def to_object(report: Analysis) -> dict[str, Any]:
         "lower_bound": cost.lower_bound,
         "unmodelled": [
             {"name": op.name, "opcode": op.opcode, "target": op.instruction.custom_call_target or None}
-            | {"reason": op.unmodelled, "count": op.count, "bytes": op.total.bytes}
+            | {"reason": op.unmodelled, "count": op.count, "bytes": op.total.memory_bytes}
             for op in cost.unmodelled
         ],
         "loops": [

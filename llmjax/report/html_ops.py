@@ -12,7 +12,11 @@ from typing import Any
 Json = Mapping[str, Any]
 
 METRICS = ("flops", "bytes", "cycles", "measured", "compiler")
-NUMBERS = ("count", "flops", "matmul_flops", "transcendentals", "bytes_read", "bytes_written", "collective_bytes")
+OTHER_BYTES = ("collective_bytes", "on_chip_bytes", "host_bytes")  # outside main memory
+NUMBERS = (
+    *("count", "flops", "matmul_flops", "transcendentals"),
+    *("bytes_read", "bytes_written", *OTHER_BYTES),
+)
 TIMES = ("seconds", "cycles", "low", "high", "compiler_cycles", "measured_seconds", "measured_cycles")
 _STRINGS = (
     *("name", "opcode", "computation", "module_path", "role", "pass"),
@@ -24,12 +28,14 @@ _HEADER = re.compile(r"^(?:ENTRY\s+)?%?([^\s(={]+)\s*(?:\(.*)?\{\s*$")
 
 
 def metric_of(row: Json, metric: str) -> float | None:
-    """The value of a row of cost.json by a metric of METRICS; None where the row does not have it.
+    """The value of a row of cost.json by a metric of METRICS or OTHER_BYTES; None where the row does not have it.
 
     "cycles" is the prediction and "measured" the measurement: in cycles where the row has them, else in seconds.
     """
     if metric == "bytes":
         return row["bytes_read"] + row["bytes_written"]
+    if metric in OTHER_BYTES:
+        return row.get(metric, 0)
     if metric in ("flops", "compiler"):
         return row.get("flops" if metric == "flops" else "compiler_cycles")
     names = ("cycles", "seconds") if metric == "cycles" else ("measured_cycles", "measured_seconds")

@@ -46,7 +46,12 @@ def headlines(cost: Json) -> list[Headline]:
     notes = [f"{products} in matrix products" if products else "", beside("flops", "FLOP")]
     found.append(Headline("FLOPs", bound + short(totals["flops"], "FLOP"), "counted", _join(notes)))
     halves = f"{short(totals['bytes_read'], 'B')} read, {short(totals['bytes_written'], 'B')} written"
-    found.append(Headline("bytes moved", bound + short(moved, "B"), "counted", _join([halves, beside("bytes", "B")])))
+    elsewhere = {"on the chip": totals["on_chip_bytes"], "of the host's memory": totals["host_bytes"]}
+    theirs = "" if any(elsewhere.values()) else beside("bytes", "B")  # XLA's count is of all memories
+    found.append(Headline("bytes moved", bound + short(moved, "B"), "counted", _join([halves, theirs])))
+    for where, value in elsewhere.items():
+        if value:
+            found.append(Headline(f"bytes {where}", bound + short(value, "B"), "counted"))
     if moved:
         value = f"{totals['flops'] / moved:.2f} FLOP/B"
         found.append(Headline("arithmetic intensity", value, "counted", "FLOPs a byte of main memory"))

@@ -7,7 +7,7 @@ import io
 import itertools
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -72,7 +72,7 @@ def warnings(report: Analysis) -> list[str]:
         )
     missed = report.cost.unmodelled
     if missed:
-        share = percent(sum(op.total.bytes for op in missed), report.totals.bytes) or "0%"
+        share = percent(sum(op.total.memory_bytes for op in missed), report.totals.memory_bytes) or "0%"
         reasons = list(dict.fromkeys(f"{op.name}: {op.unmodelled}" for op in missed))
         count = "1 op is" if len(missed) == 1 else f"{len(missed)} ops are"
         found.append(
@@ -100,6 +100,8 @@ def _title(report: Analysis) -> str:
 def _totals(report: Analysis) -> Table:
     totals, bound = report.totals, "≥ " if report.cost.lower_bound else ""
     compiler = report.compiler or {}
+    elsewhere = [(f"  {where}", of(totals)) for where, of in _ELSEWHERE.items() if of(totals)]
+    main = "  main memory, " if elsewhere else "  "
     table = _table("one execution, one device", "counted here", "share", *(["XLA's own count"] if compiler else []))
     # Of XLA's three figures each stands beside ours of the same meaning.
     lines: list[tuple[str, Number, str, str, str]] = [
@@ -107,10 +109,11 @@ def _totals(report: Analysis) -> Table:
         ("  in matrix products", totals.matmul_flops, "FLOP", percent(totals.matmul_flops, totals.flops), ""),
         ("  elementwise and reductions", totals.vector_flops, "FLOP", percent(totals.vector_flops, totals.flops), ""),
         ("transcendentals", totals.transcendentals, "", "", "transcendentals"),
-        ("bytes moved", totals.bytes, "B", "", "bytes"),
-        ("  read", totals.bytes_read, "B", percent(totals.bytes_read, totals.bytes), ""),
-        ("  written", totals.bytes_written, "B", percent(totals.bytes_written, totals.bytes), ""),
+        ("bytes moved", totals.memory_bytes, "B", "", "bytes"),
+        (f"{main}read", totals.bytes_read, "B", percent(totals.bytes_read, totals.memory_bytes), ""),
+        (f"{main}written", totals.bytes_written, "B", percent(totals.bytes_written, totals.memory_bytes), ""),
     ]
+    lines += [(label, value, "B", percent(value, totals.memory_bytes), "") for label, value in elsewhere]
     if totals.collective_bytes:
         lines.append(("bytes sent to other devices", totals.collective_bytes, "B", "", ""))
     for label, value, unit, share, theirs in lines:
@@ -141,15 +144,24 @@ def _notes(report: Analysis) -> list[str]:
 
 
 def _breakdown(title: str, rows: Sequence[tuple[str, Row]], totals: Cost) -> Table:
-    sent = bool(totals.collective_bytes)
-    heads = ("ops", "matmul", "vector", "transc.", "bytes", *(["sent"] if sent else []), "FLOP%", "byte%")
+    others = {head: of for head, of in (_ELSEWHERE | _SENT).items() if of(totals)}
+    heads = ("ops", "matmul", "vector", "transc.", "bytes", *others, "FLOP%", "byte%")
     table = _table(f"by {title}", *heads)
     for label, row in rows:
         c = row.cost
         work = (_or_blank(c.matmul_flops), _or_blank(c.vector_flops), _or_blank(c.transcendentals), _or_blank(c.bytes))
-        link = (_or_blank(c.collective_bytes),) if sent else ()
-        table.add_row(Text(label), f"{row.ops:,}", *work, *link, *_portions(c, totals))
+        table.add_row(
+            Text(label), f"{row.ops:,}", *work, *(_or_blank(of(c)) for of in others.values()), *_portions(c, totals)
+        )
     return table
+
+
+# Bytes outside main memory, each a line and a column where a program has some.
+_ELSEWHERE: dict[str, Callable[[Cost], Number]] = {
+    "on chip": lambda cost: cost.on_chip_bytes,
+    "host": lambda cost: cost.host_bytes,
+}
+_SENT: dict[str, Callable[[Cost], Number]] = {"sent": lambda cost: cost.collective_bytes}
 
 
 def _portions(cost: Cost, totals: Cost) -> tuple[str, str]:

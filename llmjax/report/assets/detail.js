@@ -17,6 +17,8 @@ function opDetail(panel, op) {
   if (c.transcendentals[op]) fact("transcendentals", short(c.transcendentals[op]));
   fact("bytes", `${short(c.bytes_read[op], "B")} read, ${short(c.bytes_written[op], "B")} written`);
   if (flops && panel.bytes(op)) fact("intensity", `${(flops / panel.bytes(op)).toPrecision(3)} FLOP/B`);
+  if (c.on_chip_bytes[op]) fact("bytes on the chip", short(c.on_chip_bytes[op], "B"));
+  if (c.host_bytes[op]) fact("bytes of the host's memory", short(c.host_bytes[op], "B"));
   if (c.collective_bytes[op]) fact("sent to others", short(c.collective_bytes[op], "B"));
   const times = [
     ["predicted", "modelled", "seconds", "cycles", ["low", "high"]],

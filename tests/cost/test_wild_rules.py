@@ -1,0 +1,34 @@
+"""The small inputs of shared/wild that costs, memories and names decide: each gives the value its README says."""
+
+from pathlib import Path
+
+import pytest
+
+from llmjax.cost import cost_module
+from llmjax.cycles.device import load_device
+from llmjax.cycles.model import predict
+from llmjax.hlo import parse
+
+
+@pytest.fixture(scope="module")
+def wild() -> Path:
+    root = Path(__file__).resolve().parents[2]
+    places = (root.parent / "shared" / "wild", root.parent.parent / "shared" / "wild")
+    found = next((place for place in places if place.is_dir()), None)
+    if found is None:
+        pytest.skip("shared/wild is not beside this checkout")
+    return found
+
+
+def counted(wild: Path, name: str):
+    return cost_module(parse((wild / f"{name}.hlo").read_text()))
+
+
+def test_vmem_resident(wild):
+    assert counted(wild, "vmem_resident").totals.bytes == 32_768
+
+
+def test_host_offload(wild):
+    found = counted(wild, "host_offload")
+    assert found.totals.host_bytes == 2**30
+    assert predict(found, load_device("gpu:a100")).overlapped == pytest.approx(43e-3, rel=0.05)
