@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from llmjax.cost.contractions import COMPLEX
 from llmjax.cost.values import Context, Cost, UnmodelledError
 from llmjax.hlo.ir import Instruction, Shape
 
@@ -13,9 +14,15 @@ def nothing(instruction: Instruction, context: Context) -> Cost:
     return Cost()
 
 
+# Operations on real numbers in one on complex ones; a quotient is a product with the conjugate over its square.
+_COMPLEX = {"add": 2, "subtract": 2, "negate": 2, "multiply": 6, "divide": 11}
+
+
 def elementwise(instruction: Instruction, context: Context) -> Cost:
-    """One operation for each element of the result."""
-    cost = Cost(vector_flops=instruction.shape.elements)
+    """One operation for each element of the result; of complex arithmetic as many as it takes in real numbers."""
+    shape = instruction.shape
+    times = _COMPLEX.get(instruction.opcode, 1) if shape.dtype in COMPLEX else 1
+    cost = Cost(vector_flops=times * shape.elements)
     return _in_a_product(instruction, context, cost) if instruction.opcode == "multiply" else cost
 
 
@@ -95,21 +102,37 @@ def top_k(instruction: Instruction, context: Context) -> Cost:
 
 
 def fft(instruction: Instruction, context: Context) -> Cost:
-    """A complex multiplication (4 multiply-adds, 8 FLOPs) for each element and each binary level of each dimension."""
-    levels = sum(max(1, length).bit_length() - 1 for length in instruction.attr("fft_length", ()))
-    return Cost(vector_flops=8 * levels * _first(context.shape(instruction, 0)).elements)
+    """Of complex numbers a multiplication (8 FLOPs) for each element and binary level of each dimension, as XLA counts.
+
+    To or from real numbers 2.5 N log2 N for each transform of N: half of what the Cooley-Tukey algorithm needs for
+    complex ones (M. Frigo and S. G. Johnson, "The design and implementation of FFTW3", Proc. IEEE 2005).
+    """
+    lengths, array = instruction.attr("fft_length", ()), _first(context.shape(instruction, 0))
+    if instruction.attr("fft_type") in ("RFFT", "IRFFT"):
+        real = array.elements if instruction.attr("fft_type") == "RFFT" else instruction.shape.elements
+        return Cost(vector_flops=round(2.5 * real * sum(math.log2(max(1, length)) for length in lengths)))
+    levels = sum(max(1, length).bit_length() - 1 for length in lengths)
+    return Cost(vector_flops=8 * levels * array.elements)
 
 
 def triangular_solve(instruction: Instruction, context: Context) -> Cost:
-    """A multiply-add for each unknown and each row of the matrix, as XLA counts it."""
-    matrix, unknowns = context.shape(instruction, 0), context.shape(instruction, 1)
-    return Cost(vector_flops=2 * matrix.dims[-1] * unknowns.elements)
+    """m multiplications or additions for each unknown of a system of m: m^2 n for n right-hand sides (trsm of LAPACK).
+
+    A triangle has half of the m^2 multiply-adds that XLA counts (LAPACK Working Note 41).
+    """
+    matrix, unknowns = [shape for shape in context.shapes(instruction) if shape.rank >= 2][:2]
+    return Cost(vector_flops=times(matrix) * matrix.dims[-1] * unknowns.elements)
+
+
+def times(matrix: Shape) -> int:
+    """How many FLOPs a step of a factorisation is: about 4 of complex numbers, as LAPACK says."""
+    return 4 if matrix.dtype in COMPLEX else 1
 
 
 def cholesky(instruction: Instruction, context: Context) -> Cost:
     """n^3 / 3 for each matrix."""
     matrix = context.shape(instruction, 0)
-    return Cost(vector_flops=matrix.dims[-1] * matrix.elements // 3)
+    return Cost(vector_flops=times(matrix) * matrix.dims[-1] * matrix.elements // 3)
 
 
 def batch_norm_inference(instruction: Instruction, context: Context) -> Cost:

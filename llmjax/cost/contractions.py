@@ -1,4 +1,7 @@
-"""FLOPs of what the matrix unit does: dots and convolutions."""
+"""FLOPs of what the matrix unit does: dots and convolutions.
+
+FLOPs are operations on real numbers: a multiply-add is 2, of complex numbers 8 (four products, four sums).
+"""
 
 from __future__ import annotations
 
@@ -17,34 +20,43 @@ def dot(instruction: Instruction, context: Context) -> Cost:
     if sparsity:
         raise UnmodelledError(f"{instruction.opcode} with sparsity={sparsity}")
     contracted = _contracted(context.shape(instruction, 0), instruction.dot_dims.lhs_contracting)
-    return Cost(matmul_flops=2 * instruction.shape.elements * contracted)
+    return product(instruction.shape.elements * contracted, instruction.shape)
+
+
+def product(multiply_adds: int, out: Shape) -> Cost:
+    """The cost of so many multiply-adds in numbers of the type of `out`."""
+    return Cost(matmul_flops=(8 if out.dtype in COMPLEX else 2) * multiply_adds)
+
+
+COMPLEX = ("c64", "c128")
 
 
 def ragged_dot(instruction: Instruction, context: Context) -> Cost:
     """As a dot: every row of the ragged dimension meets one group's matrix.
 
     Where the ragged dimension is a contracting one, the result has a group dimension, and the groups share the
-    contracted elements among them.
+    contracted elements among them. Group sizes are one line of numbers, one for each element of a batch.
     """
     dims = instruction.dot_dims
     contracted = _contracted(context.shape(instruction, 0), dims.lhs_contracting)
     elements = instruction.shape.elements
     if set(instruction.attr("lhs_ragged_dims", ())) & set(dims.lhs_contracting):
-        elements //= max(1, context.shape(instruction, 2).elements)
-    return Cost(matmul_flops=2 * elements * contracted)
+        elements //= max(1, context.shape(instruction, 2).dims[-1])
+    return product(elements * contracted, instruction.shape)
 
 
 def convolution(instruction: Instruction, context: Context) -> Cost:
     """Two FLOPs for each tap that lands on an element of the input; taps on padding or in dilation holes are none."""
     lhs, rhs = context.shape(instruction, 0), context.shape(instruction, 1)
-    return Cost(matmul_flops=convolution_flops(instruction, lhs, rhs, instruction.shape))
+    return convolved(instruction, lhs, rhs, instruction.shape)
 
 
-def convolution_flops(instruction: Instruction, lhs: Shape, rhs: Shape, out: Shape) -> int:
-    """FLOPs of the convolution that `window`, `dim_labels` and the group counts of `instruction` describe.
+def convolved(instruction: Instruction, lhs: Shape, rhs: Shape, out: Shape) -> Cost:
+    """The convolution that `window`, `dim_labels` and the group counts of `instruction` describe.
 
     Counts as XLA's HloCostAnalysis does: input features of a group x output features x batch of a group x the number
-    of valid (kernel, output) positions, a product over spatial dimensions.
+    of valid (kernel, output) positions, a product over spatial dimensions. Features that cuDNN packs in vectors of 4 or
+    32 lie in a dimension without a label (`bf01?`) besides the labelled one.
     """
     labels: ConvDims | None = instruction.attr("dim_labels")
     if labels is None:
@@ -54,9 +66,17 @@ def convolution_flops(instruction: Instruction, lhs: Shape, rhs: Shape, out: Sha
         valid_positions(window, i, lhs.dims[labels.lhs_spatial[i]], rhs.dims[labels.rhs_spatial[i]], out.dims[spatial])
         for i, spatial in enumerate(labels.out_spatial[: window.rank])
     )
-    features = lhs.dims[labels.lhs_feature] // instruction.attr("feature_group_count", 1)
+    features = lhs.dims[labels.lhs_feature] * _unlabelled(
+        lhs, labels.lhs_batch, labels.lhs_feature, *labels.lhs_spatial
+    )
+    made = out.dims[labels.out_feature] * _unlabelled(out, labels.out_batch, labels.out_feature, *labels.out_spatial)
+    features //= instruction.attr("feature_group_count", 1)
     batch = lhs.dims[labels.lhs_batch] // instruction.attr("batch_group_count", 1)
-    return 2 * features * out.dims[labels.out_feature] * batch * positions
+    return product(features * made * batch * positions, out)
+
+
+def _unlabelled(shape: Shape, *labelled: int) -> int:
+    return math.prod(size for dim, size in enumerate(shape.dims) if dim not in labelled)
 
 
 def valid_positions(window: Window, dim: int, lhs: int, rhs: int, out: int) -> int:

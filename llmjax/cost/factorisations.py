@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from llmjax.cost.computed import times, triangular_solve
 from llmjax.cost.values import Context, Cost, UnmodelledError
 from llmjax.hlo.ir import Instruction
 
@@ -52,15 +53,9 @@ def by_name(instruction: Instruction, context: Context) -> Cost:
     m, n = matrix.dims[-2:]
     batch = matrix.elements // max(1, m * n)
     if "trsm" in names:
-        return Cost(vector_flops=_triangular(instruction, context))
+        return triangular_solve(instruction, context)
     for name in names:
         known = _NAMES.get(name, name)
         if known in _ROUTINES:
-            return Cost(vector_flops=batch * _ROUTINES[known](m, n, min(m, n)))
+            return Cost(vector_flops=times(matrix) * batch * _ROUTINES[known](m, n, min(m, n)))
     raise UnmodelledError(f"no rule for custom-call target {target!r}")
-
-
-def _triangular(instruction: Instruction, context: Context) -> int:
-    """A multiply-add for each unknown and each row of the matrix, as for triangular-solve."""
-    matrix, unknowns = [s for s in context.shapes(instruction) if s.rank >= 2][:2]
-    return 2 * matrix.dims[-1] * unknowns.elements

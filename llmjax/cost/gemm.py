@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from llmjax.cost.contractions import convolution_flops
+from llmjax.cost.contractions import convolved, product
 from llmjax.cost.values import Context, Cost, UnmodelledError
 from llmjax.hlo.ir import Instruction, Shape
 
@@ -44,7 +44,7 @@ def gemm(instruction: Instruction, context: Context) -> Cost:
         raise UnmodelledError("GEMM without dot_dimension_numbers")
     accumulated = out.elements if float(config.get("beta", 0) or 0) else 0
     after = _epilogue(str(config.get("epilogue", "DEFAULT")), out.elements)
-    return Cost(matmul_flops=2 * out.elements * contracted, vector_flops=accumulated) + after
+    return product(out.elements * contracted, out) + Cost(vector_flops=accumulated) + after
 
 
 def cudnn_convolution(instruction: Instruction, context: Context) -> Cost:
@@ -62,7 +62,7 @@ def cudnn_convolution(instruction: Instruction, context: Context) -> Cost:
     after = Cost()
     if target.endswith("BiasActivationForward"):
         after = _epilogue(f"BIAS_{config.get('activation_mode', '')}".upper(), out.elements)
-    return Cost(matmul_flops=convolution_flops(instruction, lhs, rhs, result)) + after
+    return convolved(instruction, lhs, rhs, result) + after
 
 
 def onednn_matmul(instruction: Instruction, context: Context) -> Cost:
@@ -88,8 +88,8 @@ def onednn_convolution(instruction: Instruction, context: Context) -> Cost:
 
 def row_by_column(instruction: Instruction, context: Context) -> Cost:
     """lhs [.., M, K] times rhs [.., K, N]."""
-    lhs = context.shape(instruction, 0)
-    return Cost(matmul_flops=2 * instruction.shape.leaves[0].elements * lhs.dims[-1])
+    lhs, out = context.shape(instruction, 0), instruction.shape.leaves[0]
+    return product(out.elements * lhs.dims[-1], out)
 
 
 def block_scaled_dot(instruction: Instruction, context: Context) -> Cost:

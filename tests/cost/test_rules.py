@@ -125,13 +125,19 @@ VECTOR = 8 * 100 * 4
         (
             "a = f32[16,16] parameter(0)\nb = f32[16,5] parameter(1)\n"
             "ROOT y = f32[16,5] triangular-solve(a, b), left_side=true, lower=true, transpose_a=NO_TRANSPOSE",
-            Cost(0, 2 * 16 * 80, 0, 512 + 320, 320),
+            Cost(0, 16 * 80, 0, 512 + 320, 320),
         ),
         (
             "a = bf16[64,32] parameter(0)\nb = bf16[4,32,16] parameter(1)\nn = s32[4] parameter(2)\n"
             "ROOT y = bf16[64,16] ragged-dot(a, b, n), lhs_contracting_dims={1}, rhs_contracting_dims={1}, "
             "lhs_ragged_dims={0}, rhs_group_dims={0}",
             Cost(2 * 64 * 32 * 16, 0, 0, 2 * (64 * 32 + 4 * 32 * 16) + 16, 2 * 64 * 16),
+        ),
+        (  # the same for each of 6 elements of a batch, whose sizes are a line each
+            "a = f32[6,32,64] parameter(0)\nb = f32[6,64,8] parameter(1)\nn = s32[6,4] parameter(2)\n"
+            "ROOT y = f32[4,6,32,8] ragged-dot(a, b, n), lhs_batch_dims={0}, rhs_batch_dims={0}, "
+            "lhs_contracting_dims={2}, rhs_contracting_dims={1}, lhs_ragged_dims={2}",
+            Cost(6 * 2 * 32 * 64 * 8, 0, 0, 4 * 6 * (32 * 64 + 64 * 8 + 4), 4 * 4 * 6 * 32 * 8),
         ),
         (  # groups along the contracted dimension share it
             "a = bf16[64,32] parameter(0)\nb = bf16[64,16] parameter(1)\nn = s32[4] parameter(2)\n"
@@ -248,3 +254,45 @@ def test_valid_positions_by_brute_force(size, stride, low, high, spread, holes, 
     places = [o * stride - low + k * spread for o in range(out) for k in range(size)]
     expected = sum(p % holes == 0 and 0 <= p // holes < lhs for p in places)
     assert valid_positions(window, 0, lhs, size, out) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "operand", "result", "length", "flops"),
+    [
+        ("FFT", "c64[8,256]", "c64[8,256]", "256", 8 * 8 * 256 * 8),
+        ("RFFT", "f32[8,256]", "c64[8,129]", "256", 2.5 * 8 * 256 * 8),
+        ("IRFFT", "c64[8,129]", "f32[8,256]", "256", 2.5 * 8 * 256 * 8),
+        ("RFFT", "f32[3,16,64]", "c64[3,16,33]", "16,64", 2.5 * 3 * 16 * 64 * (4 + 6)),
+    ],
+)
+def test_transforms_of_real_numbers_take_half(kind, operand, result, length, flops):
+    body = f"x = {operand} parameter(0)\nROOT y = {result} fft(x), fft_type={kind}, fft_length={{{length}}}"
+    assert cost_module(module(body)).totals.vector_flops == flops
+
+
+@pytest.mark.parametrize(("dtype", "flops"), [("f32", 2), ("c64", 8), ("c128", 8)])
+def test_a_complex_multiply_add_is_eight_flops(dtype, flops):
+    dot = f"ROOT y = {dtype}[5,7] dot(a, b), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}"
+    body = f"a = {dtype}[5,11] parameter(0)\nb = {dtype}[11,7] parameter(1)\n{dot}"
+    assert cost_module(module(body)).totals.matmul_flops == flops * 5 * 11 * 7
+
+
+@pytest.mark.parametrize(
+    ("opcode", "flops"), [("add", 2), ("subtract", 2), ("multiply", 6), ("divide", 6 + 3 + 2), ("power", 0)]
+)
+def test_complex_arithmetic_counts_real_operations(opcode, flops):
+    body = f"a = c64[10] parameter(0)\nb = c64[10] parameter(1)\nROOT y = c64[10] {opcode}(a, b)"
+    assert cost_module(module(body)).totals.vector_flops == 10 * flops
+
+
+@pytest.mark.parametrize("vector", [4, 32])
+def test_a_convolution_of_packed_features_counts_them_all(vector):
+    x, w, y = f"s8[10,4,30,30,{vector}]", f"s8[4,2,2,{4 * vector},{vector}]", f"s8[10,4,29,29,{vector}]"
+    plain_x, plain_w, plain_y = f"s8[10,{4 * vector},30,30]", f"s8[{4 * vector},2,2,{4 * vector}]", ""
+    call = 'custom-call(x, w), window={size=2x2}, custom_call_target="__cudnn$convForward", dim_labels='
+    packed = f"x = {x} parameter(0)\nw = {w} parameter(1)\nROOT c = ({y}, u8[0]) {call}bf01?_i01o?->bf01?"
+    plain_y = f"s8[10,{4 * vector},29,29]"
+    plain = f"x = {plain_x} parameter(0)\nw = {plain_w} parameter(1)\nROOT c = ({plain_y}, u8[0]) {call}bf01_i01o->bf01"
+    flops = 2 * 10 * (4 * vector) ** 2 * 2 * 2 * 29 * 29
+    for text in (packed, plain):
+        assert cost_module(module(text)).totals.matmul_flops == flops

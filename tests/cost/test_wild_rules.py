@@ -32,3 +32,27 @@ def test_host_offload(wild):
     found = counted(wild, "host_offload")
     assert found.totals.host_bytes == 2**30
     assert predict(found, load_device("gpu:a100")).overlapped == pytest.approx(43e-3, rel=0.05)
+
+
+def test_cudnn_int8x32(wild):
+    assert counted(wild, "cudnn_int8x32").totals.flops == 1_102_315_520
+
+
+def test_ragged_dot_batched_contracting(wild):
+    assert counted(wild, "ragged_dot_batched_contracting").totals.flops == 196_608
+
+
+def test_rfft_irfft(wild):
+    there, back = counted(wild, "rfft_irfft").ops
+    assert there.cost.flops == back.cost.flops == 5 * 64 * 1024 * 10 // 2
+    assert counted(wild, "fft_c64").totals.flops == 8 * 64 * 1024 * 10
+
+
+def test_complex_dot(wild):
+    dot, product = counted(wild, "complex_dot").ops
+    assert dot.cost.matmul_flops == 8 * 128 * 64 * 32
+    assert product.cost.vector_flops == 6 * 128 * 32
+
+
+def test_call_start(wild):
+    assert counted(wild, "call_start").totals.flops == 1000
