@@ -116,11 +116,12 @@ def _op(
         inside, traffic = interiors[callee], memory.placed(borders[callee], i, context)
         cost = total(part.cost for part in inside) + traffic.cost
         return OpCost(written, place, 1, cost, traffic, inside, owner, reasons[callee])
-    rule, reason = rules.rule(i.opcode), ""
+    rule, reason, dense = rules.rule(i.opcode), "", None
     try:
         if rule is None:
             raise UnmodelledError(f"no rule for opcode {i.opcode!r}")
         work, traffic = rule.work(i, context), rule.traffic(i, context)
+        dense = library.dense(i, context)
     except UnmodelledError as error:
         reason, work = str(error), ZERO
         traffic = memory.whole(i, context)
@@ -128,7 +129,8 @@ def _op(
         reason, work = f"malformed {i.opcode}: {error}", ZERO
         traffic = memory.whole(i, context)
     traffic = memory.placed(traffic, i, context)
-    return OpCost(written, place, 1, work + traffic.cost, traffic, (), owner, reason)
+    left_out = None if dense is None or dense.flops == work.flops else dense.flops
+    return OpCost(written, place, 1, work + traffic.cost, traffic, (), owner, reason, left_out)
 
 
 def _border(computation: Computation, inner: Mapping[str, Traffic]) -> tuple[Traffic, str]:

@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
-from llmjax.cost import attention, computed, factorisations, gemm, memory
-from llmjax.cost.values import Context, Cost, Traffic, UnmodelledError
+from llmjax.cost import attention, computed, factorisations, gemm, kernels, memory
+from llmjax.cost.values import Context, Cost, Traffic, UnmodelledError, total
 from llmjax.hlo.ir import Instruction
 
 Work = Callable[[Instruction, Context], Cost]
 
 
 class CustomCall(NamedTuple):
-    """How to count the custom calls of one target, and which library runs them."""
+    """How to count the custom calls of one target, and which library runs them.
+
+    `dense` is their work without a mask, of calls that leave out what a mask hides.
+    """
 
     work: Work
     library: str | None = None
     traffic: Callable[[Instruction, Context], Traffic] = memory.whole
+    dense: Work | None = None
 
 
 def _without_workspace(instruction: Instruction, context: Context) -> Traffic:
@@ -42,12 +47,35 @@ def _comparisons(instruction: Instruction, context: Context) -> Cost:
     return Cost(vector_flops=context.shape(instruction, 0).elements)
 
 
+def _attend(work: Callable[..., Cost]) -> CustomCall:
+    return CustomCall(work, "cudnn", _without_workspace, partial(work, masked=False))
+
+
+def _activation(flops: int, transcendentals: int, instruction: Instruction, context: Context) -> Cost:
+    """So many operations for each element of the result."""
+    elements = instruction.shape.leaves[0].elements
+    return Cost(vector_flops=flops * elements, transcendentals=transcendentals * elements)
+
+
+def _partitioned_later(instruction: Instruction, context: Context) -> Cost:
+    """The computation that it calls, where the text has it: JAX's own calls name none."""
+    callees = [context.work[name] for name in instruction.called_computations if name in context.work]
+    if not callees:
+        raise UnmodelledError("a custom partitioning puts its program here when XLA partitions: analyse compiled text")
+    return total(callees)
+
+
+def _opaque(instruction: Instruction, context: Context) -> Cost:
+    raise UnmodelledError(f"{instruction.custom_call_target}: a kernel in code that the text does not show")
+
+
 _FREE = CustomCall(computed.nothing, None, memory.free)
 _MOVE = CustomCall(computed.nothing)
 _CUBLAS = CustomCall(gemm.gemm, "cublas", _without_workspace)
 _CONV = CustomCall(gemm.cudnn_convolution, "cudnn", _without_workspace)
 _TOP_K = CustomCall(computed.top_k)
 _SORT = CustomCall(computed.sort, "cub", _without_workspace)
+_TE, _NEURON = "transformer engine", "neuron"
 
 # Regular expressions of whole targets, first match wins.
 CUSTOM_CALLS: tuple[tuple[str, CustomCall], ...] = (
@@ -55,8 +83,8 @@ CUSTOM_CALLS: tuple[tuple[str, CustomCall], ...] = (
     (r"__cublas\$triangularSolve", CustomCall(computed.triangular_solve, "cublas", _without_workspace)),
     (r"__cudnn\$conv(Forward|BackwardInput|BackwardFilter|BiasActivationForward|ForwardGraph)", _CONV),
     (r"__cudnn\$convReorderFilter(AndBias)?", CustomCall(computed.nothing, "cudnn")),
-    (r"__cudnn\$fmha\w*Backward(F8)?", CustomCall(attention.cudnn_backward, "cudnn", _without_workspace)),
-    (r"__cudnn\$fmha\w*", CustomCall(attention.cudnn_forward, "cudnn", _without_workspace)),
+    (r"__cudnn\$fmha\w*Backward(F8)?", _attend(attention.cudnn_backward)),
+    (r"__cudnn\$fmha\w*", _attend(attention.cudnn_forward)),
     (r"__cudnn\$norm", CustomCall(gemm.layer_norm, "cudnn", _without_workspace)),
     (r"__cudnn\$batchNormalizationForwardInference", CustomCall(computed.batch_norm_inference, "cudnn")),
     (r"__cudnn\$batchNormalizationForwardTraining", CustomCall(computed.batch_norm_training, "cudnn")),
@@ -69,8 +97,11 @@ CUSTOM_CALLS: tuple[tuple[str, CustomCall], ...] = (
     (r"__onednn\$softmax", CustomCall(gemm.softmax, "onednn")),
     (r"__onednn\$layernorm", CustomCall(gemm.layer_norm, "onednn")),
     (r"__eigen\$matmul|__xla_cpu_runtime_Eigen\w*MatMul\w*", CustomCall(gemm.row_by_column, "eigen")),
-    (r"te_fused_attn_forward(_ffi)?", CustomCall(attention.transformer_engine_forward, "cudnn", _without_workspace)),
-    (r"te_fused_attn_backward(_ffi)?", CustomCall(attention.transformer_engine_backward, "cudnn", _without_workspace)),
+    (r"te_fused_attn_forward(_ffi)?", _attend(attention.transformer_engine_forward)),
+    (r"te_fused_attn_backward(_ffi)?", _attend(attention.transformer_engine_backward)),
+    # Scale, then a softmax; the gradient scales once more (transformer_engine/jax/csrc/extensions/softmax.cpp).
+    (r"te_scaled_(masked_|upper_triang_masked_)?softmax_forward(_ffi)?", CustomCall(partial(_activation, 5, 1), _TE)),
+    (r"te_scaled_(masked_|upper_triang_masked_)?softmax_backward(_ffi)?", CustomCall(partial(_activation, 5, 0), _TE)),
     (r"TopK|__gpu\$TopK|xla\.topk", _TOP_K),
     (r"PartialReduce|ApproxTopK", CustomCall(_comparisons)),
     (r"__cub\$DeviceRadixSort\w*|xla\.gpu\.ext\.cub_sort_\w+", _SORT),
@@ -78,6 +109,25 @@ CUSTOM_CALLS: tuple[tuple[str, CustomCall], ...] = (
     (r"lapack_[sdcz](\w+?)(_ffi)?|blas_[sdcz](trsm)(_ffi)?", CustomCall(factorisations.by_name, "lapack")),
     (r"cusolver_(\w+?)(_ffi)?|cublas_(\w+?)(_ffi)?", CustomCall(factorisations.by_name, "cusolver")),
     (r"hipsolver_(\w+?)(_ffi)?|hipblas_(\w+?)(_ffi)?", CustomCall(factorisations.by_name, "hipsolver")),
+    (r"(cu(da)?|hip)_lu_pivots_to_permutation(_ffi)?", CustomCall(computed.nothing, "cusolver")),
+    # AWS Neuron's (torch_neuronx/xla_impl/custom_call_targets.py): the operations of the formulas they are named after.
+    (r"AwsNeuronErf", CustomCall(partial(_activation, 0, 1), _NEURON)),
+    (r"AwsNeuronGelu(ApprxTanh)?", CustomCall(partial(_activation, 8, 1), _NEURON)),
+    (r"AwsNeuronGeluBackward", CustomCall(partial(_activation, 9, 2), _NEURON)),
+    (r"AwsNeuronSilu", CustomCall(partial(_activation, 1, 1), _NEURON)),
+    (r"AwsNeuronSiluBackward", CustomCall(partial(_activation, 5, 1), _NEURON)),
+    (r"AwsNeuronSoftmax", CustomCall(gemm.softmax, _NEURON)),
+    (r"AwsNeuronSoftmaxBackward", CustomCall(partial(_activation, 4, 0), _NEURON)),
+    (r"AwsNeuronRmsNorm", CustomCall(kernels.rms_norm, _NEURON)),
+    (r"AwsNeuronRmsNormBackward", CustomCall(partial(_activation, 9, 0), _NEURON)),
+    (r"AwsNeuronArg(Max|Min)", CustomCall(_comparisons, _NEURON)),
+    (r"AwsNeuronTopK", CustomCall(computed.top_k, _NEURON)),
+    (r"AwsNeuronDropout(MaskV1)?", CustomCall(partial(_activation, 2, 0), _NEURON)),
+    (r"AwsNeuron(CollectiveMatmul|IntMatmult)", CustomCall(kernels.matmul, _NEURON)),
+    (r"AwsNeuron(CustomNativeKernel|CustomOp)", CustomCall(_opaque, _NEURON)),
+    (r"AwsNeuron(TransferWithStaticRing|ModuleMarker\S+|LNCShardingConstraint|ControlDep|DevicePrint)", _FREE),
+    (r"NeuronBoundaryMarker-\w+", _FREE),
+    (r"CustomSPMDPartitioning", CustomCall(_partitioned_later)),
     (r"Qr|LuDecomposition|Eigh|ProductOfElementaryHouseholderReflectors", CustomCall(factorisations.by_name)),
     (r"GetRngSeed|Memset\w+", CustomCall(computed.nothing, None, memory.writes_only)),
     (r"PadToStatic|SliceToDynamic|X64Combine|X64SplitLow|X64SplitHigh", _MOVE),
@@ -94,8 +144,6 @@ _CALLBACK = re.compile(
 # Who runs a kCustom fusion, by the beginning of the kind in its backend_config.
 _FUSION_LIBRARIES = {"__ynn": "ynnpack", "__xnn": "xnnpack", "__onednn": "onednn", "__eigen": "eigen"}
 _FUSION_LIBRARIES |= {"__triton": "triton", "__cudnn": "cudnn", "__cublas": "cublas", "__cutlass": "cutlass"}
-_KERNELS = {"tpu_custom_call": "mosaic", "triton_kernel_call": "triton", "__triton": "triton"}
-_KERNELS |= {"__gpu$xla.gpu.triton": "triton", "mosaic_gpu": "mosaic", "mosaic_gpu_v2": "mosaic"}
 
 
 def find(target: str) -> CustomCall | None:
@@ -112,6 +160,8 @@ def work(instruction: Instruction, context: Context) -> Cost:
     if estimate is not None:
         return estimate.work
     target = instruction.custom_call_target
+    if target in kernels.COMPILERS:
+        return kernels.work(instruction, context)
     if _CALLBACK.fullmatch(target):
         raise UnmodelledError(f"{target}: what the host's Python computes is not in the text")
     raise UnmodelledError(f"no rule for custom-call target {target!r}")
@@ -126,14 +176,30 @@ def traffic(instruction: Instruction, context: Context) -> Traffic:
     estimate = declared(instruction)
     if estimate is None or not estimate.bytes:
         return everything
-    return Traffic((), (int(estimate.bytes_written),), int(estimate.bytes_read))
+    reads = _shared(int(estimate.bytes_read), everything.reads)
+    return Traffic(reads, _shared(int(estimate.bytes_written), everything.writes))
+
+
+def _shared(size: int, weights: tuple[int, ...]) -> tuple[int, ...]:
+    """Parts of `size` in proportion to `weights`, the remainder to the last; without weights all to the first."""
+    whole = sum(weights)
+    if not whole:
+        return (size, *(0 for _ in weights[1:]))
+    parts = [size * weight // whole for weight in weights]
+    return (*parts[:-1], parts[-1] + size - sum(parts))
+
+
+def dense(instruction: Instruction, context: Context) -> Cost | None:
+    """Work of a custom call without the mask that it leaves things out by; None where it leaves out nothing."""
+    row = find(instruction.custom_call_target) if instruction.opcode == "custom-call" else None
+    return row.dense(instruction, context) if row and row.dense else None
 
 
 def library(instruction: Instruction) -> str | None:
     """Who runs the instruction, where the text says so."""
     if instruction.opcode.removesuffix("-start") == "custom-call":
         row = find(instruction.custom_call_target)
-        return row.library if row else _KERNELS.get(instruction.custom_call_target)
+        return row.library if row else kernels.COMPILERS.get(instruction.custom_call_target)
     kind = str(_field(instruction.backend_config, "fusion_config", "kind") or "")
     kind = kind or str(_field(instruction.backend_config, "fusion_backend_config", "kind") or "")
     if kind == "__custom_fusion":

@@ -182,7 +182,8 @@ class OpCost:
     `fused` lists a fusion's interior instructions: their work adds up to the op's exactly. `traffic` splits its bytes
     by operand and result. `library` names who does the work where the text says so (ynnpack, onednn, cublas, cudnn,
     triton, mosaic, ...). `unmodelled` is the reason why no rule covers the op, "" where one does; the bytes of an
-    unmodelled op are those of its operands and result, its FLOPs what is known of its interiors.
+    unmodelled op are those of its operands and result, its FLOPs what is known of its interiors. `dense_flops` are what
+    its FLOPs would be without the mask by which it leaves some out (causal attention), None where it leaves out none.
     """
 
     instruction: Instruction
@@ -193,6 +194,7 @@ class OpCost:
     fused: tuple[FusedCost, ...] = ()
     library: str | None = None
     unmodelled: str = ""
+    dense_flops: Number | None = None
 
     @property
     def name(self) -> str:
@@ -259,6 +261,11 @@ class ModuleCost:
     def totals(self) -> Cost:
         """Sum over ops and their executions."""
         return total(op.total for op in self.ops)
+
+    @property
+    def dense_flops(self) -> Number:
+        """FLOPs if nothing were left out under a mask: what a model's arithmetic is usually said to be."""
+        return sum((op.cost.flops if op.dense_flops is None else op.dense_flops) * op.count for op in self.ops)
 
     @property
     def unmodelled(self) -> tuple[OpCost, ...]:

@@ -108,7 +108,7 @@ def _no_formula(value: Any) -> Any:
 
 _COLUMNS = (
     *("name", "opcode", "computation", "count", *FIGURES),
-    *("module_path", "role", "layer", "pass", "source", "function", "library", "unmodelled"),
+    *("module_path", "role", "layer", "pass", "source", "function", "library", "unmodelled", "dense_flops"),
     *("seconds", "low", "high", "cycles", "bound", "measured_seconds", "measured_cycles"),
 )
 
@@ -123,6 +123,7 @@ def _op(op: AttributedOp, interior: bool = True) -> dict[str, Any]:
         **place_fields(op.place),
         "library": op.op.library,
         "unmodelled": op.op.unmodelled or None,
+        "dense_flops": None if op.op.dense_flops is None else op.op.dense_flops * op.count,
         "fused": [_part(part, op.count) for part in op.parts] if interior and op.op.fused else [],
     }
 

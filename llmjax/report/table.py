@@ -135,6 +135,8 @@ def _notes(report: Analysis) -> list[str]:
     guessed = [c for c in cost.conditionals if not c.stated and c.count]
     if guessed:
         notes[0] += f" Largest branch counted of {_list([c.name for c in guessed])}."
+    if cost.dense_flops != report.totals.flops:
+        notes[0] += f" What masks hide is left out: with it {short(cost.dense_flops, 'FLOP')}."
     libraries = dict.fromkeys(op.op.library for op in report.ops if op.op.library)
     if libraries:
         flops = sum(op.total.flops for op in report.ops if op.op.library)
