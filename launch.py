@@ -1,34 +1,24 @@
 """Runs one job: `python launch.py --config=configs/JOB.py[:ARG] [--config.KEY=VALUE ...] [--workdir=FOLDER]`."""
 
+from __future__ import annotations  # so that an older Python, too, gets as far as being told that it is too old
+
 import ast
 import importlib
+import io
 import os
-import runpy
 import signal
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
-
-from absl import flags, logging
-from ml_collections import ConfigDict, config_flags
-
-from llmjax.allocator import keep_freed_memory
-from llmjax.errors import UserError, did_you_mean
-from llmjax.files import cache_folder, private_folder
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent
-# Where Linux shows an NVIDIA GPU, an AMD GPU, a GPU of Windows, and TPUs.
-ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/accel0", "/dev/vfio/0")
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The job: a file of configs/, e.g. configs/quickstart.py.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for what the job writes. Default: runs/JOB or runs/JOB-ARG.")
 
 
 def jobs() -> str:
     """Returns a line for each job there is: its config file and the first line of that file's docstring."""
     lines = []
     for path in sorted((ROOT / "configs").glob("[!_]*.py")):
-        summary = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+        summary = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n")[0]
         lines.append(f"  --config=configs/{path.name:16} {summary}")
     return "\n".join(lines)
 
@@ -37,121 +27,22 @@ def usage() -> str:
     """Returns the text of `--help`."""
     return (
         f"{__doc__}\n\nJobs:\n{jobs()}\n\n"
-        "A job's settings stand in its config file, a comment each; --config.KEY=VALUE overrides any of them.\n"
-        "--config=configs/JOB.py:tiny runs the smallest form of a job. --workdir is where it writes\n"
+        "A job's settings stand in its config file, a comment each; --config.KEY=VALUE overrides any of them (lists:\n"
+        "commas between). --config=configs/JOB.py:tiny runs the smallest form of a job. --workdir is where it writes\n"
         "(default runs/JOB, runs/JOB-tiny)."
     )
 
 
-def config_path(argv: list[str]) -> str:
-    """Returns the value of `--config` (a file that exists, and its argument if any), or raises `UserError`."""
-    for arg, following in zip(argv[1:], [*argv[2:], ""], strict=False):
-        name, _, value = arg.partition("=")
-        if name in ("--config", "-config"):
-            path = value or following
-            break
-    else:
-        raise UserError(f"No job was named: pass --config=configs/JOB.py.\n\nJobs:\n{jobs()}")
-    file = Path(path.partition(":")[0])
-    if not file.is_file():
-        folder = file.parent if file.parent.is_dir() else Path("configs")
-        raise UserError(
-            f"--config={path}: there is no file {file}.{did_you_mean(str(file), map(str, folder.glob('*.py')))}"
-        )
-    return path
-
-
-def split_overrides(argv: list[str], settings: Mapping[str, object]) -> tuple[list[str], dict[str, dict[str, object]]]:
-    """Checks that every `--config.KEY=VALUE` names one of the job's `settings`, given as `leaves` gives them.
-
-    Returns:
-        the arguments, less those that fill an open table (a setting whose default is an empty dict), and those tables:
-        `--config.trip_counts.while.3=64` is {"trip_counts": {"while.3": 64}}.
-    """
-    kept, tables = [], {}
-    for arg in argv:
-        flag, _, value = arg.lstrip("-").partition("=")
-        key = flag.removeprefix("no").removeprefix("config.")
-        table = next((name for name, default in settings.items() if default == {} and key.startswith(f"{name}.")), None)
-        if not arg.startswith("-") or not flag.startswith(("config.", "noconfig.")):
-            kept.append(arg)
-        elif table is not None:
-            tables.setdefault(table, {})[key.removeprefix(f"{table}.")] = _literal(value)
-        elif key in settings:
-            kept.append(arg)
-        else:
-            raise UserError(f"--config.{key}: the job has no such setting.{did_you_mean(key, settings)}")
-    return kept, tables
-
-
-def leaves(config: ConfigDict, prefix: str = "") -> dict[str, object]:
-    """Returns every setting of `config` under its dotted name, an open table as {}."""
-    found: dict[str, object] = {}
-    for name, value in config.items():
-        if isinstance(value, ConfigDict) and len(value):
-            found |= leaves(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = {} if isinstance(value, ConfigDict) else value
-    return found
-
-
-def wrong_kind(message: str, settings: Mapping[str, object]) -> str:
-    """Returns what absl's `message` on a flag's value means to one who reads config files, where that is known."""
-    flag, _, said = message.removeprefix("flag ").partition(": ")
-    key, _, value = flag.removeprefix("--config.").partition("=")
-    kinds = {bool: "True or False", int: "a whole number", float: "a number"}
-    default = settings.get(key)
-    if type(default) not in kinds:
-        return f"{flag}: {said}"
-    return f"{flag}: {value!r} is not {kinds[type(default)]}, as the setting's default, {default}, is."
-
-
-def _literal(text: str) -> object:
-    try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text
-
-
-def parse(argv: list[str]) -> tuple[ConfigDict, str]:
-    """Turns the command line into a job's config and its working folder; anything amiss raises `UserError`."""
-    file, colon, argument = config_path(argv).partition(":")
-    get_config = runpy.run_path(file).get("get_config")
-    if get_config is None:
-        raise UserError(f"--config={file}: the file defines no get_config().")
-    settings = leaves(get_config(argument) if colon else get_config())
-    kept, tables = split_overrides(argv, settings)
-    sys.argv = kept  # where ml_collections looks for the overrides
-    try:
-        rest = flags.FLAGS(kept)
-    except flags.UnrecognizedFlagError as error:
-        raise UserError(
-            f"--{error.flagname} is no flag.{did_you_mean(error.flagname, ['config', 'workdir'])}"
-        ) from error
-    except flags.IllegalFlagValueError as error:
-        raise UserError(wrong_kind(" ".join(str(error).split()), settings)) from error
-    except flags.Error as error:
-        raise UserError(" ".join(str(error).split())) from error
-    if rest[1:]:
-        raise UserError(f"{rest[1]!r} is no flag: settings are written --config.KEY=VALUE.")
-    config = _CONFIG.value
-    with config.unlocked():
-        for table, values in tables.items():
-            config[table] = ConfigDict(values, allow_dotted_keys=True)
-    variant = f"-{argument}" if argument.isidentifier() else ""
-    return config, _WORKDIR.value or os.path.join("runs", Path(file).stem + variant)
-
-
-def experiment(name: str) -> ModuleType:
-    """Imports `experiments/NAME.py`, which must have `run(config, workdir)`."""
-    known = [path.stem for path in (ROOT / "experiments").glob("[!_]*.py")]
-    if name not in known:
-        raise UserError(f"config.experiment={name!r}: there is no experiments/{name}.py.{did_you_mean(name, known)}")
+def experiment(name: str) -> Any:
+    """Imports `experiments/NAME.py`, which has `run(config, workdir)`."""
     return importlib.import_module(f"experiments.{name}")
 
 
 def program_folder() -> Path | None:
     """Returns where compiled programs are kept, or None, and says so, where it is not this user's alone to write."""
+    from llmjax.errors import UserError
+    from llmjax.files import cache_folder, private_folder
+
     try:
         private_folder(cache_folder())
         return private_folder(cache_folder() / "xla")
@@ -165,34 +56,97 @@ def terminated(number: int, _: object) -> None:
     sys.exit(128 + number)
 
 
+def run(argv: list[str]) -> None:
+    """Runs the job that `argv` names; a mistake of the user's raises `UserError`, before anything is computed."""
+    from absl import logging
+
+    from experiments._command import parse
+    from llmjax.backend import settle
+
+    config, workdir = parse(argv)
+    logging.set_verbosity(logging.WARNING)  # of Orbax
+    # Compiled programs are kept between runs: a second run of the same command starts at once.
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and (folder := program_folder()):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    job = experiment(config.experiment)
+    if "jax" in sys.modules:  # a job that may do without imports it when it knows, and settles this then
+        settle()
+    job.run(config, workdir)
+
+
 def main(argv: list[str]) -> int:
     """Runs the job that `argv` names; returns 0, 2 after a user's mistake, or 128 + the signal that stopped it."""
-    if len(argv) == 1 or {"--help", "-h", "-help"} & set(argv):
-        print(usage())
-        return 0
-    logging.set_verbosity(logging.WARNING)
+    status, line = 0, None
     signal.signal(signal.SIGTERM, terminated)
     try:
-        config, workdir = parse(argv)
-        # Compiled programs are kept between runs: a second run of the same command starts at once.
-        if "JAX_COMPILATION_CACHE_DIR" not in os.environ and (folder := program_folder()):
-            os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-        if sys.platform == "linux" and not any(map(os.path.exists, ACCELERATORS)):
-            # A compiler for chips that are not here would look for them, and complain.
-            os.environ.setdefault("JAX_PLATFORMS", "cpu")
-        keep_freed_memory()
-        experiment(str(config.experiment)).run(config, workdir)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        _settle_streams()
+        if len(argv) == 1 or {"--help", "-h", "-help"} & set(argv):
+            print(usage())
+        else:
+            run(argv)
+        sys.stdout.flush()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # The reader of our output (head, less) has gone: that is not an error of ours.
+        status, line = 128 + signal.SIGINT, "interrupted"
+    except BrokenPipeError:  # the reader of our output (head, less) has gone: that is not an error of ours
+        status = 128 + signal.SIGPIPE
+    except Exception as error:
+        status, line = 2, _told(error)
+        if line is None:
+            raise
+    if line:
+        print(line, file=sys.stderr)
+    _let_go_of_output()
+    return status
+
+
+def _told(error: Exception) -> str | None:
+    """Returns the line that says what a person can mend; None where the error is a mistake of the program's."""
+    from llmjax.errors import UserError
+
+    said = str(error)
+    if isinstance(error, UserError):
+        return f"error: {said}"
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith(("llmjax", "experiments")):
+        return f"error: {said} in {sys.executable}: {_way_to_start()}"
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said:
+        return f"error: not enough memory{': ' if said else ''}{said.partition(chr(10))[0][:200]}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"error: {repr(error.filename) + ': ' if error.filename else ''}{error.strerror}."
+    return None
+
+
+def _way_to_start() -> str:
+    """Returns what to do where a package is missing: mostly, this is not the Python that they were installed for."""
+    made = next((p for p in (ROOT / ".venv/bin/python", ROOT / ".venv/Scripts/python.exe") if p.exists()), None)
+    if made and Path(sys.prefix) != made.parent.parent:
+        return f"llmjax was installed for another Python; run {made} launch.py, or activate {made.parent.parent} first."
+    return "make quickstart installs what llmjax needs; so does pip install -e . in a virtual environment."
+
+
+def _settle_streams() -> None:
+    """Makes printing safe: a closed stream is refused or replaced, and what its encoding lacks is escaped."""
+    from llmjax.errors import UserError
+
+    if sys.version_info < (3, 11):  # noqa: UP036
+        raise UserError(f"llmjax needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}.")
+    # Python leaves None for a stream that was closed; the next file to be opened would get its number.
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
+    closed = sys.stdout is None
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    if closed:
+        raise UserError("standard output is closed: send it to a file, or to /dev/null.")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _let_go_of_output() -> None:
+    """Leaves nothing for Python to write at its end, where an error would be a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    return 0
 
 
 if __name__ == "__main__":

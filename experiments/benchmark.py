@@ -12,6 +12,7 @@ import jax
 import jaxlib.version
 from rich.console import Console
 
+from experiments._settings import settled
 from experiments.peers.case import MATRIX, Case
 from experiments.peers.report import picture, table
 from experiments.peers.runner import ENTRIES, PEERS, Contestant, Failed, Workers, contestants, first_token, versions
@@ -30,12 +31,11 @@ MATMULS = {"float32": "matmul-float32", "16-bit": "matmul-bfloat16", "8-bit": "m
 
 def run(config: Any, workdir: str) -> None:
     """Times the configured cases and writes `workdir`/benchmark.json and benchmark.svg."""
+    config = settled(config)
     cases = [parse_case(name, config) for name in config.cases]
     for name in config.peers:
         if name not in PEERS:
             raise UserError(f"peers: {name!r} is none of {', '.join(PEERS)}.{did_you_mean(name, PEERS)}")
-    if config.repeats < 1 or config.threads < 0:
-        raise UserError(f"repeats={config.repeats} must be at least 1, and threads={config.threads} 0 or more.")
     python = config.peer_python or sys.executable
     wanted = {entry.name: entry.package for entry in ENTRIES if entry.name in ("llmjax", *config.peers)}
     found = versions(python, (*wanted.values(), "transformers", "numpy"))

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from experiments._settings import values_of
 from llmjax.cycles.calibration import calibrate
 from llmjax.cycles.device import Device, Figure, to_json
 from llmjax.errors import UserError
@@ -20,11 +21,8 @@ from llmjax.report.units import short
 
 def run(config: ConfigDict, workdir: str) -> None:
     """Calibrates the default device, prints the card and writes it."""
-    values = config.to_dict()
-    runs, programs = int(values["runs"]), int(values["programs"])
-    if runs < 1 or programs < 0:
-        raise UserError(f"runs={runs} must be at least 1, programs={programs} at least 0.")
-    target = str(values["target"])
+    values = values_of(config)
+    runs, programs, target = values["runs"], values["programs"], values["target"]
     began = time.perf_counter()
     device = _fit(target) if target else _calibrate(runs, programs)
     path = Path(workdir) / "card.json"

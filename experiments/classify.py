@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from experiments._settings import values_of
 from llmjax.data import load_tokenizer
 from llmjax.errors import UserError
 from llmjax.gpt2.config import from_size
@@ -40,9 +41,7 @@ class _Settings(NamedTuple):
 
 def run(config: ConfigDict, workdir: str) -> None:
     """Classifies the configured texts and writes one JSON object each; `workdir` is not used."""
-    values = config.to_dict()
-    del values["experiment"]
-    settings = _Settings(**values)
+    settings = _Settings(**values_of(config))
     source = _check(settings)
     classifier = load(settings.checkpoint, settings.tokenizer, settings.dtype)
     shown_live = sys.stderr.isatty() and (bool(settings.output) or not sys.stdout.isatty())
@@ -77,8 +76,6 @@ def run(config: ConfigDict, workdir: str) -> None:
 
 def _check(settings: _Settings) -> Path | None:
     """Refuses settings that cannot work before a model is loaded; returns the input file, if there is one."""
-    if any("\ud800" <= char <= "\udfff" for char in settings.text):
-        raise UserError(f"text={settings.text!r} is not UTF-8.")
     if settings.text and settings.input:
         raise UserError(f"both text={settings.text!r} and input={settings.input!r} were given: give one of them.")
     source = check_file(settings.input) if settings.input else None

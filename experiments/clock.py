@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from experiments._settings import values_of
 from experiments.clock_parts.settings import Machine, Settings, read_settings
 from llmjax.cycles import counters
 from llmjax.cycles.calibration import calibrate, check_card
@@ -23,9 +24,7 @@ _LAST = "likeness"  # it tells the other sections' numbers again
 
 def run(config: ConfigDict, workdir: str) -> None:
     """Measures this machine, runs the chosen sections, prints what they found and writes the files."""
-    values = config.to_dict()
-    del values["experiment"]
-    settings = read_settings(values)
+    settings = read_settings(values_of(config))
     began = time.perf_counter()
     say("measuring this machine" if not settings.card else f"reading {settings.card}")
     machine = Machine(_device(settings), counters.available())

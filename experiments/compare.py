@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments._gpt2 import Phase, Shape, build
+from experiments._settings import values_of
 from llmjax.analysis import Analysis, analysis_of
 from llmjax.cycles.compiler_clock import OpClock, agreement, compiler_clock, models, total_cycles
 from llmjax.cycles.device import Device, load_device, peak
@@ -36,7 +37,7 @@ _HLO_DTYPES = {"float32": "f32", "bfloat16": "bf16", "int8": "s8"}
 class _Settings(NamedTuple):
     """The settings of configs/compare.py, which says what each is."""
 
-    targets: str
+    targets: tuple[str, ...]
     card: str
     model: str
     phase: str
@@ -48,12 +49,8 @@ class _Settings(NamedTuple):
 
 def run(config: ConfigDict, workdir: str) -> None:
     """Compiles the phase for each target, prints the rows and writes compare.json."""
-    values = config.to_dict()
-    del values["experiment"]
-    settings = _Settings(**values)
-    names = list(dict.fromkeys(name.strip() for name in settings.targets.split(",") if name.strip()))
-    if not names:
-        raise UserError("targets='' names no chip: --config.targets=cpu,gpu:h100,tpu:v5e:2x2")
+    settings = _Settings(**values_of(config))
+    names = list(dict.fromkeys(settings.targets))
     card = load_device(settings.card) if settings.card else None
     phase = build(Shape(*(getattr(settings, name) for name in Shape._fields)))
     print(f"compiling {phase.summary} for {len(names)} chip{'s' if len(names) > 1 else ''}", file=sys.stderr)

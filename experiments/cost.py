@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from experiments._reports import write_views
+from experiments._settings import values_of
 from llmjax.analyser import read_hlo, role_table
 from llmjax.analysis import Analysis, analysis_of
 from llmjax.cost.names import RoleTable
@@ -28,7 +29,7 @@ class _Settings(NamedTuple):
 
     hlo: str
     model: str
-    phase: str
+    phase: tuple[str, ...]
     batch: int
     length: int
     new_tokens: int
@@ -58,11 +59,7 @@ class _Source(NamedTuple):
 
 def run(config: ConfigDict, workdir: str) -> None:
     """Analyses the configured program, prints what it costs, and writes the files."""
-    values = config.to_dict()
-    del values["experiment"]
-    settings = _Settings(**values)
-    if settings.top < 0:
-        raise UserError(f"top={settings.top} must be 0 (no table of ops) or more.")
+    settings = _Settings(**values_of(config))
     if settings.hlo and settings.target:
         raise UserError(
             f"target={settings.target!r}: the HLO of hlo={settings.hlo!r} is compiled already; leave one out."
@@ -70,12 +67,11 @@ def run(config: ConfigDict, workdir: str) -> None:
     if settings.measure and (settings.hlo or settings.target):
         raise UserError("measure=True runs the phase on the device that is here; leave hlo and target out.")
     roles = role_table(settings.roles or None)
-    if settings.measure and "generate" in settings.phase.split(","):
+    if settings.measure and "generate" in settings.phase:
         raise UserError(
             "measure=True: generate stops when its rows are done, which made-up prompts are; measure decode."
         )
     _device(settings)  # a card that cannot be read is told before anything is compiled
-    _check_trip_counts(settings.trip_counts)
     sources = _read(Path(settings.hlo).expanduser()) if settings.hlo else _phases(settings)
     _check_loops(sources, settings.trip_counts)
     reports = [(source, _analyse(source, settings, roles)) for source in sources]
@@ -138,12 +134,6 @@ def _write(report: Analysis, folder: Path) -> None:
         raise UserError(f"workdir {str(folder)!r} cannot be written: {error.strerror or error}.") from error
 
 
-def _check_trip_counts(trip_counts: dict[str, Any]) -> None:
-    for name, count in trip_counts.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-            raise UserError(f"--config.trip_counts.{name}={count!r} must be a whole number, 0 or more.")
-
-
 def _check_loops(sources: list[_Source], trip_counts: dict[str, int]) -> None:
     """Refuses a trip count of a loop that no module has."""
     loops = sorted(set().union(*(_loops(source.module) for source in sources)))
@@ -161,33 +151,36 @@ def _loops(module: Module) -> set[str]:
 
 
 def _phases(settings: _Settings) -> list[_Source]:
-    return [_compile(settings._replace(phase=phase)) for phase in dict.fromkeys(settings.phase.split(","))]
+    return [_compile(phase, settings) for phase in dict.fromkeys(settings.phase)]
 
 
-def _compile(settings: _Settings) -> _Source:
+def _compile(name: str, settings: _Settings) -> _Source:
     from experiments._gpt2 import Shape, build  # JAX is not needed where HLO is given
+    from llmjax.backend import settle
     from llmjax.targets.aot import compile_for
     from llmjax.targets.local import compile_here
 
-    phase = build(Shape(*(getattr(settings, name) for name in Shape._fields)))
+    settle()
+    shape = (settings.model, name, settings.batch, settings.length, settings.new_tokens, settings.dtype)
+    phase = build(Shape(*shape))
     chip = settings.target
     print(f"compiling {phase.summary}{f' for {chip}' if chip else ''}", file=sys.stderr)
     compile_ = partial(compile_for, chip) if chip else compile_here
     program = compile_(phase.function, *phase.args)
     title = f"{phase.summary} · {program.target or program.backend}"
     known = (program.text, parse(program.text), program.backend, program.cost_analysis, program.target)
-    times = _measure(program.executable, phase.args, settings) if settings.measure else None
-    return _Source(settings.phase, title, *known, phase.trips, times)
+    times = _measure(name, program.executable, phase.args, settings) if settings.measure else None
+    return _Source(name, title, *known, phase.trips, times)
 
 
-def _measure(executable: Any, args: tuple[Any, ...], settings: _Settings) -> Profile:
+def _measure(phase: str, executable: Any, args: tuple[Any, ...], settings: _Settings) -> Profile:
     from llmjax.cycles.calibration import check_card
     from llmjax.cycles.profile import profile
 
     warning = check_card(load_device(settings.card)) if settings.card else ""
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
-    print(f"measuring {settings.phase}", file=sys.stderr)
+    print(f"measuring {phase}", file=sys.stderr)
     return profile(executable, *args)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from experiments._settings import values_of
 from llmjax.analyser import analyze_hlo, read_hlo
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
@@ -21,13 +22,11 @@ _KEYS = ("module", "backend", "totals", "lower_bound", "ops", "by_role")
 
 def run(config: ConfigDict, workdir: str) -> None:
     """Compares the configured programs; leaves with status 1 where a total grew by more than `fail_above`."""
-    values = config.to_dict()
+    values = values_of(config)
     try:
         limit = parse_share(str(values["fail_above"]), "fail_above")
     except ValueError as error:
         raise UserError(f"--config.{error}") from error
-    if values["top"] < 0:
-        raise UserError(f"top={values['top']} must be 0 (no table of ops) or more.")
     before, after = (_read(str(values[side]), side) for side in ("before", "after"))
     found = diff(before, after)
     console = Console()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from experiments._settings import settled
 from experiments.classify import load
 from llmjax.data import DataConfig, load_dataset
 from llmjax.errors import UserError
@@ -16,6 +17,7 @@ from llmjax.train.metrics import evaluate_logits, table, to_json
 
 def run(config: Any, workdir: str) -> None:
     """Classifies every text of the configured file and writes `workdir`/eval.json."""
+    config = settled(config)
     if not config.input:
         raise UserError("no labelled texts were named: pass --config.input=FILE (with source 'hub:...': a split).")
     classifier = load(config.checkpoint, config.tokenizer, config.dtype)

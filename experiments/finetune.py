@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from experiments._reports import write_classifier_page
+from experiments._settings import values_of
 from llmjax.data import DataConfig, Dataset, choose_buckets, encode, encode_cached, load_dataset, load_tokenizer
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
@@ -34,7 +35,7 @@ from llmjax.train.metrics import from_json, table, to_json
 def run(config: ConfigDict, workdir: str) -> None:
     """Runs the job, or goes on with it where an earlier try with the same settings stopped, or shows what it gave."""
     folder = Path(workdir)
-    values: dict[str, Any] = config.to_dict()
+    values = values_of(config)
     init, data = values["model"]["init"], dict(values["data"])
     tokenizer_name, max_length = data.pop("tokenizer"), data.pop("max_length")
     training = dict(values["train"])

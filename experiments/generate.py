@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from experiments._settings import values_of
+from llmjax.backend import settle
 from llmjax.errors import UserError
 
 HOW = "pass --config.prompt='...', --config.input=FILE, or pipe prompts in, one a line"
@@ -43,10 +45,10 @@ class _Settings(NamedTuple):
 def run(config: ConfigDict, workdir: str) -> None:
     """Continues the configured prompts and writes one JSON object each; `workdir` is not used."""
     began = time.perf_counter()
-    values = config.to_dict()
-    del values["experiment"]
+    values = values_of(config)
     settings = _Settings(**{**values, "stop": tuple(word for word in values["stop"] if word)})
     source = _check(settings)
+    settle()
     from llmjax.infer.generate import Speed
     from llmjax.infer.sampling import Sampling
     from llmjax.infer.texts import write_lines
@@ -79,7 +81,6 @@ def run(config: ConfigDict, workdir: str) -> None:
 
 def _check(settings: _Settings) -> Path | None:
     """Refuses settings that cannot work before a model is loaded; returns the input file, if there is one."""
-    from llmjax.infer.prepare import check_format
     from llmjax.infer.texts import check_file
 
     if not settings.checkpoint:
@@ -87,9 +88,6 @@ def _check(settings: _Settings) -> Path | None:
             "no model was named: pass --config.checkpoint= a folder that transformers wrote, a language-model run's"
             " workdir, a hub id such as openai-community/gpt2, or random:gpt2 for random weights."
         )
-    check_format(settings.format)
-    if settings.batch_size < 1:
-        raise UserError(f"batch_size={settings.batch_size} must be at least 1.")
     if settings.prompt and settings.input:
         raise UserError(f"both prompt={settings.prompt!r} and input={settings.input!r} were given: give one of them.")
     if settings.stream and settings.output:

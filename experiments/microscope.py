@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from experiments._settings import values_of
 from llmjax.analyser import read_hlo
 from llmjax.analysis import Analysis, analysis_of
 from llmjax.cost.attribution import AttributedOp, share_of
@@ -61,13 +62,7 @@ class _Program:
 
 def run(config: ConfigDict, workdir: str) -> None:
     """Looks at the configured op, prints what it finds, and writes the files."""
-    values = config.to_dict()
-    del values["experiment"]
-    settings = _Settings(**values)
-    if settings.runs < 1:
-        raise UserError(f"runs={settings.runs} must be at least 1; --config.measure=False runs nothing.")
-    if not settings.op.strip():
-        raise UserError("--config.op is empty: name an op, a role (softmax, MLP, ...) or a module path.")
+    settings = _Settings(**values_of(config))
     if not settings.dump and platform.machine() not in ("x86_64", "AMD64"):
         raise UserError(
             f"this machine is no x86 ({platform.machine()}): the microscope reads x86 code; --config.dump=FOLDER looks"

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from experiments._settings import settled
 from llmjax.data.tokenizer import load_tokenizer
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
@@ -25,6 +26,7 @@ def run(config: Any, workdir: str) -> None:
     """Measures the configured model on the configured text; prints a table and writes `workdir`/perplexity.json."""
     import jax
 
+    config = settled(config)
     if not config.checkpoint:
         raise UserError(
             "no model was named: pass --config.checkpoint= a folder that transformers wrote, a language-model run's"
@@ -33,10 +35,6 @@ def run(config: Any, workdir: str) -> None:
     if not config.input:
         raise UserError("no text was named: pass --config.input=FILE, a text file in UTF-8.")
     formats: list[Format] = [check_format(name, "formats") for name in config.formats]
-    if not formats:
-        raise UserError("formats is empty: name at least one of float32, bfloat16, int8.")
-    if config.batch_size < 1 or config.limit < 0:
-        raise UserError(f"batch_size={config.batch_size} must be at least 1 and limit={config.limit} 0 or more.")
     file = check_file(config.input)
     try:
         text = file.read_text("utf-8")

@@ -15,6 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from experiments._gpt2 import Shape, build
+from experiments._settings import values_of
 from llmjax.cost import cost_module
 from llmjax.cost.attribution import attribute
 from llmjax.cost.values import ModuleCost
@@ -57,11 +58,7 @@ class Subject(NamedTuple):
 
 def run(config: ConfigDict, workdir: str) -> None:
     """Measures and predicts every program of the grid, prints the errors, writes validation.json and a picture."""
-    values = config.to_dict()
-    del values["experiment"]
-    settings = _Settings(**values)
-    if settings.runs < 1 or settings.rounds < 1:
-        raise UserError(f"runs={settings.runs} and rounds={settings.rounds} must be at least 1.")
+    settings = _Settings(**values_of(config))
     console = Console()
     device, drift, cases = _measure(settings)
     for number, case in enumerate(cases, start=1):

@@ -1,6 +1,5 @@
 """The command line: what it takes, and what it says when something is amiss."""
 
-import json
 import os
 import signal
 import subprocess
@@ -8,83 +7,111 @@ import sys
 
 import pytest
 
+from experiments._command import launch_command, load_config, parse
+from llmjax.errors import UserError
+
 CONFIG = '''"""A job of the tests."""
 from ml_collections import ConfigDict
 
 def get_config(arg="plain"):
-    config = ConfigDict({"experiment": "nowhere", "arg": arg, "text": "", "on": False, "open": {}})
-    config.train = ConfigDict({"steps": 3, "rate": 0.5})
+    config = ConfigDict({"experiment": "diff", "before": arg, "after": "", "fail_above": "", "top": 3})
     return config
 '''
 
-PARSE = """
-import json, sys, launch
-try:
-    config, workdir = launch.parse(sys.argv)
-    print(json.dumps([config.to_dict(), workdir]))
-except launch.UserError as error:
-    sys.exit(f"error: {error}")
-"""
-
 
 @pytest.fixture
-def parse(tmp_path, repo):
-    """Returns a function from arguments to (config, workdir), or to the error line."""
+def job(tmp_path, monkeypatch):
+    """A folder, the present one, with a config file job.py."""
     (tmp_path / "job.py").write_text(CONFIG)
-
-    def call(*args):
-        # ml_collections' flags are global: a process each keeps the tests apart.
-        command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(repo)!r})\n{PARSE}", *args]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        if done.returncode:
-            assert "Traceback" not in done.stderr
-            return done.stderr.strip()
-        return json.loads(done.stdout)
-
-    return call
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def test_overrides_reach_the_config(parse):
-    config, workdir = parse(
-        "--config=job.py", "--config.train.rate=1", "--config.text=a=b c", "--config.on", "--workdir=w"
-    )
-    assert config["train"] == {"steps": 3, "rate": 1.0}
-    assert (config["text"], config["on"], config["arg"], workdir) == ("a=b c", True, "plain", "w")
+def line_of(*args):
+    with pytest.raises(UserError) as error:
+        parse(["launch.py", *args])
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
-def test_argument_and_default_workdir(parse):
-    config, workdir = parse("--config", "job.py:tiny", "--noconfig.on")
-    assert config["arg"] == "tiny"
+def test_overrides_reach_the_config(job):
+    args = ["--config=job.py", "--config.top=1", "--config.after=a=b c", "--config.fail_above", "2%", "--workdir=w"]
+    config, workdir = parse(["launch.py", *args])
+    assert config.to_dict() == {"experiment": "diff", "before": "plain", "after": "a=b c", "fail_above": "2%", "top": 1}
+    assert workdir == "w"
+
+
+def test_argument_and_default_workdir(job):
+    config, workdir = parse(["launch.py", "--config", "job.py:tiny"])
+    assert config.before == "tiny"
     assert workdir.replace("\\", "/") == "runs/job-tiny"
 
 
-def test_open_tables_take_any_name(parse):
-    config, _ = parse("--config=job.py", "--config.open.while.3=64", "--config.open.body=x")
-    assert config["open"] == {"while.3": 64, "body": "x"}
+def test_flags_and_open_tables(repo):
+    file = repo / "configs" / "cost.py"
+    words = ["--config.measure", "--config.trip_counts.while.3=64", "--config.device.matmul.f32=1e12"]
+    config, _ = parse(["launch.py", f"--config={file}", *words])
+    assert config.measure is True
+    assert config.to_dict()["trip_counts"] == {"while.3": 64} and config.to_dict()["device"] == {"matmul.f32": 1e12}
+    assert parse(["launch.py", f"--config={file}", "--config.measure", "--noconfig.measure"])[0].measure is False
 
 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
         (["--config=jbo.py"], "there is no file jbo.py. Did you mean 'job.py'?"),
-        (["--config=job.py", "--config.train.stesp=3"], "no such setting. Did you mean 'train.steps'?"),
-        (["--config=job.py", "--config.train.steps=x"], "--config.train.steps=x: 'x' is not a whole number"),
-        (["--config=job.py", "--config.train.steps=1.5"], "--config.train.steps=1.5: '1.5' is not a whole number"),
-        (["--config=job.py", "--config.on=maybe"], "--config.on=maybe: 'maybe' is not True or False"),
+        (
+            ["--config=job.py", "--config.tpo=3"],
+            "--config.tpo: the job has no such setting. Did you mean '--config.top'?",
+        ),
+        (["--config=job.py", "--config.top.x=3"], "--config.top.x: the job has no such setting."),
+        (["--config=job.py", "--config.top=x"], "config.top='x' must be a whole number, 0 to 1,000,000."),
+        (["--config=job.py", "--config.top"], "--config.top needs a value"),
         (["--config=job.py", "--workdri=x"], "--workdri is no flag. Did you mean 'workdir'?"),
         (["--config=job.py", "steps=3"], "'steps=3' is no flag"),
-        ([], "No job was named"),
+        (["--workdir=x"], "No job was named"),
+        (["--config"], "No job was named"),
     ],
 )
-def test_mistakes_get_one_clear_line(parse, args, said):
-    line = parse(*args)
-    assert said in line
-    if args:
-        assert "\n" not in line
+def test_mistakes_get_one_clear_line(job, args, said):
+    assert said in line_of(*args)
 
 
-def launch(repo, *args):
-    return subprocess.run([sys.executable, "launch.py", *args], cwd=repo, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"def get_config(:\n", "line 1 is no Python"),
+        (b"x = 1\nraise ValueError('on\\npurpose')\n", "bad.py line 2: ValueError: on"),
+        (b"\n\ndef get_config():\n    return 1 / 0\n", "bad.py line 4: ZeroDivisionError: division by zero"),
+        (b"def get_config():\n    return {'experiment': 'diff'}\n", "gives a dict, not a ConfigDict"),
+        (b"def get_config(a, b):\n    return 1\n", "TypeError"),
+        (b"import sys\nsys.exit(0)\n", "bad.py line 2: SystemExit"),
+        (b"x = '\xff\xfe'\n", "is no Python"),
+        (b"\0\0\0", "bad.py"),
+        (b"x = 1\n", "defines no get_config()"),
+        (b"get_config = 3\n", "defines no get_config()"),
+        (b"from ml_collections import ConfigDict\nget_config = ConfigDict\n", "experiment=None must be one of"),
+        (
+            b"from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({'experiment': 'dif'})\n",
+            "experiment='dif' must be one of",
+        ),
+    ],
+)
+def test_a_config_file_that_is_none_is_told_by_file_and_line(job, text, said):
+    (job / "bad.py").write_bytes(text)
+    line = line_of("--config=bad.py")
+    assert said in line and "bad.py" in line
+
+
+def test_an_interrupt_while_a_config_is_read_stays_one(job):
+    (job / "slow.py").write_text("raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        load_config("slow.py")
+
+
+def launch(repo, *args, python=sys.executable, **options):
+    command = [python, "launch.py", *args]
+    return subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False, **options)
 
 
 def test_help_lists_every_job(repo):
@@ -94,12 +121,46 @@ def test_help_lists_every_job(repo):
         assert f"--config=configs/{path.name}" in shown.stdout
 
 
-def test_user_errors_exit_with_2_and_no_traceback(repo, tmp_path):
-    (tmp_path / "job.py").write_text(CONFIG)
-    done = launch(repo, f"--config={tmp_path / 'job.py'}")
+def test_user_errors_exit_with_2_and_no_traceback(repo):
+    done = launch(repo, "--config=configs/diff.py", "--config.top=1e11")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: config.experiment='nowhere'")
-    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr == "error: config.top='1e11' must be a whole number, 0 to 1,000,000.\n"
+
+
+def test_another_python_is_told_which_one_to_take(repo):
+    # -S: no installed packages, as in a Python that is not the one of the virtual environment.
+    done = subprocess.run(
+        [sys.executable, "-S", "launch.py", "--config=configs/diff.py"], cwd=repo, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "No module named" in done.stderr and ("make quickstart" in done.stderr or ".venv" in done.stderr)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a POSIX shell closes the streams")
+@pytest.mark.parametrize("closing", [">&-", ">&- 2>&-", "<&-", "| true", "> /dev/full"])
+def test_closed_and_full_streams_end_in_a_line(repo, tmp_path, closing):
+    command = f"{sys.executable} launch.py --config=configs/diff.py:tiny --workdir={tmp_path} {closing}"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=repo, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+    if closing == "<&-":
+        assert done.returncode == 0 and not done.stderr
+    elif closing.startswith(">&-"):
+        assert done.returncode == 2 and not list(tmp_path.iterdir())
+        assert "standard output is closed" in done.stderr or "2>&-" in closing
+    elif closing == "> /dev/full":
+        assert done.returncode == 2 and done.stderr == "error: No space left on device.\n"
+
+
+def test_commands_run_as_they_are_printed(repo, monkeypatch, tmp_path):
+    monkeypatch.chdir(repo)
+    here = launch_command("diff.py:tiny", f"--workdir={tmp_path / 'a'}")
+    assert " launch.py --config=configs/diff.py:tiny" in here
+    monkeypatch.chdir(tmp_path)
+    away = launch_command("diff.py:tiny", f"--workdir={tmp_path / 'b'}")
+    assert f"{repo}/launch.py" in away
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(["bash", "-c", away], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 TERMINATED = """
@@ -121,7 +182,7 @@ def test_sigterm_leaves_nothing_half_written(repo, tmp_path):
     command += ["--config=job.py", "--workdir=out"]
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as job:
-        assert job.stdout.readline() == "writing\n"
+        assert job.stdout and job.stdout.readline() == "writing\n"
         job.terminate()
     assert job.returncode == 128 + signal.SIGTERM
     assert list((tmp_path / "out").iterdir()) == []

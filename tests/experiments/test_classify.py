@@ -151,7 +151,7 @@ def test_settings_that_cannot_work_are_one_line(checkpoint, tmp_path, monkeypatc
     assert "no such folder" in line_of(tmp_path, checkpoint=str(tmp_path / "nothing" / "here"), text="x")
     assert "Did you mean 'tiny'?" in line_of(tmp_path, checkpoint="random:tyni", text="x")
     assert "dtype='float23'" in line_of(tmp_path, checkpoint=good, text="x", dtype="float23")
-    assert "is not UTF-8" in line_of(tmp_path, checkpoint=good, text="na\udcefve")
+    assert "must be text in UTF-8" in line_of(tmp_path, checkpoint=good, text="na\udcefve")
     monkeypatch.setattr(sys, "stdin", Terminal())
     assert "no text was given" in line_of(tmp_path, checkpoint=good)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))

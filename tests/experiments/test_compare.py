@@ -105,7 +105,7 @@ def test_every_target_failed_is_an_error(tmp_path, capsys, monkeypatch, compiler
 def test_mistakes(tmp_path):
     c = config.get_config("tiny")
     c.targets = " , "
-    with pytest.raises(UserError, match="names no chip"):
+    with pytest.raises(UserError, match="must be a list of 1 or more"):
         compare.run(c, str(tmp_path))
     with pytest.raises(UserError, match="no such variant"):
         config.get_config("tiyn")
