@@ -68,7 +68,7 @@ def run(argv: list[str]) -> None:
     # Compiled programs are kept between runs: a second run of the same command starts at once.
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ and (folder := program_folder()):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-    job = experiment(config.experiment)
+    job = experiment(str(config.experiment))
     if "jax" in sys.modules:  # a job that may do without imports it when it knows, and settles this then
         settle()
     job.run(config, workdir)
