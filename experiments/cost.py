@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
-from rich.console import Console
 
 from experiments._reports import write_views
 from experiments._settings import values_of
@@ -20,8 +19,7 @@ from llmjax.files import atomic_write
 from llmjax.hlo import Module, parse
 from llmjax.report import modules_table, print_report
 from llmjax.report.export import to_csv, to_json
-
-FEWEST_COLUMNS = 80
+from llmjax.report.terminal import console
 
 
 class _Settings(NamedTuple):
@@ -75,18 +73,16 @@ def run(config: ConfigDict, workdir: str) -> None:
     sources = _read(Path(settings.hlo).expanduser()) if settings.hlo else _phases(settings)
     _check_loops(sources, settings.trip_counts)
     reports = [(source, _analyse(source, settings, roles)) for source in sources]
-    console = Console()
-    if console.width < FEWEST_COLUMNS and not console.is_terminal:
-        console = Console(width=FEWEST_COLUMNS)
+    screen = console()
     folder = Path(workdir)
     if settings.hlo and len(reports) > 1:
-        console.print(modules_table((source.label, report) for source, report in reports))
+        screen.print(modules_table(((source.label, report) for source, report in reports), screen.width))
         print(f"Each module's tables: --config.hlo={settings.hlo.rstrip('/')}/FILE")
     else:
         for k, (source, report) in enumerate(reports):
             if k:
-                console.print()
-            print_report(report, console, settings.top, source.title)
+                screen.print()
+            print_report(report, screen, settings.top, source.title)
     for source, report in reports:
         _write(report, folder / source.label if len(reports) > 1 else folder)
     several = Path(settings.hlo).name or f"{settings.model}: {', '.join(source.label for source in sources)}"

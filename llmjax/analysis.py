@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from llmjax.cost import ModuleCost, cost_module
 from llmjax.cost.attribution import KEYS, AttributedOp, Key, Row, attribute, breakdown, share_of
 from llmjax.cost.names import RoleTable
 from llmjax.cost.values import Cost, Number, total
+from llmjax.cycles.compiler_clock import OpClock, compiler_clock
 from llmjax.cycles.device import Device, device_names, load_device
 from llmjax.cycles.measured import Profile
 from llmjax.cycles.model import ProgramTime, predict
@@ -21,10 +23,14 @@ from llmjax.hlo.backend import guess_backend
 
 @dataclass(frozen=True, slots=True)
 class TimedRow(Row):
-    """A row of a breakdown with the seconds of the ops that are mostly its own; None where no op's time is known."""
+    """A row of a breakdown with the seconds of the ops that are mostly its own, and the compiler's cycles of them.
+
+    None where it is known of no op.
+    """
 
     predicted: float | None = None
     measured: float | None = None
+    compiler_cycles: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,11 @@ class Analysis:
         """The device's clock, in Hz: cycles of anything are its seconds times this."""
         return self.device.clock_hz.value if self.device else None
 
+    @cached_property
+    def clock(self) -> Mapping[str, OpClock]:
+        """What the compiler itself estimates, by the name of the op; empty where it says nothing."""
+        return compiler_clock(self.cost)
+
     @property
     def is_timed(self) -> bool:
         """Whether ops have times, predicted or measured."""
@@ -118,7 +129,8 @@ class Analysis:
         rows = []
         for row in breakdown(self.ops, key):
             mine = homes.get(row.key, [])
-            rows.append(TimedRow(row.key, row.ops, row.cost, self._predicted(mine), self._measured(mine)))
+            cycles = _sum(self.clock[op.name].total_cycles for op in mine if op.name in self.clock)
+            rows.append(TimedRow(row.key, row.ops, row.cost, self._predicted(mine), self._measured(mine), cycles))
         if self.is_timed and key != "layer":
             rows.sort(key=_seconds, reverse=True)
         return tuple(rows)

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import quantiles
 
-LEAST_COVERED = 0.8
-
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -50,8 +48,8 @@ class MeasuredOp:
 class Profile:
     """What `profile` measured. `wall` is a run without the profiler, `traced` one with it; `ops` go by name.
 
-    `covered` is the share of the traced wall time in which some op of the program ran. `note` names what is missing
-    where that is less than 80%, "" otherwise. `rounds` are the medians of `wall` in each round of measurement.
+    `covered` is the share of the traced wall time in which some op of the program ran. `rounds` are the medians of
+    `wall` in each round of measurement.
     """
 
     module: str
@@ -61,22 +59,3 @@ class Profile:
     covered: float
     runs: int
     rounds: tuple[float, ...] = ()
-
-    @property
-    def note(self) -> str:
-        if self.covered >= LEAST_COVERED:
-            return ""
-        gap = (1 - self.covered) * self.traced.median
-        return (
-            f"ops cover only {self.covered:.0%} of the measured step: {gap * 1e6:,.0f} us pass outside of any op, in"
-            " dispatch from Python, waiting for other programs, and the gaps between ops."
-        )
-
-    def reconciliation(self) -> str:
-        """One line: how the ops' times add up to the wall time."""
-        total = sum(op.time.median for op in self.ops.values())
-        return (
-            f"ops cover {self.covered:.0%} of the step ({total * 1e3:.3f} of {self.traced.median * 1e3:.3f} ms traced;"
-            f" {self.wall.median * 1e3:.3f} ms without the profiler, quartiles {self.wall.low * 1e3:.3f} to"
-            f" {self.wall.high * 1e3:.3f}, {self.runs} runs)"
-        )

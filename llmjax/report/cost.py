@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from llmjax.analysis import Analysis
@@ -20,7 +20,7 @@ class CostReport(Analysis):
     @classmethod
     def of(cls, analysis: Analysis) -> CostReport:
         """Returns the report of an analysis."""
-        return cls(**vars(analysis))
+        return cls(**{field.name: getattr(analysis, field.name) for field in fields(analysis)})
 
     def to_json(self) -> str:
         """The whole report as JSON; docs/cost-json.md has its schema."""

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmjax.report.html_ops import OTHER_BYTES, Json, metric_of, units
+from llmjax.report.html_ops import OTHER_BYTES, metric_of, units
+from llmjax.report.remarks import Json
 
 SCHEMA = "llmjax.diff/1"
 METRICS = ("cycles", "flops", "bytes", *OTHER_BYTES)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmjax.cost.attribution import AttributedOp, Key, Part, Place
 from llmjax.cost.values import Cost, Number
-from llmjax.cycles.compiler_clock import OpClock, compiler_clock
+from llmjax.cycles.compiler_clock import OpClock
 from llmjax.cycles.device import to_json as device_json
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def place_fields(place: Place) -> dict[str, Any]:
 
 def to_object(report: Analysis) -> dict[str, Any]:
     """The whole report as an object of the schema: every figure is that of all executions."""
-    cost, clock = report.cost, compiler_clock(report.cost)
+    cost, clock = report.cost, report.clock
     return {
         "schema": SCHEMA,
         "module": cost.module.name,
@@ -172,7 +172,9 @@ def _part(part: Part, count: Number) -> dict[str, Any]:
 def _rows(report: Analysis, key: Key) -> list[dict[str, Any]]:
     rows = []
     for row in report.by(key):
-        rows.append({key: row.key, "ops": row.ops, **figures(row.cost)} | _seconds(report, row.predicted, row.measured))
+        known = {"compiler_cycles": row.compiler_cycles} if row.compiler_cycles is not None else {}
+        known |= _seconds(report, row.predicted, row.measured)
+        rows.append({key: row.key, "ops": row.ops, **figures(row.cost)} | known)
     return rows
 
 

@@ -13,8 +13,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from llmjax.report.html_ops import Json, payload
-from llmjax.report.html_view import PROVENANCE, device_rows, headlines, notes, warnings
+from llmjax.report.headlines import device_rows, headlines
+from llmjax.report.html_ops import payload
+from llmjax.report.provenance import PROVENANCE
+from llmjax.report.remarks import Json, notes, warnings
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("format.js", "table.js", "detail.js", "charts.js", "page.js")

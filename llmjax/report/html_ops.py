@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-Json = Mapping[str, Any]
+from llmjax.report.remarks import Json
 
 METRICS = ("flops", "bytes", "cycles", "measured", "compiler")
 OTHER_BYTES = ("collective_bytes", "on_chip_bytes", "host_bytes")  # outside main memory
@@ -140,15 +140,8 @@ def tree(cost: Json) -> list[dict[str, Any]]:
     rows = {row["module_path"]: row for row in cost["by_module_path"]}
     roles = _role_of_path(cost["ops"])
     order |= dict.fromkeys(rows)
-    times: dict[str, dict[str, float]] = {}
-    for op in cost["ops"]:
-        sums = times.setdefault(op["module_path"] or "unattributed", {})
-        for metric in metrics[2:]:
-            sums[metric] = sums.get(metric, 0) + (metric_of(op, metric) or 0)
     for path in order:
-        own = dict(times.get(path, {}))
-        if path in rows:
-            own |= {"flops": rows[path]["flops"], "bytes": metric_of(rows[path], "bytes") or 0}
+        own = {metric: metric_of(rows[path], metric) or 0 for metric in metrics} if path in rows else {}
         steps = path.split("/")
         for depth in range(len(steps) + 1):
             parent = "/".join(steps[: depth - 1]) if depth else None
@@ -170,19 +163,12 @@ def _role_of_path(ops: Iterable[Json]) -> dict[str, str]:
 
 
 def _rows(cost: Json, key: str) -> list[dict[str, Any]]:
-    """The rows of `by_role` or `by_layer` with FLOPs and bytes, and the times of the ops that are mostly theirs."""
-    times: dict[str, dict[str, float]] = {}
+    """The rows of `by_role` or `by_layer` with a value a metric."""
     metrics = list(units(cost["ops"]))
-    for op in cost["ops"]:
-        name = op[key] if op[key] is not None else "no layer" if op["module_path"] else "unattributed"
-        sums = times.setdefault(str(name), {})
-        for metric in metrics[2:]:
-            sums[metric] = sums.get(metric, 0) + (metric_of(op, metric) or 0)
-    found = [
-        {"name": str(row[key]), "ops": row["ops"], "flops": row["flops"], "bytes": metric_of(row, "bytes")}
+    return [
+        {"name": str(row[key]), "ops": row["ops"]} | {metric: metric_of(row, metric) or 0 for metric in metrics}
         for row in cost[f"by_{key}"]
     ]
-    return [row | {metric: times.get(row["name"], {}).get(metric, 0) for metric in metrics[2:]} for row in found]
 
 
 def _terms(terms: Json | None) -> list[list[Any]] | None:

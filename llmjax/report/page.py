@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from numbers import Real
 from typing import Any, Literal, get_args
 
-from llmjax.report.html_view import PROVENANCE
 from llmjax.report.page_html import to_html
 from llmjax.report.page_text import print_page
+from llmjax.report.provenance import PROVENANCE
 
 __all__ = ["Cell", "Column", "Page", "Plot", "Section", "Series", "Table", "print_page", "to_html", "to_json"]
 

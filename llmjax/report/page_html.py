@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmjax.report.html import asset, plotly_js, render
-from llmjax.report.html_view import PROVENANCE
 from llmjax.report.page_charts import figure, kinds
 from llmjax.report.page_view import grid, head_of, is_prose
+from llmjax.report.provenance import PROVENANCE
 from llmjax.report.units import quantity
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from rich.rule import Rule
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from llmjax.report.html_view import PROVENANCE
 from llmjax.report.page_view import Grid, grid, head_of, is_prose
+from llmjax.report.provenance import PROVENANCE
 from llmjax.report.units import is_prefixed, quantity
 
 if TYPE_CHECKING:

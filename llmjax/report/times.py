@@ -5,79 +5,91 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.table import Table
 
-from llmjax.report.units import short
+from llmjax.report.terminal import Figures, Names, table
+from llmjax.report.units import percent, seconds, short
 
 if TYPE_CHECKING:
-    from llmjax.analysis import Analysis
+    from llmjax.analysis import Alike, Analysis
+    from llmjax.cycles.measured import Profile
+
+LEAST_COVERED = 0.8  # of the measured step, by ops: below it a note says so
 
 
 def headline(report: Analysis) -> Iterator[str]:
     """Lines of the program's time: predicted, measured, and how far they are apart."""
-    hertz = report.device.clock_hz if report.device else None
-    if report.time and report.device and hertz:
-        time = report.time
-        kind = "calibrated" if report.device.fit.get("terms") else "from its datasheet, not calibrated"
-        if report.device.made_with.get("fitted_to"):
+    device, time, run = report.device, report.time, report.measured
+    if time and device:
+        kind = "calibrated" if device.fit.get("terms") else "from its datasheet, not calibrated"
+        if device.made_with.get("fitted_to"):
             kind = "from its datasheet, fitted to what its compiler expects of other programs, not measured"
+        clock = f"{short(device.clock_hz.value, 'Hz')} ({device.clock_hz.provenance})"
+        span = f"{seconds(time.low)} to {seconds(time.high)}"
         yield (
-            f"predicted: {_ms(time.overlapped)} ({_ms(time.low)} to {_ms(time.high)}), {short(time.cycles)} cycles at"
-            f" {hertz.value / 1e9:.2f} GHz ({hertz.provenance}); {report.device.title}, {kind}."
+            f"predicted: {seconds(time.overlapped)} ({span}), {short(time.cycles)} cycles at {clock};"
+            f" {device.title}, {kind}."
         )
-    if report.measured:
-        run = report.measured
-        cycles = f", {short(run.wall.median * hertz.value)} cycles (time x clock)" if hertz else ""
-        yield f"measured: {_ms(run.wall.median)}{cycles}; {run.reconciliation()}."
-        if run.note:
-            yield run.note
-        if report.time:
-            off = report.time.overlapped / run.wall.median - 1
+    if run:
+        cycles = f", {short(run.wall.median * report.hertz)} cycles (time x clock)" if report.hertz else ""
+        yield f"measured: {seconds(run.wall.median)}{cycles}; {reconciliation(run)}."
+        if run.covered < LEAST_COVERED:
+            yield uncovered(run)
+        if time:
+            off = time.overlapped / run.wall.median - 1
             yield f"the prediction is off by {off:+.1%}; the measurement repeats to {run.wall.spread:.1%}."
 
 
+def reconciliation(run: Profile) -> str:
+    """How the ops' times add up to the wall time."""
+    ops = sum(op.time.median for op in run.ops.values())
+    quartiles = f"quartiles {seconds(run.wall.low)} to {seconds(run.wall.high)}"
+    return (
+        f"ops cover {run.covered:.0%} of the step ({seconds(ops)} of {seconds(run.traced.median)} traced;"
+        f" {seconds(run.wall.median)} without the profiler, {quartiles}, {run.runs} runs)"
+    )
+
+
+def uncovered(run: Profile) -> str:
+    """What passes outside of any op."""
+    gap = (1 - run.covered) * run.traced.median
+    return (
+        f"ops cover only {run.covered:.0%} of the measured step: {seconds(gap)} pass outside of any op, in dispatch"
+        " from Python, waiting for other programs, and the gaps between ops."
+    )
+
+
 def times_table(report: Analysis, top: int, width: int) -> Table:
-    """The `top` ops by time, measured if it is, with what binds them."""
-    found = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    # What the figures leave at 80 columns; a path loses its beginning, which is every path's.
-    room = width - 50
-    where = min(30, room // 2 + 1)
-    found.add_column("by time", no_wrap=True, overflow="ellipsis", max_width=room - where)
-    found.add_column("of", no_wrap=True, max_width=where)
-    heads = (["predicted"] if report.time else []) + (["measured", "off", "share"] if report.measured else [])
-    heads += ["bound"] if report.time else []
-    for head in heads:
-        found.add_column(head, justify="right", no_wrap=True)
-    measured = report.measured.ops if report.measured else {}
-    predicted = report.time.by_name if report.time else {}
-    whole = sum(op.time.median for op in measured.values())
-
-    def seconds(name: str) -> float:
-        if name in measured:
-            return measured[name].time.median
-        return predicted[name].seconds if name in predicted else 0.0
-
-    for op in sorted(report.ops, key=lambda op: -seconds(op.name))[:top]:
-        path = op.place.module_path or "-"
-        cells = [op.name, path if len(path) <= where else "…" + path[-(where - 1) :]]
-        mine, theirs = predicted.get(op.name), measured.get(op.name)
-        if report.time:
-            cells.append(_us(mine.seconds) if mine else "-")
-        if report.measured:
-            real = theirs.time.median if theirs else 0.0
-            cells.append(_us(real) if theirs else "-")
-            cells.append(f"{mine.seconds / real - 1:+.0%}" if mine and real else "-")
-            cells.append(f"{real / whole:.1%}" if whole else "-")
-        if report.time:
-            cells.append(mine.bound.removeprefix("memory:") if mine else "-")
-        found.add_row(*cells)
-    return found
+    """The `top` ops by time, those alike in several layers as one: measured if it is, with what binds them."""
+    every = report.alike()
+    groups = every[:top]
+    columns: list[Names | Figures] = [
+        Names("by time, +alike", [group.name for group in groups], 15),
+        Names("of", [group.where for group in groups], 14, keeps_end=True),
+    ]
+    if report.time:
+        columns.append(Figures("predicted", [_time(group.predicted) for group in groups], 3 if report.measured else 0))
+    if report.measured:
+        columns.append(Figures("measured", [_time(group.measured) for group in groups]))
+    if report.time and report.measured:
+        columns.append(Figures("off", [_off(group) for group in groups], 2))
+    times = [(group.measured if report.measured else group.predicted) or 0.0 for group in every]
+    columns.append(Figures("share", [percent(value, sum(times)) for value in times[:top]], 1))
+    if report.time:
+        columns.append(Figures("bound", [_bound(report, group) for group in groups], 1))
+    return table(width, *columns)
 
 
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:,.3f} ms"
+def _off(group: Alike) -> str:
+    if group.predicted is None or not group.measured:
+        return "-"
+    return f"{group.predicted / group.measured - 1:+.0%}"
 
 
-def _us(seconds: float) -> str:
-    return f"{seconds * 1e6:,.1f} us"
+def _bound(report: Analysis, group: Alike) -> str:
+    found = report.time.by_name.get(group.ops[0].name) if report.time else None
+    return found.bound.removeprefix("memory:") if found else "-"
+
+
+def _time(value: float | None) -> str:
+    return "-" if value is None else seconds(value)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from llmjax.report.html_ops import Json
+from llmjax.report.remarks import Json
 
 TRACKS = (("predicted", "seconds"), ("measured", "measured_seconds"))
 _ARGUMENTS = (

@@ -17,9 +17,15 @@ def short(value: Number, unit: str = "") -> str:
         return f"{scaled:.2g} {unit}".strip()
     while abs(scaled) >= 999.5 and place < len(_SUFFIXES) - 1:
         scaled, place = scaled / 1000, place + 1
-    digits = 0 if scaled >= 99.95 or (not place and float(value).is_integer()) else 1 if scaled >= 9.995 else 2
     suffix = _SUFFIXES[place] + unit
-    return f"{scaled:.{digits}f} {suffix}".strip()
+    text = f"{scaled:.0f}" if not place and float(value).is_integer() else _three(scaled)
+    return f"{text} {suffix}".strip()
+
+
+def _three(value: float) -> str:
+    """A number below a thousand with three significant digits: 1.23, 45.6, 789."""
+    size = abs(value)
+    return f"{value:.{0 if size >= 99.95 else 1 if size >= 9.995 else 2}f}"
 
 
 def percent(part: Number, whole: Number) -> str:
@@ -31,11 +37,14 @@ def percent(part: Number, whole: Number) -> str:
 
 
 def seconds(value: float) -> str:
-    """Returns a time with three digits: 0.00123 -> "1.23 ms"."""
-    if abs(value) >= 999.5:
-        return f"{value:,.0f} s" if abs(value) < 1e9 else f"{value:.3g} s"
-    unit, size = next(((unit, size) for unit, size in _TIMES if abs(value) >= size), _TIMES[-1])
-    return f"{value / size:.3g} {unit}"
+    """Returns a time with three digits in the unit that fits: 0.0123 -> "12.3 ms", 0.5e-3 -> "500 µs"."""
+    size = abs(value)
+    if not size:
+        return "0 s"
+    if size >= 999.5:
+        return f"{value:,.0f} s" if size < 1e9 else f"{value:.3g} s"
+    unit, scale = next(((unit, scale) for unit, scale in _TIMES if size >= 0.9995 * scale), _TIMES[-1])
+    return f"{_three(value / scale)} {unit}" if size >= 1e-11 else f"{value / scale:.2g} {unit}"
 
 
 def is_prefixed(unit: str) -> bool:

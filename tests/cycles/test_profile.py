@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmjax.analyser import analyze
-from llmjax.cycles.measured import Measured, Profile, measured
+from llmjax.cycles.measured import Measured
 from llmjax.cycles.profile import _TASK, Event, ends, example, exclusive, interleave, profile, runnable
 from llmjax.errors import UserError
 
@@ -101,7 +101,6 @@ def test_a_real_program():
     names = {op.name: op for op in report.ops}
     products = [op for op in found.ops.values() if op.name in names and names[op.name].total.matmul_flops]
     assert products and all(op.calls == 3 and op.time.median > 0 and op.threads for op in products)
-    assert "ops cover" in found.reconciliation()
     assert sum(op.time.median for op in found.ops.values()) <= found.traced.high * 1.5
 
 
@@ -141,10 +140,7 @@ def test_examples():
         assert example(key).dtype == key.dtype
 
 
-def test_a_profile_that_covers_little_says_what_is_missing():
-    whole = measured([1e-3])
-    assert "ops cover only 50%" in Profile("m", whole, whole, {}, 0.5, 1).note
-    assert Profile("m", whole, whole, {}, 0.95, 1).note == ""
+def test_the_spread_is_that_of_the_quartiles():
     assert Measured(2.0, 1.0, 3.0).spread == 1.0
 
 

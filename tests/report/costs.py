@@ -59,7 +59,20 @@ def timed(cost: dict[str, Any], predicted: bool = True, measured: bool = True) -
     found["time"] = {"measured": 1e-3} if measured else {}
     if predicted:
         found["time"] |= {"sequential": 1.2e-3, "overlapped": 1.1e-3, "low": 1e-3, "high": 1.3e-3}
+    for key in ("role", "layer", "module_path"):
+        for row in found[f"by_{key}"]:
+            mine = [op for op in found["ops"] if row_of(op, key) == row[key]]
+            for field in ("seconds", "cycles", "measured_seconds", "measured_cycles"):
+                if any(field in op for op in found["ops"]):
+                    row[field] = sum(op[field] for op in mine)
     return found
+
+
+def row_of(op: dict[str, Any], key: str) -> Any:
+    """The row of a breakdown that an op's own place is of."""
+    if op[key] is None:
+        return "no layer" if key == "layer" and op["module_path"] else "unattributed"
+    return op[key]
 
 
 def many(ops: int) -> str:

@@ -7,9 +7,11 @@ import re
 
 import pytest
 
+from llmjax.report.headlines import device_rows, headlines
 from llmjax.report.html import Program, script_json, to_html
 from llmjax.report.html_ops import computations, dtypes, metric_of, payload, tree, units
-from llmjax.report.html_view import PROVENANCE, device_rows, headlines, notes, warnings
+from llmjax.report.provenance import PROVENANCE
+from llmjax.report.remarks import notes, warnings
 from tests.report.costs import DEVICE, HLO, HOSTILE, cost_of, hostile, many, text_of, timed
 
 FIXTURES = sorted(path.name for path in HLO.glob("*.hlo"))
@@ -73,7 +75,9 @@ def test_headlines_say_what_they_are():
     assert kinds["measured time"] == kinds["measured cycles"] == "measured"
     assert set(kinds.values()) <= set(PROVENANCE)
     values = {h.label: h for h in headlines(timed(COST))}
-    assert values["predicted time"].value == "1.1 ms" and "between 1 ms and 1.3 ms" in values["predicted time"].note
+    assert (
+        values["predicted time"].value == "1.10 ms" and "between 1.00 ms and 1.30 ms" in values["predicted time"].note
+    )
     assert values["measured time"].note == "the prediction is 10.0% high"
     assert not {"predicted time", "measured time", "compiler's cycles"} & {h.label for h in headlines(COST)}
 
@@ -90,7 +94,7 @@ def test_the_compilers_own_cycles_count_only_ops_that_have_them():
 
 def test_lower_bounds_cannot_be_missed():
     cost = cost_of(UNKNOWN)
-    said = [sentence for sentence, _ in warnings(cost)]
+    said = [warning.sentence for warning in warnings(cost)]
     assert any("the trip count of w.1 is unknown" in s and "--config.trip_counts.w.1=N" in s for s in said)
     assert any("1 op is unmodelled" in s for s in said)
     page = to_html([Program("x", cost, UNKNOWN)])
@@ -103,7 +107,7 @@ def test_ops_without_a_prediction_are_told():
     cost = timed(COST)
     for name in ("seconds", "cycles"):
         del cost["ops"][3][name]
-    assert f"1 of {len(cost['ops'])} ops have no predicted time" in warnings(cost)[0][0]
+    assert f"1 of {len(cost['ops'])} ops have no predicted time" in warnings(cost)[0].sentence
 
 
 def test_notes_name_loops_branches_and_libraries():
@@ -112,13 +116,13 @@ def test_notes_name_loops_branches_and_libraries():
         "conditionals": [{"name": "c", "branches": ["a", "b"], "weights": [0, 1], "stated": False}],
     }
     said = " ".join(notes(cost))
-    assert "w × 7 (known trip count)" in said and "Of c the most expensive branch" in said and "ynnpack" in said
+    assert "w x7 (known trip count)" in said and "Of c the most expensive branch" in said and "ynnpack" in said
 
 
 def test_the_device_tells_its_sources():
     rows = device_rows(DEVICE)
     assert ("DRAM bandwidth", "20.0 GB/s", "measured", "made up for the test") in rows
-    assert ("time between two ops", "1 µs", "measured", "made up for the test") in rows
+    assert ("time between two ops", "1.00 µs", "measured", "made up for the test") in rows
     assert device_rows(None) == []
 
 
