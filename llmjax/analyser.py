@@ -51,12 +51,14 @@ def analyze(
     device = card if card is None or isinstance(card, Device) else load_device(card)
     times = None
     if target is None:
-        from llmjax.targets.local import compile_here
+        from llmjax.targets.local import arguments_of, compile_here
 
         compiled = compile_here(program, *args, **kwargs)
         if measure:
             from llmjax.cycles.profile import profile
 
+            if not args and not kwargs:  # lowered already, or a function of nothing
+                args, kwargs = arguments_of(compiled.executable)
             times = profile(compiled.executable, *args, **kwargs)
     else:
         from llmjax.targets.aot import compile_for

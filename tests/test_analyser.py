@@ -130,3 +130,11 @@ def test_files_that_are_not_hlo(tmp_path):
         llmjax.analyze_hlo(tmp_path / "nowhere.txt")
     with pytest.raises(UserError, match="is a folder"):
         llmjax.analyze_hlo(tmp_path)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_lowered_program_is_measured_with_arguments_made_up(compiled):
+    x = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+    lowered = jax.jit(lambda a, *, b: a @ b + 1).lower(x, b=x)
+    report = llmjax.analyze(lowered.compile() if compiled else lowered, measure=True)
+    assert report.measured is not None and report.measured.wall.median > 0

@@ -248,6 +248,9 @@ class Branches:
         return self.instruction.name
 
 
+NEGLIGIBLE = 1e-3  # of all bytes: ops without a rule that move less are named, and make no total a lower bound
+
+
 @dataclass(frozen=True, slots=True)
 class ModuleCost:
     """The cost of one execution of a module on one device, op by op."""
@@ -279,8 +282,8 @@ class ModuleCost:
 
     @property
     def lower_bound(self) -> bool:
-        """Whether the totals are lower bounds, for a loop of unknown length or an op without a rule."""
-        return bool(self.unknown_trip_counts or self.unmodelled)
+        """Whether the totals are lower bounds: a loop of unknown length, or ops without a rule, not negligible ones."""
+        return bool(self.unknown_trip_counts) or (bool(self.unmodelled) and self.coverage <= 1 - NEGLIGIBLE)
 
     @property
     def coverage(self) -> float:

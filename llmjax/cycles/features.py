@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from llmjax.cost.layouts import minor_moves
 from llmjax.cost.values import FusedCost, ModuleCost, OpCost
 from llmjax.cycles.device import Device
 from llmjax.hlo.ir import Instruction, Module
@@ -41,8 +42,9 @@ class Features:
     not read or written in the order they lie in. `threads` is how many cores can work on it, `count` how often the op
     runs; `functions` tells whether it has exponentials and the like, `convolution` whether it is one, `wide` whether it
     stands among ops that may run side by side, `wire` is what goes to other chips, `host` what the host's memory gives
-    and takes over its link. `does` are the opcodes of what is
-    computed, and those of `MANNERS` that hold: "strided", and "remote" where the data lie with other cores.
+    and takes over its link, `minor_moves` whether what lies side by side does so no more (cost/layouts.py).
+    `does` are the opcodes of what is computed, and those of `MANNERS` that hold: "strided", and "remote" where the data
+    lie with other cores.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Features:
     wire: float
     does: str
     host: float = 0.0
+    minor_moves: bool = False
 
 
 def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
@@ -111,6 +114,7 @@ def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
                 float(op.cost.collective_bytes),
                 _does(op, strided=strided, remote=(op.computation, op.name) in remote),
                 float(op.cost.host_bytes) if device.host_link else 0.0,
+                minor_moves(op, cost.module),
             )
         )
     return tuple(found)

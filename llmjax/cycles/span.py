@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from llmjax.cost.rules import is_elementwise
 from llmjax.cost.values import ModuleCost
-from llmjax.hlo.ir import Computation, Instruction, Module
+from llmjax.hlo.ir import Computation, Instruction, Module, Shape
 
 Weight = Callable[[Instruction, Computation], float]
 
@@ -62,10 +62,19 @@ def depth(cost: ModuleCost) -> float:
     """The longest chain of dependent scalar operations: the span of the arithmetic itself, inside ops too.
 
     An elementwise operation is one step, n terms are summed in ceil(log2 n) steps by pairs, a product of matrices
-    multiplies in one step and sums, a sort of n takes the k(k+1)/2 rounds of Batcher's network, k = ceil(log2 n);
-    moving data takes none.
+    multiplies in one step and sums, a library's too, a sort of n takes the k(k+1)/2 rounds of Batcher's network,
+    k = ceil(log2 n); moving data takes none.
     """
-    return work_and_span(cost.module, _steps, trip_counts(cost), inside=True).span
+    products = {op.name: float(op.cost.matmul_flops) for op in cost.ops if op.opcode.startswith("custom-call")}
+
+    def steps(i: Instruction, computation: Computation) -> float:
+        flops = products.get(i.name, 0.0)
+        outputs = next((leaf.elements for leaf in i.shape.leaves), 0)
+        if flops and outputs:  # of a library: as many terms as its FLOPs are for each element of its result
+            return 1.0 + _halvings(max(1, round(flops / 2 / outputs)))
+        return _steps(i, computation)
+
+    return work_and_span(cost.module, steps, trip_counts(cost), inside=True).span
 
 
 def trip_counts(cost: ModuleCost) -> dict[str, float]:
@@ -124,7 +133,7 @@ def _steps(i: Instruction, computation: Computation) -> float:
     """Steps of dependent scalar operations in one instruction."""
     if is_elementwise(i.opcode):
         return 1.0
-    if i.opcode == "dot":
+    if i.opcode in ("dot", "scaled-dot", "ragged-dot"):
         shape = computation[i.operands[0]].shape
         return 1.0 + _halvings(math.prod(shape.dims[d] for d in i.dot_dims.lhs_contracting))
     if i.opcode == "convolution":
@@ -137,9 +146,15 @@ def _steps(i: Instruction, computation: Computation) -> float:
     if i.opcode == "reduce-window":
         return _halvings(math.prod(i.window.size))
     if i.opcode == "sort":
-        rounds = _halvings(max(computation[i.operands[0]].shape.dims, default=1))
+        rounds = _halvings(_sorted_length(i, computation[i.operands[0]].shape))
         return rounds * (rounds + 1) / 2
     return 0.0
+
+
+def _sorted_length(i: Instruction, shape: Shape) -> int:
+    """Elements of a line along the dimension that is sorted, the last one where the text names none."""
+    dim = next(iter(i.attr("dimensions", ())), shape.rank - 1)
+    return shape.dims[dim] if shape.dims else 1
 
 
 def _halvings(n: int) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llmjax.cost.values import NEGLIGIBLE
 from llmjax.report.html_ops import Json
 from llmjax.report.units import percent, seconds, short
 
@@ -118,7 +119,8 @@ def warnings(cost: Json) -> list[tuple[str, list[str]]]:
         count = "1 op is" if len(missed) == 1 else f"{len(missed):,} ops are"
         reasons = list(dict.fromkeys(f"{op['name']}: {op['reason']}" for op in missed))
         more = [f"and {len(reasons) - _NAMED:,} more: filter the table of ops for “unmodelled”"]
-        head = f"LOWER BOUND: {count} unmodelled ({share} of all bytes); their FLOPs are not counted."
+        bound = "LOWER BOUND: " if cost["coverage"] <= 1 - NEGLIGIBLE else ""
+        head = f"{bound}{count} unmodelled ({share} of all bytes); their FLOPs are not counted."
         found.append((head, reasons[:_NAMED] + (more if len(reasons) > _NAMED else [])))
     if cost["lower_bound"] and not found:
         found.append(("LOWER BOUND: the totals of this program may be larger than the figures below.", []))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmjax.cost.values import NEGLIGIBLE
 from llmjax.report.units import percent, short
 
 Json = Mapping[str, Any]
@@ -38,7 +39,8 @@ def warnings(cost: Json) -> list[Warning]:
         count = "1 op is" if len(missed) == 1 else f"{len(missed):,} ops are"
         reasons = list(dict.fromkeys(f"{op['name']}: {op['reason']}" for op in missed))
         more = [f"and {len(reasons) - _NAMED:,} more"] if len(reasons) > _NAMED else []
-        head = f"LOWER BOUND: {count} unmodelled ({share} of all bytes; their FLOPs are not counted)."
+        bound = "LOWER BOUND: " if cost["coverage"] <= 1 - NEGLIGIBLE else ""
+        head = f"{bound}{count} unmodelled ({share} of all bytes; their FLOPs are not counted)."
         found.append(Warning(head, (*reasons[:_NAMED], *more)))
     if cost["lower_bound"] and not found:
         found.append(Warning("LOWER BOUND: the totals of this program may be larger than the figures here."))

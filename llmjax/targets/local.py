@@ -75,6 +75,11 @@ def compile_here(program: Callable[..., Any] | Any, *args: Any, **kwargs: Any) -
     return Program(compiled.as_text(), _platform(compiled), own, memory, seconds, executable=compiled)
 
 
+def arguments_of(compiled: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments that a compiled program takes, by position and by name, as `jax.ShapeDtypeStruct`s."""
+    return jax.tree.map(lambda info: jax.ShapeDtypeStruct(info.shape, info.dtype), compiled.args_info)
+
+
 def _platform(compiled: Any) -> str:
     try:
         return compiled.runtime_executable().local_devices()[0].platform

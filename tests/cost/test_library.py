@@ -184,3 +184,20 @@ ENTRY main {{
     (op,) = cost_module(parse(text)).ops
     assert op.cost == Cost(2 * 64 * 96 * 128, 0, 0, (64 * 96 + 96 * 128) * 4, 64 * 128 * 4)
     assert op.library == library
+
+
+@pytest.mark.parametrize(("elements", "bound"), [(100, False), (10_000, True)])
+def test_an_unknown_call_of_few_bytes_makes_no_total_a_lower_bound(elements, bound):
+    text = f"""HloModule m
+ENTRY e {{
+  a = f32[1000000] parameter(0)
+  b = f32[{elements}] parameter(1)
+  c = f32[{elements}] custom-call(b), custom_call_target="nobody_knows"
+  d = f32[1000000] negate(a)
+  ROOT t = (f32[1000000], f32[{elements}]) tuple(d, c)
+}}
+"""
+    found = cost_module(parse(text))
+    assert [op.name for op in found.unmodelled] == ["c"]
+    assert found.lower_bound is bound
+    assert found.coverage == pytest.approx(1 - elements / (1_000_000 + elements))

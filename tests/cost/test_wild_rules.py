@@ -6,6 +6,7 @@ import pytest
 
 from llmjax.cost import cost_module
 from llmjax.cycles.device import load_device
+from llmjax.cycles.features import features
 from llmjax.cycles.model import predict
 from llmjax.hlo import parse
 
@@ -56,3 +57,9 @@ def test_complex_dot(wild):
 
 def test_call_start(wild):
     assert counted(wild, "call_start").totals.flops == 1000
+
+
+def test_loop_transpose_uncoalesced(wild):
+    found = counted(wild, "loop_transpose_uncoalesced")
+    (op,) = features(found, load_device("gpu:a100"))
+    assert op.minor_moves and op.strided

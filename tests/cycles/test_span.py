@@ -143,3 +143,27 @@ def test_span_scales_with_the_weights(graph, factor):
     once = work_and_span(module, lambda i, _: weights.get(i.name, 0.0))
     scaled = work_and_span(module, lambda i, _: factor * weights.get(i.name, 0.0))
     assert scaled.span == pytest.approx(factor * once.span)
+
+
+@pytest.mark.parametrize(
+    ("line", "steps"),
+    [
+        ("ROOT y = f32[4096,8]{1,0} sort(x), dimensions={1}, to_apply=less", 3 * 4 / 2),  # of 8, not of 4096
+        ("ROOT y = f32[4096,8]{1,0} sort(x), dimensions={0}, to_apply=less", 12 * 13 / 2),
+        (
+            'ROOT y = (f32[4096,16]{1,0}, s8[64]{0}) custom-call(x, w), custom_call_target="__cublas$gemm", '
+            'backend_config={"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"]}}}',
+            1 + 3,  # 8 terms by pairs
+        ),
+    ],
+)
+def test_depth_of_sorts_and_of_library_products(line, steps):
+    text = f"""HloModule m
+less {{ a = f32[] parameter(0)  b = f32[] parameter(1)  ROOT c = pred[] compare(a, b), direction=LT }}
+ENTRY e {{
+  x = f32[4096,8]{{1,0}} parameter(0)
+  w = f32[8,16]{{1,0}} parameter(1)
+  {line}
+}}
+"""
+    assert depth(cost_module(parse(text))) == steps
