@@ -22,8 +22,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.experiment = "finetune"
 
     c.data = ConfigDict()
-    c.data.source = "vader_movies"  # "vader_movies", "files", or a hub data set: "hub:OWNER/NAME[/CONFIG]"
-    c.data.train = ""  # with "files": a TSV, CSV, JSONL or parquet file; with "hub:": the name of a split
+    c.data.source = ""  # "files", "vader_movies" or "hub:OWNER/NAME[/CONFIG]"; empty = files if any, else vader_movies
+    c.data.train = ""  # a TSV, CSV, JSONL or parquet file; with "hub:": the name of a split
     c.data.dev = ""  # chooses the best parameters; empty = split off from train
     c.data.test = ""  # measured once, at the end; empty = split off from train
     c.data.text_column = "text"  # the column of the texts

@@ -54,7 +54,7 @@ _OPTIMIZER: Schema = {
 
 _FINETUNE: Schema = {
     "data": {
-        "source": _NAME,
+        "source": text(),
         "train": text(),
         "dev": text(),
         "test": text(),

@@ -1,6 +1,7 @@
 """This machine -> a device card: card.json in the workdir, and what it holds on the terminal."""
 
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from experiments._command import launch_command
 from experiments._settings import values_of
 from llmjax.cycles.calibration import calibrate
 from llmjax.cycles.device import Device, Figure, to_json
@@ -37,7 +39,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     how = f"by {target}'s compiler, not measured," if target else "measured"
     print(f"{device.fit['samples']} ops of {device.fit['programs']} programs {how} in {seconds:.0f} s: {path}")
     also = f"--config.target={target}" if target else "--config.measure"
-    print(f"use it: python launch.py --config=configs/cost.py --config.card={path} {also}")
+    print(f"use it: {launch_command('cost.py', f'--config.card={shlex.quote(str(path))}', also)}")
 
 
 def _calibrate(runs: int, programs: int) -> Device:

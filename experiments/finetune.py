@@ -1,6 +1,7 @@
 """The main job: labelled texts -> a trained classifier in a folder, its figures, and what to try next."""
 
 import json
+import shlex
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from experiments._command import launch_command
 from experiments._reports import write_classifier_page
 from experiments._settings import values_of
 from llmjax.data import DataConfig, Dataset, choose_buckets, encode, encode_cached, load_dataset, load_tokenizer
@@ -222,12 +224,13 @@ def _print_results(results: dict[str, Any], folder: Path) -> None:
         print(f"  {example['text']!r} -> {example['label']} ({example['score']:.3f})")
     files = "best/ (transformers loads it), eval.json, metrics.jsonl, checkpoints/, TensorBoard events"
     print(f"\nwritten to {folder}: {files}")
+    best = shlex.quote(str(folder / "best"))
     commands = (
-        f'classify.py --config.checkpoint={folder / "best"} --config.text="What a lovely film."',
-        "finetune.py --config.data.source=files --config.data.train=YOUR.tsv --workdir=runs/mine",
-        "cost.py --config.measure=True",
+        launch_command("classify.py", f"--config.checkpoint={best}", '--config.text="What a lovely film."'),
+        launch_command("finetune.py", "--config.data.train=YOUR.tsv", "--workdir=runs/mine"),
+        launch_command("cost.py", "--config.measure=True"),
     )
-    print("try next:\n" + "\n".join(f"  python launch.py --config=configs/{command}" for command in commands))
+    print("\n  ".join(("try next:", *commands)))
     page = folder / "cost" / "cost.html"
     if page.exists():
         print(f"what this classifier computes, op by op: {page} (open it in a browser)")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int32
 
+from llmjax.data.doubts import doubts
 from llmjax.data.files import Places, Rows, read_file, require_columns
 from llmjax.data.vader import load_vader
 from llmjax.errors import UserError, did_you_mean
@@ -20,14 +21,15 @@ from llmjax.errors import UserError, did_you_mean
 class DataConfig:
     """Where labelled texts come from and how they are split.
 
-    source: "vader_movies" (movie-review sentences, fetched by pip), "files", or the hub's "hub:OWNER/NAME[/CONFIG]".
+    source: "vader_movies" (movie-review sentences, fetched by pip), "files", or the hub's "hub:OWNER/NAME[/CONFIG]";
+        empty = "files" where one is named, else "vader_movies".
     train, dev, test: paths for "files", split names for "hub:"; an empty dev or test is split off from train.
     label_names: the classes in order; empty = those that the source declares, else the labels found, sorted.
     limit: at most so many examples in each of train, dev and test (0 = all), drawn evenly over the classes' shares.
     seed: of the split and of `limit`; "vader_movies" has one fixed split, whatever the seed.
     """
 
-    source: str = "vader_movies"
+    source: str = ""
     train: str = ""
     dev: str = ""
     test: str = ""
@@ -41,6 +43,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label_names", tuple(self.label_names))
+        named = self.train or self.dev or self.test
+        if not self.source:
+            object.__setattr__(self, "source", "files" if named else "vader_movies")
+        if self.source == "vader_movies" and named:
+            raise UserError(f"data.source is 'vader_movies', which does not read {named!r}: leave data.source empty")
         fractions = (self.dev_fraction, self.test_fraction)
         if not all(0 <= fraction < 1 for fraction in fractions) or not sum(fractions) < 1:
             raise UserError(
@@ -85,6 +92,9 @@ def load_dataset(config: DataConfig) -> Dataset:
     """
     parts, notes = _read(config)
     texts = [_texts(rows) for rows in parts.values()]
+    for rows, words in zip(parts.values(), texts, strict=True):
+        said = [_label(value, rows.where(row)) for row, value in enumerate(rows.labels)]
+        notes += doubts(rows, words, said, normalised)
     label_names, labels = _class_numbers(list(parts.values()), config.label_names)
     splits = {
         name: Examples(words, numbers, Places(rows.origin, rows.unit, tuple(rows.places)))

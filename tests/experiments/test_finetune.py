@@ -1,4 +1,6 @@
 import json
+import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,10 +63,12 @@ def test_a_finished_run_is_shown_again_and_not_made_again(finished: Path, capsys
 
 def test_end_of_a_run_names_only_jobs_that_exist(finished: Path, capsys: pytest.CaptureFixture, repo: Path) -> None:
     finetune.run(quickstart.get_config("tiny"), str(finished))
-    commands = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  python launch.py")]
-    assert commands
-    for command in commands:
-        assert (repo / command[2].removeprefix("--config=")).is_file()
+    lines = capsys.readouterr().out.splitlines()
+    commands = [shlex.split(line) for line in lines[lines.index("try next:") + 1 :] if line.startswith("  ")]
+    assert len(commands) == 3
+    for python, launch, config, *_ in commands:
+        assert shutil.which(python) and Path(launch).resolve() == repo / "launch.py"
+        assert Path(config.removeprefix("--config=")).is_file()
 
 
 def test_end_of_a_run_names_the_cost_report(finished: Path, capsys: pytest.CaptureFixture) -> None:
