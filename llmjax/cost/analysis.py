@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
+from typing import Any
 
 from llmjax.cost import library, loops, memory, rules
 from llmjax.cost.fusion import border
@@ -23,6 +25,7 @@ from llmjax.cost.values import (
     OpCost,
     Traffic,
     UnmodelledError,
+    plain,
     total,
 )
 from llmjax.errors import UserError, did_you_mean
@@ -31,6 +34,7 @@ from llmjax.hlo.ir import Computation, Instruction, Module
 
 # Of a text that parses, but whose operands, dimensions or attributes do not fit the opcode.
 _MALFORMED = (ArithmeticError, AttributeError, IndexError, TypeError, ValueError)
+_MOST = 1e200  # of a figure: times that follow from it, in the smallest units, are floats still
 
 
 def cost_module(
@@ -72,9 +76,8 @@ def cost_module(
         for written in computation:
             i = rules.started(written)
             if i.opcode == "while":
-                loop = _loop(module, computation, i, given, called_by)
+                loop, trips = _loop(module, computation, i, given, called_by)
                 found_loops[name].append(loop)
-                trips = 1 if loop.trip_count is None else loop.trip_count
                 calls[name] += _named(module, i, ("body",), trips) + _named(module, i, ("condition",), trips + 1)
             elif i.opcode == "conditional":
                 branches = _branches(computation, i, inclusive, probabilities)
@@ -93,12 +96,14 @@ def cost_module(
             reasons[name] = reason or next((op.unmodelled for op in ops[name] if op.unmodelled), "")
     counts = _counts(module, order, calls)
     runs = [name for name in reversed(order) if name in counts]
-    return ModuleCost(
+    found = ModuleCost(
         module,
         tuple(replace(op, count=counts[name]) for name in runs for op in ops[name]),
         tuple(replace(loop, count=counts[name]) for name in runs for loop in found_loops[name]),
         tuple(replace(branches, count=counts[name]) for name in runs for branches in found_branches[name]),
     )
+    _check_size(found)
+    return found
 
 
 def _op(
@@ -165,15 +170,24 @@ def _loop(
     i: Instruction,
     given: Mapping[str, int],
     called_by: Mapping[str, list[tuple[Computation, Instruction]]],
-) -> Loop:
-    for name in (i.name, i.attr("body", "")):
-        if name in given:
-            return Loop(i, computation.name, given[name], "given", 1)
-    known = loops.known_trip_count(i)
+) -> tuple[Loop, Number | Fraction]:
+    """A loop, and how often it runs its body; once where nobody knows."""
+
+    def stated(loop: Instruction) -> int | None:
+        return given.get(loop.name, given.get(loop.attr("body", "")))
+
+    def counted(loop: Instruction) -> int | None:
+        count = stated(loop)
+        return loops.known_trip_count(loop) if count is None else count
+
+    known = counted(i)
     if known is not None:
-        return Loop(i, computation.name, known, "known_trip_count", 1)
-    inferred = loops.infer_trip_count(module, computation, i, called_by)
-    return Loop(i, computation.name, inferred, "unknown" if inferred is None else "inferred", 1)
+        source = "known_trip_count" if stated(i) is None else "given"
+        return Loop(i, computation.name, known, source, 1), known
+    found = loops.infer_trips(module, computation, i, called_by, counted)
+    if found is None:
+        return Loop(i, computation.name, None, "unknown", 1), 1
+    return Loop(i, computation.name, plain(found.count), "inferred" if found.exact else "bounded", 1), found.count
 
 
 def _branches(
@@ -196,7 +210,7 @@ def _branches(
     return Branches(i, computation.name, names, tuple(int(k == largest) for k in range(len(names))), False, 1)
 
 
-def _named(module: Module, i: Instruction, attributes: tuple[str, ...], times: Number) -> list[tuple[str, Number]]:
+def _named(module: Module, i: Instruction, attributes: tuple[str, ...], times: Any) -> list[tuple[str, Any]]:
     """The computations that the first of `attributes` which `i` has names."""
     for attribute in attributes:
         value = i.attr(attribute)
@@ -230,7 +244,22 @@ def _counts(module: Module, order: Sequence[str], calls: Mapping[str, list[tuple
         if name in counts:
             for callee, times in calls[name]:
                 counts[callee] = counts.get(callee, 0) + counts[name] * times
-    return counts
+    return {name: plain(count) for name, count in counts.items()}
+
+
+def _check_size(cost: ModuleCost) -> None:
+    """Refuses figures that no machine's numbers hold: a loop's count or a dimension in the text is damaged."""
+    try:
+        figures = [getattr(cost.totals, name) for name in Cost.__dataclass_fields__] + [op.count for op in cost.ops]
+        if all(float(figure) < _MOST for figure in figures):
+            return
+    except OverflowError:
+        pass
+    named = ", ".join(f"{loop.name} x{loop.trip_count}" for loop in cost.loops if (loop.trip_count or 0) > 1)
+    raise UserError(
+        f"module {cost.module.name!r}: it counts more than {_MOST:g} operations or bytes, which no machine does; the"
+        f" text is damaged, or a trip count is wrong{f' ({named[:200]})' if named else ''}."
+    )
 
 
 def _check_names(module: Module, trip_counts: Mapping[str, int], probabilities: Mapping[str, Sequence[float]]) -> None:
@@ -242,8 +271,8 @@ def _check_names(module: Module, trip_counts: Mapping[str, int], probabilities: 
             raise UserError(
                 f"trip_counts[{name!r}]: module {module.name!r} has no such loop.{did_you_mean(name, loop_names)}"
             )
-        if count < 0:
-            raise UserError(f"trip_counts[{name!r}]={count} must not be negative.")
+        if not 0 <= count <= loops.MOST:
+            raise UserError(f"trip_counts[{name!r}]={count} must be 0 or more, and at most 2^53.")
     for name in probabilities:
         if name not in branch_names:
             raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Literal
 
 from llmjax.hlo.ir import Computation, Instruction, Module, Shape
@@ -86,6 +87,13 @@ class Cost:
 
 
 ZERO = Cost()
+
+
+def plain(number: Number | Fraction) -> Number:
+    """A fraction as a number: exact where it is whole."""
+    if not isinstance(number, Fraction):
+        return number
+    return number.numerator if number.denominator == 1 else float(number)
 
 
 def total(costs: Iterable[Cost]) -> Cost:
@@ -214,13 +222,14 @@ class OpCost:
 class Loop:
     """A `while`: its trip count, None where nobody knows it, and where the count comes from.
 
-    `source` is "given" (by the user), "known_trip_count" (by the compiler), "inferred" (from its induction variable)
-    or "unknown". `count` is how often the loop as a whole runs.
+    `source` is "given" (by the user), "known_trip_count" (by the compiler), "inferred" (from its text), "bounded" (by
+    its text: it runs at most so often) or "unknown". `count` is how often the loop as a whole runs; `trip_count` is the
+    mean where it differs from one run to the next.
     """
 
     instruction: Instruction
     computation: str
-    trip_count: int | None
+    trip_count: Number | None
     source: str
     count: Number
 
@@ -279,6 +288,19 @@ class ModuleCost:
     def unknown_trip_counts(self) -> tuple[str, ...]:
         """Names of the loops that run and whose trip count nobody knows; each is counted as one iteration."""
         return tuple(loop.name for loop in self.loops if loop.trip_count is None and loop.count)
+
+    @property
+    def bounded_trip_counts(self) -> tuple[str, ...]:
+        """Names of the loops that run at most as often as they are counted."""
+        return tuple(loop.name for loop in self.loops if loop.source == "bounded" and loop.count)
+
+    @property
+    def upper_bound(self) -> bool:
+        """Whether the totals may be too large: a loop may end before it has run as often as it is counted.
+
+        With `lower_bound` too, they may be off either way.
+        """
+        return bool(self.bounded_trip_counts)
 
     @property
     def lower_bound(self) -> bool:
