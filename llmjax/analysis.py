@@ -19,6 +19,7 @@ from llmjax.cycles.model import ProgramTime, predict
 from llmjax.errors import UserError, did_you_mean
 from llmjax.hlo import Module
 from llmjax.hlo.backend import guess_backend
+from llmjax.hlo.stage import Stage, stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,11 @@ class Analysis:
     def name(self) -> str:
         """The module's name."""
         return self.cost.module.name
+
+    @property
+    def stage(self) -> Stage:
+        """How far the text was compiled: whether its figures are one device's, and what runs."""
+        return stage(self.cost.module)
 
     @property
     def totals(self) -> Cost:

@@ -194,6 +194,8 @@ def _metrics(before: Json, after: Json) -> tuple[dict[str, str], list[str]]:
     for name, cost in (("before", before), ("after", after)):
         if cost["lower_bound"]:
             missing.append(f"LOWER BOUND: the program {name} has loops of unknown length or ops without a rule")
+        if cost.get("upper_bound"):
+            missing.append(f"UPPER BOUND: the program {name} has loops that may end before they are counted to end")
     return found, missing
 
 

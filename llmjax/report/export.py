@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from llmjax.cost.attribution import AttributedOp, Key, Part, Place
@@ -55,10 +56,12 @@ def to_object(report: Analysis) -> dict[str, Any]:
         "backend": report.backend,
         **({"target": report.target} if report.target else {}),
         **({"device": device_json(report.device)} if report.device else {}),
+        "stage": asdict(report.stage),
         "totals": figures(report.totals),
         "compiler": dict(report.compiler) if report.compiler else None,
         "coverage": cost.coverage,
         "lower_bound": cost.lower_bound,
+        "upper_bound": cost.upper_bound,
         "unmodelled": [
             {"name": op.name, "opcode": op.opcode, "target": op.instruction.custom_call_target or None}
             | {"reason": op.unmodelled, "count": op.count, "bytes": op.total.memory_bytes}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmjax.report.remarks import Json
+from llmjax.report.remarks import Json, bound_of
 from llmjax.report.units import percent, seconds, short
 
 
@@ -23,7 +23,7 @@ class Headline:
 def headlines(cost: Json) -> list[Headline]:
     """The figures of a program, the times first where there are any."""
     totals, xla = cost["totals"], cost.get("compiler") or {}
-    bound = "≥ " if cost["lower_bound"] else ""
+    bound = bound_of(cost)
     moved = totals["bytes_read"] + totals["bytes_written"]
     found = list(_times(cost))
 
@@ -70,12 +70,12 @@ def _times(cost: Json) -> Iterator[Headline]:
         # Those of the whole program where they are known: the sum over ops leaves out what passes between them.
         value = _first(time, field) or _sum(ops, field)
         if value is not None:
-            bound = "≥ " if cost["lower_bound"] and kind == "modelled" else ""
+            bound = bound_of(cost) if kind == "modelled" else ""
             yield Headline(label, bound + short(value), kinds.get(field, kind), _cycles_note(cost, field, value))
 
 
 def _predicted(cost: Json, predicted: float) -> Headline:
-    time, bound = cost.get("time") or {}, "≥ " if cost["lower_bound"] else ""
+    time, bound = cost.get("time") or {}, bound_of(cost)
     low, high = time.get("low"), time.get("high")
     span = ""
     if low is not None and high is not None:

@@ -1,4 +1,4 @@
-"""What a reader of a cost.json must know beside its figures: what makes them lower bounds, what is guessed or left out.
+"""What a reader of a cost.json must know beside its figures: what makes them bounds, what is guessed or left out.
 
 The terminal and the page say it in the same words.
 """
@@ -13,6 +13,7 @@ from llmjax.cost.values import NEGLIGIBLE
 from llmjax.report.units import percent, short
 
 Json = Mapping[str, Any]
+_SOURCES = {"known_trip_count": "known trip count", "bounded": "at most"}  # of a loop's trip count
 _NAMED = 8  # so many ops or loops are named in a sentence
 
 
@@ -25,13 +26,21 @@ class Warning:
 
 
 def warnings(cost: Json) -> list[Warning]:
-    """What makes figures lower bounds or leaves them out. Empty where nothing does."""
+    """What makes figures bounds or a whole program's, or leaves them out. Empty where nothing does."""
     found: list[Warning] = []
+    stage = cost.get("stage") or {}
+    if stage.get("name") == "whole":
+        found.append(Warning(_whole_program(stage["devices"], stage["manual"])))
     loops = [loop["name"] for loop in cost["loops"] if loop["trip_count"] is None and loop["count"]]
     if loops:
         what = f"the trip count of {listed(loops)} is unknown; one iteration is counted"
         mend = f"Give it with --config.trip_counts.{loops[0]}=N (trip_counts={{{loops[0]!r}: N}} in Python)."
         found.append(Warning(f"LOWER BOUND: {what}. {mend}"))
+    bounded = [loop["name"] for loop in cost["loops"] if loop["from"] == "bounded" and loop["count"]]
+    if bounded:
+        what = f"{listed(bounded)} may end before the last iteration that its counter allows; all are counted"
+        mend = f"Give the count with --config.trip_counts.{bounded[0]}=N (trip_counts={{{bounded[0]!r}: N}} in Python)."
+        found.append(Warning(f"UPPER BOUND: {what}. {mend}"))
     missed = cost["unmodelled"]
     if missed:
         moved = sum(cost["totals"][name] for name in ("bytes_read", "bytes_written", "on_chip_bytes", "host_bytes"))
@@ -42,7 +51,7 @@ def warnings(cost: Json) -> list[Warning]:
         bound = "LOWER BOUND: " if cost["coverage"] <= 1 - NEGLIGIBLE else ""
         head = f"{bound}{count} unmodelled ({share} of all bytes; their FLOPs are not counted)."
         found.append(Warning(head, (*reasons[:_NAMED], *more)))
-    if cost["lower_bound"] and not found:
+    if cost["lower_bound"] and not (loops or missed):
         found.append(Warning("LOWER BOUND: the totals of this program may be larger than the figures here."))
     untimed = sum(op.get("seconds") is None and op.get("cycles") is None for op in cost["ops"])
     if 0 < untimed < len(cost["ops"]):
@@ -58,8 +67,12 @@ def notes(cost: Json) -> list[str]:
     found = [f"{modelled:,} of {len(ops):,} ops modelled, {100 * cost['coverage']:.1f}% of all bytes."]
     known = [loop for loop in cost["loops"] if loop["trip_count"] is not None]
     if known:
-        told = [f"{loop['name']} x{loop['trip_count']:,} ({loop['from'].replace('_', ' ')})" for loop in known]
+        told = [
+            f"{loop['name']} x{loop['trip_count']:,} ({_SOURCES.get(loop['from'], loop['from'])})" for loop in known
+        ]
         found.append(f"Loops: {listed(told)}.")
+    if (cost.get("stage") or {}).get("name") in ("partitioned", "unscheduled"):
+        found.append("Neither scheduled nor fused: of text from before optimisation bytes are each op's alone.")
     guessed = [c["name"] for c in cost["conditionals"] if not c["stated"]]
     if guessed:
         found.append(f"Of {listed(guessed)} the most expensive branch is counted: the program does not say which runs.")
@@ -75,6 +88,25 @@ def notes(cost: Json) -> list[str]:
         share = percent(sum(libraries.values()), cost["totals"]["flops"]) or "0%"
         found.append(f"In library calls ({', '.join(sorted(libraries))}): {share} of FLOPs.")
     return found
+
+
+def bound_of(cost: Json) -> str:
+    """Returns what stands before the figures of a cost.json that are bounds."""
+    return bound_mark(cost["lower_bound"], cost.get("upper_bound", False))
+
+
+def bound_mark(lower: bool, upper: bool) -> str:
+    """Returns what stands before a figure that is a bound: "≥ ", "≤ ", "~ " where it may be off either way, or ""."""
+    return {(True, False): "≥ ", (False, True): "≤ ", (True, True): "~ "}.get((bool(lower), bool(upper)), "")
+
+
+def _whole_program(devices: int, manual: bool) -> str:
+    inside = " What stands inside shard_map is one device's already." if manual else ""
+    return (
+        f"WHOLE PROGRAM: this text is from before partitioning, and counts what all {devices:,} devices do. One device"
+        f" does 1/{devices:,} of it at least, more where work is not shared evenly, and sends what the text does not"
+        f" say yet.{inside} For one device's own count give the text after optimisation, compiled.as_text()."
+    )
 
 
 def listed(names: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from rich.text import Text
 from llmjax.cost.attribution import share_of
 from llmjax.cost.values import Cost, Number
 from llmjax.report.export import to_object
-from llmjax.report.remarks import notes, warnings
+from llmjax.report.remarks import bound_mark, notes, warnings
 from llmjax.report.terminal import Figures, Names, table
 from llmjax.report.times import headline, times_table
 from llmjax.report.units import percent, seconds, short
@@ -92,7 +92,7 @@ def _title(report: Analysis) -> str:
 
 
 def _bound(report: Analysis) -> str:
-    return "≥ " if report.cost.lower_bound else ""
+    return bound_mark(report.cost.lower_bound, report.cost.upper_bound)
 
 
 def _totals(report: Analysis, width: int) -> Table:
@@ -116,14 +116,18 @@ def _totals(report: Analysis, width: int) -> Table:
     own = [_bound(report) + short(value, unit) for _, value, unit, _, _ in lines]
     shares = [share for *_, share, _ in lines]
     theirs = [short(compiler[name], unit) if name in compiler else "" for *_, unit, _, name in lines]
+    devices = report.stage.devices
+    parts = ["≥ " + short(value / devices, unit) for _, value, unit, _, _ in lines]
     if totals.bytes:
         labels, own = [*labels, "FLOPs a byte"], [*own, f"{totals.flops / totals.bytes:.2f}"]
-        shares, theirs = [*shares, ""], [*theirs, ""]
+        shares, theirs, parts = [*shares, ""], [*theirs, ""], [*parts, ""]
     columns = [
-        Names("one execution, one device", labels, 28),
+        Names(f"one execution, {'one device' if devices == 1 else f'{devices:,} devices'}", labels, 28),
         Figures("counted here", own),
         Figures("share", shares, 1),
     ]
+    if devices > 1 and not report.stage.manual:
+        columns.append(Figures("one device", parts))
     return table(width, *columns, *([Figures("XLA's own count", theirs, 2)] if compiler else []))
 
 

@@ -14,7 +14,10 @@ from llmjax.analysis import compiler_totals
 from llmjax.cycles.device import load_device
 from llmjax.errors import UserError
 from llmjax.report.export import FIGURES, SCHEMA
+from llmjax.report.headlines import headlines
+from llmjax.report.remarks import warnings
 from llmjax.report.table import to_text
+from llmjax.report.units import short
 
 HLO = Path(__file__).parent.parent / "testdata" / "hlo"
 FIXTURES = sorted(path.name for path in HLO.glob("*.hlo"))
@@ -122,6 +125,8 @@ REPORT = {
     "compiler": (dict, type(None)),
     "coverage": float,
     "lower_bound": bool,
+    "upper_bound": bool,
+    "stage": dict,
     "unmodelled": list,
     "loops": list,
     "conditionals": list,
@@ -247,3 +252,46 @@ def test_figures_of_the_compiler():
     }
     assert compiler_totals([{"flops": -1.0, "transcendentals": 2.0}]) == {"transcendentals": 2.0}
     assert compiler_totals(None) is compiler_totals([]) is compiler_totals({}) is None
+
+
+AT_MOST = """HloModule m
+body { s = (s32[], f32[8]) parameter(0) i = s32[] get-tuple-element(s), index=0 o = s32[] constant(1)
+  n = s32[] add(i, o) x = f32[8] get-tuple-element(s), index=1 y = f32[8] negate(x) ROOT t = (s32[], f32[8]) tuple(n, y) }
+cond { s = (s32[], f32[8]) parameter(0) i = s32[] get-tuple-element(s), index=0 m = s32[] constant(50)
+  c = pred[] compare(i, m), direction=LT x = f32[8] get-tuple-element(s), index=1 d = pred[] custom-call(x), custom_call_target="done"
+  ROOT b = pred[] and(c, d) }
+ENTRY e { x = f32[8] parameter(0) z = s32[] constant(0) t = (s32[], f32[8]) tuple(z, x) ROOT w = (s32[], f32[8]) while(t), condition=cond, body=body }
+"""  # noqa: E501
+NO_CALL = AT_MOST.replace('custom-call(x), custom_call_target="done"', "compare(x, x), direction=GT")
+WHOLE = """HloModule m, num_partitions=8
+ENTRY e {
+  a = f32[1024,512] parameter(0), sharding={devices=[8,1]<=[8]}
+  b = f32[512,256] parameter(1), sharding={replicated}
+  ROOT d = f32[1024,256] dot(a, b), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+"""
+
+
+@pytest.mark.parametrize(("text", "mark"), [(NO_CALL, "≤ "), (AT_MOST, "~ ")])
+def test_a_loop_that_may_end_early_is_an_upper_bound_everywhere(text, mark):
+    report = llmjax.analyze_hlo(text)
+    flat = " ".join(to_text(report, 120).split())
+    assert "UPPER BOUND: w may end before the last iteration" in flat
+    assert f"{mark}{short(report.totals.flops, 'FLOP')}" in flat and "w x50 (at most)" in flat
+    cost = json.loads(report.to_json())
+    assert cost["upper_bound"] is True and cost["loops"][0]["from"] == "bounded"
+    assert any("UPPER BOUND" in warning.sentence for warning in warnings(cost))
+    assert all(line.value.startswith(mark) for line in headlines(cost) if line.label in ("FLOPs", "bytes moved"))
+    given = llmjax.analyze_hlo(text, trip_counts={"w": 3})
+    assert "UPPER BOUND" not in to_text(given, 120) and "≤" not in to_text(given, 120)
+
+
+def test_a_whole_program_is_said_to_be_one_and_shared_out():
+    report = llmjax.analyze_hlo(WHOLE)
+    flat = " ".join(to_text(report, 80).split())
+    assert "one execution, 8 devices" in flat and "WHOLE PROGRAM" in flat
+    assert "FLOPs 268 MFLOP ≥ 33.6 MFLOP" in flat
+    cost = json.loads(report.to_json())
+    assert cost["stage"] == {"name": "whole", "devices": 8, "manual": False}
+    assert cost["totals"]["flops"] / cost["stage"]["devices"] == 2 * 128 * 512 * 256
+    assert "WHOLE PROGRAM" in warnings(cost)[0].sentence
