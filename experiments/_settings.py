@@ -275,7 +275,7 @@ def names(schema: Schema, prefix: str = "") -> tuple[str, ...]:
     """Returns the dotted name of every setting in a schema."""
     found: list[str] = []
     for name, check in schema.items():
-        found += [prefix + name] if isinstance(check, Check) else names(check, f"{prefix}{name}.")
+        found += names(check, f"{prefix}{name}.") if isinstance(check, Mapping) else [prefix + name]
     return tuple(found)
 
 

@@ -12,12 +12,31 @@ from experiments._settings import values_of
 from llmjax.analyser import analyze_hlo, read_hlo
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
+from llmjax.json_file import parse_json
 from llmjax.report.diff import Diff, diff, parse_share
 from llmjax.report.diff_view import HEADS, percent, print_diff, tell, to_html
 from llmjax.report.export import FIGURES, SCHEMA
+from llmjax.schema import Schema, anything, checked, flag, maybe, number, table, text, whole
 
 FEWEST_COLUMNS = 80
-_KEYS = ("module", "backend", "totals", "lower_bound", "ops", "by_role")
+# Of a cost.json what is compared (docs/cost-json.md has all of it).
+_AMOUNT = number()
+_FIGURES: Schema = dict.fromkeys(FIGURES, _AMOUNT)
+_TIMES: Schema = dict.fromkeys(("seconds", "cycles", "measured_seconds", "measured_cycles"), maybe(_AMOUNT))
+_COST: Schema = {
+    "module": text(),
+    "backend": maybe(text()),
+    "target": maybe(text()),
+    "device": maybe(table(anything())),
+    "lower_bound": flag(),
+    "totals": _FIGURES,
+    "ops": [
+        {"name": text(), "opcode": text(), "role": text(), "module_path": maybe(text()), "layer": maybe(whole())}
+        | {"pass": maybe(text())}
+        | {"count": _AMOUNT, **_FIGURES, **_TIMES}
+    ],
+    "by_role": [{"role": text(), **_FIGURES, **_TIMES}],
+}
 
 
 def run(config: ConfigDict, workdir: str) -> None:
@@ -56,24 +75,20 @@ def _guard(found: Diff, limit: float, told: str) -> None:
     print(f"within fail_above={told}: {', '.join(HEADS[metric] for metric in found.metrics)}")
 
 
-def _read(text: str, side: str) -> dict[str, Any]:
+def _read(named: str, side: str) -> dict[str, Any]:
     """Reads a cost.json, a folder that holds one, or HLO text, which is analysed."""
-    if not text:
+    if not named:
         raise UserError(f"--config.{side} is empty: name a cost.json, the folder of a cost job, or a file of HLO text.")
-    path = Path(text).expanduser()
+    path = Path(named).expanduser()
     if path.is_dir():
         path = path / "cost.json"
         if not path.is_file():
-            raise UserError(f"--config.{side}={text!r} is a folder without a cost.json.")
+            raise UserError(f"--config.{side}={named!r} is a folder without a cost.json.")
     source = read_hlo(path)
     if not source.lstrip().startswith("{"):
         return json.loads(analyze_hlo(path).to_json())
-    try:
-        found = json.loads(source)
-    except ValueError as error:
-        raise UserError(f"--config.{side}={str(path)!r} is not whole JSON: {error}.") from error
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA or any(key not in found for key in _KEYS):
-        raise UserError(f"--config.{side}={str(path)!r} is no cost.json of the schema {SCHEMA!r}.")
-    if any(name not in found["totals"] for name in FIGURES):
-        raise UserError(f"--config.{side}={str(path)!r} lacks totals; write it anew with configs/cost.py.")
-    return found
+    where = f"--config.{side}={str(path)!r}"
+    found = parse_json(source, where)
+    if found.get("schema") != SCHEMA:
+        raise UserError(f"{where} is no cost.json of the schema {SCHEMA!r}.")
+    return checked(found, _COST, f"{where}: ", strict=False)

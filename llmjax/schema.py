@@ -50,7 +50,8 @@ class Check:
         return f"{name}={shown(value)} must be {self.words()}.{near}"
 
 
-Schema: TypeAlias = Mapping[str, "Check | Schema"]
+Schema: TypeAlias = Mapping[str, "Check | Schema | list[Schema]"]
+"""[schema] stands for a list of objects that each fit it."""
 
 
 def whole(low: int = 0, high: int = MOST_WHOLE) -> Check:
@@ -101,6 +102,11 @@ def one_of(names: Iterable[str] | Callable[[], Iterable[str]]) -> Check:
         return tuple(names() if callable(names) else names)
 
     return Check("", lambda value: isinstance(value, str) and value in valid(), names=valid)
+
+
+def anything() -> Check:
+    """Any value."""
+    return Check("anything", lambda value: True, literal)
 
 
 def many(each: Check, *, least: int = 0) -> Check:
@@ -188,11 +194,20 @@ def checked(values: Mapping[str, Any], schema: Schema, where: str, *, strict: bo
             if wrong := check.wrong(f"{where}{name}", value):
                 raise UserError(wrong)
             found[name] = check.finish(value)
-        elif isinstance(value, Mapping):
-            found[name] = checked(value, check, f"{where}{name}.", strict=strict)
+        elif isinstance(check, list):
+            if not isinstance(value, list | tuple):
+                raise UserError(f"{where}{name}={shown(value)} must be a list.")
+            rows = enumerate(value)
+            found[name] = [_object(row, check[0], f"{where}{name}[{k}]", strict) for k, row in rows]
         else:
-            raise UserError(f"{where}{name}={shown(value)} must be a table of {', '.join(check)}.")
+            found[name] = _object(value, check, f"{where}{name}", strict)
     return found
+
+
+def _object(value: Any, schema: Schema, name: str, strict: bool) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{name}={shown(value)} must be a table of {', '.join(schema)}.")
+    return checked(value, schema, f"{name}.", strict=strict)
 
 
 def shown(value: Any) -> str:

@@ -6,13 +6,13 @@ backward pass of the module `GPT2/h_3/attn/c_attn`. Other frameworks write plain
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from llmjax.errors import UserError
+from llmjax.json_file import read_json
 
 UNATTRIBUTED = "unattributed"
 DATA_MOVEMENT = "data movement"
@@ -89,13 +89,8 @@ class RoleTable:
 
 def read_roles(path: str | Path) -> RoleTable:
     """Reads a table from JSON: {"roles": [["regex", "role"], ...], "layer": "regex"}; either key may be left out."""
-    try:
-        raw = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"roles={str(path)!r} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise UserError(f"roles={str(path)!r} is not JSON: {error}.") from error
-    if not isinstance(raw, dict) or set(raw) - {"roles", "layer"} or not isinstance(raw.get("layer", LAYER), str):
+    raw = read_json(path, "roles")
+    if set(raw) - {"roles", "layer"} or not isinstance(raw.get("layer", LAYER), str):
         raise UserError(f'roles={str(path)!r} must hold {{"roles": [["regex", "role"], ...], "layer": "regex"}}.')
     rows = raw.get("roles", ROLES)
     if not isinstance(rows, list | tuple) or not all(

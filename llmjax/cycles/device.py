@@ -5,13 +5,13 @@ Devices are JSON files: `llmjax/cycles/devices/*.json` from datasheets, and the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from llmjax.errors import UserError, did_you_mean
+from llmjax.json_file import read_json
 
 PROVENANCES = ("datasheet", "measured", "estimate", "user")
 FOLDER = Path(__file__).parent / "devices"
@@ -105,13 +105,7 @@ def load_device(name_or_path: str | Path) -> Device:
         if not path.is_file():
             names = device_names()
             raise UserError(f"device {text!r} is none of {', '.join(names)}.{did_you_mean(chip, names)}")
-    try:
-        data = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"device card {text!r} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise UserError(f"device card {text!r} is not JSON: {error}.") from error
-    return from_json(data, text)
+    return from_json(read_json(path, "device card"), text)
 
 
 def from_json(data: Any, source: str) -> Device:

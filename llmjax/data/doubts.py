@@ -71,7 +71,7 @@ def _quoted(rows: Rows, texts: Sequence[str]) -> Iterable[str]:
     ]
     if found:
         yield (
-            f"{rows.origin}: a TSV is read without quoting, and the quotation marks that pandas puts around a field stay in"
+            f"{rows.origin}: a TSV is read without quoting: the quotation marks that pandas puts around a field stay in"
             f" {_at(rows, found)}: save it as .csv, or with quoting=csv.QUOTE_NONE"
         )
 

@@ -1,12 +1,13 @@
 """Where a language model and its tokenizer are read from."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from llmjax.data.tokenizer import load_tokenizer
 from llmjax.errors import UserError
 from llmjax.gpt2.folders import TOKENIZER_FILES, resolve_folder
+from llmjax.json_file import read_json
+from llmjax.schema import many, maybe, text
 
 
 def language_model_folder(path: str | Path, tokenizer: str = "") -> Path:
@@ -17,7 +18,8 @@ def language_model_folder(path: str | Path, tokenizer: str = "") -> Path:
     """
     folder = resolve_folder(path)
     config = folder / "config.json"
-    names = json.loads(config.read_text("utf-8")).get("architectures") or [] if config.exists() else []
+    wanted = {"architectures": maybe(many(text()))}
+    names = (read_json(config, schema=wanted).get("architectures") or ()) if config.exists() else ()
     if any("Classification" in name for name in names):
         raise UserError(
             f"{folder}: holds a classifier ({', '.join(names)}), which cannot continue texts; use it with"

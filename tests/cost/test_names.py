@@ -139,7 +139,7 @@ def test_another_table(tmp_path):
     ("text", "said"),
     [
         ("{", "is not JSON"),
-        ("[]", "must hold"),
+        ("[]", "should hold a JSON object, not a list"),
         ('{"role": []}', "must hold"),
         ('{"roles": [["a"]]}', 'must be a list of ["regex", "role"] pairs'),
         ('{"roles": [["(", "x"]]}', "'(' is not a regular expression"),

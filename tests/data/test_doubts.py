@@ -37,7 +37,7 @@ def tsv(*rows):
         ),
         (
             [("1", '"He said ""no"" twice"'), ("0", "b")],
-            "a TSV is read without quoting, and the quotation marks that pandas puts around a field stay in line 2:"
+            "a TSV is read without quoting: the quotation marks that pandas puts around a field stay in line 2:"
             " save it as .csv, or with quoting=csv.QUOTE_NONE",
         ),
     ],

@@ -1,5 +1,6 @@
 """The diff job through launch.py: its tiny form, its guard, its mistakes."""
 
+import copy
 import json
 import os
 import subprocess
@@ -63,7 +64,7 @@ def test_mistakes(job, tmp_path):
         ({"before": ""}, "--config.before is empty"),
         ({"after": str(tmp_path)}, "is a folder without a cost.json"),
         ({"after": str(tmp_path / "other.json")}, "is no cost.json of the schema"),
-        ({"after": str(tmp_path / "torn.json")}, "is not whole JSON"),
+        ({"after": str(tmp_path / "torn.json")}, "torn.json' is not JSON: Expecting value"),
         ({"after": str(tmp_path / "nothing")}, "cannot be read"),
         ({"fail_above": "2"}, "--config.fail_above='2' must be a percentage"),
         ({"top": -1}, "top=-1"),
@@ -71,3 +72,29 @@ def test_mistakes(job, tmp_path):
         with pytest.raises(UserError) as error:
             job(**settings)
         assert said in str(error.value)
+
+
+def test_a_damaged_cost_json_is_refused_by_what_is_wrong_in_it(repo, tmp_path):
+    from experiments.diff import _read
+    from llmjax.report.diff import diff
+
+    hlo = repo / "tests" / "testdata" / "hlo" / "cpu_0.12.0.1_block_f32.hlo"
+    whole = _read(str(hlo), "before")
+    whole["ops"], whole["by_role"] = whole["ops"][:3], whole["by_role"][:2]
+    file = tmp_path / "cost.json"
+    refused = 0
+    paths = [(key,) for key in whole] + [(part, 0, key) for part in ("ops", "by_role") for key in whole[part][0]]
+    for path in [*paths, *(("totals", key) for key in whole["totals"])]:
+        for value in (None, "x", -1, [], {}, [None], True, "\udc80"):
+            damaged = copy.deepcopy(whole)
+            at = damaged
+            for key in path[:-1]:
+                at = at[key]
+            at[path[-1]] = value
+            file.write_text(json.dumps(damaged))
+            try:
+                diff(whole, _read(str(file), "after"))  # what is not compared may be anything
+            except UserError as error:
+                refused += 1
+                assert str(path[-1]) in str(error) and "\n" not in str(error)
+    assert refused > 100
