@@ -71,7 +71,7 @@ _FINETUNE: Schema = {
     "model": {
         "init": text(),
         "size": _NAME,
-        "n_layer": whole(0, 10**4),
+        "n_layer": whole(0, 1000),
         "n_embd": whole(0, 2**17),
         "n_head": whole(0, 2**14),
         "embedding_std": number(0, 100),

@@ -21,7 +21,9 @@ from llmjax.errors import UserError, did_you_mean
 from llmjax.files import atomic_write, cache_folder
 from llmjax.gpt2.config import GPT2Config, from_size
 from llmjax.gpt2.model import GPT2, init_params
+from llmjax.gpt2.params import param_shapes
 from llmjax.gpt2.weights import save_pretrained
+from llmjax.memory import available, require, tree_bytes
 from llmjax.train.speed import train_flops
 
 KINDS = ("decode", "prefill", "classify", "train", "start")
@@ -85,6 +87,7 @@ def checkpoint(size: str) -> tuple[GPT2Config, Path]:
     shape = from_size(size)
     folder = cache_folder() / "benchmark" / size
     if not (folder / "model.safetensors").exists():
+        require({"parameters": tree_bytes(param_shapes(shape, "lm"))}, "take a smaller size", available())
         params = init_params(GPT2(shape, "lm"), jax.random.key(0))
         save_pretrained(folder, shape, params, "lm", load_tokenizer("gpt2"))
     return shape, folder

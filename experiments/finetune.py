@@ -22,6 +22,7 @@ from llmjax.gpt2.config import GPT2Config, from_size
 from llmjax.gpt2.folders import resolve_folder
 from llmjax.gpt2.model import GPT2, Params, init_params
 from llmjax.gpt2.weights import load_pretrained, save_pretrained
+from llmjax.memory import available
 from llmjax.train import (
     OptimizerConfig,
     Split,
@@ -31,6 +32,7 @@ from llmjax.train import (
     make_predict,
     predict_logits,
 )
+from llmjax.train.memory import check_training
 from llmjax.train.metrics import from_json, table, to_json
 
 
@@ -65,6 +67,9 @@ def run(config: ConfigDict, workdir: str) -> None:
     settings = _settings(values) | {"data.fingerprint": _fingerprint(splits)}
     _claim(folder, settings)
 
+    longest = int(splits["train"].encoded.lengths_N.max())
+    rows, eval_rows = train_config.batch_size, train_config.eval_batch_size
+    check_training(model, rows, eval_rows, longest, train_config.ema_decay > 0, available())
     fitted = fit(
         model, params, splits["train"], splits["dev"], train_config, folder, replacement, settings, fresh=not init
     )
@@ -136,6 +141,7 @@ def _model(
         return model, params
     chosen = {name: value for name, value in shape.items() if value}
     model = from_size(values["size"], vocab_size=vocabulary, **chosen, **options)
+    check_training(model, 0, 0, 0, False, available())
     params = init_params(GPT2(model, "classifier"), key)
     embeddings = {
         name: {"embedding": params[name]["embedding"] * (std / model.initializer_range)} for name, std in stds.items()

@@ -17,9 +17,12 @@ from llmjax.gpt2.config import from_size
 from llmjax.gpt2.model import GPT2, init_params
 from llmjax.gpt2.weights import load_pretrained
 from llmjax.infer.checkpoint import folder_tokenizer, language_model_folder
+from llmjax.infer.loop import Shape
+from llmjax.infer.memory import check_memory
 from llmjax.infer.perplexity import Perplexity, perplexity
 from llmjax.infer.prepare import Format, check_format, prepare
 from llmjax.infer.texts import check_file
+from llmjax.memory import available
 
 
 def run(config: Any, workdir: str) -> None:
@@ -55,11 +58,14 @@ def run(config: Any, workdir: str) -> None:
     if len(ids) < 2:
         raise UserError(f"{file}: has {len(ids)} tokens; perplexity needs at least 2.")
     window, stride = _window(config, shape.n_positions, len(ids))
+    rows = min(config.batch_size, 1 + max(0, -(-(len(ids) - window) // stride)))
+    for name in formats:
+        check_memory(shape, name, Shape(rows, window, window, 1), available())
     results: dict[str, Perplexity] = {}
     for name in formats:
         began = time.perf_counter()
         prepared = prepare(params, shape, name)
-        results[name] = perplexity(prepared, shape, name, ids, window, stride, config.batch_size)
+        results[name] = perplexity(prepared, shape, name, ids, window, stride, rows)
         seconds = time.perf_counter() - began
         print(f"{name}: {results[name].tokens / seconds:,.0f} tokens/s, compiling included", file=sys.stderr)
     _report(config, results, window, stride, Path(workdir))

@@ -28,6 +28,8 @@ import numpy as np
 from llmjax.cycles.measured import MeasuredOp, Profile, measured
 from llmjax.errors import UserError
 from llmjax.hlo import parse
+from llmjax.memory import available, require, tree_bytes
+from llmjax.targets.local import memory_use
 
 _RUN = "llmjax run"
 _END = "end: "
@@ -171,7 +173,12 @@ def _summary(subject: Runnable, rounds: Sequence[_Round]) -> Profile:
 
 def runnable(program: Any, *args: Any, known: dict[Any, Any] | None = None, **kwargs: Any) -> Runnable:
     """A program with arguments to run it with; `known` is where programs share the values made for abstract ones."""
+    free = available()
+    require({"arguments": tree_bytes((args, kwargs))}, _SMALLER, free)
     compiled = compile_for_running(program, *args, **kwargs)
+    if use := memory_use(compiled):
+        made = use.outputs - use.aliased
+        require({"arguments": use.arguments, "results": made, "temporaries": use.temporaries}, _SMALLER, free)
     text = compiled.as_text()
     module = text.partition(",")[0].split()[1] if text.startswith("HloModule ") else ""
     return Runnable(module, control_names(text), caller(compiled, *args, known=known, **kwargs))
@@ -216,6 +223,7 @@ def caller(compiled: Any, *args: Any, known: dict[Any, Any] | None = None, **kwa
     return call
 
 
+_SMALLER = "measure a smaller program: fewer rows, tokens or layers"
 _NORMAL = np.random.default_rng(0).standard_normal(2**20, np.float32) * 0.02
 
 

@@ -71,7 +71,7 @@ def compile_here(program: Callable[..., Any] | Any, *args: Any, **kwargs: Any) -
         seconds = time.perf_counter() - start if hasattr(program, "compile") else None
     finally:
         jax.config.update(key, before)
-    own, memory = _own_count(compiled), _memory(compiled)
+    own, memory = _own_count(compiled), memory_use(compiled)
     return Program(compiled.as_text(), _platform(compiled), own, memory, seconds, executable=compiled)
 
 
@@ -87,7 +87,8 @@ def _platform(compiled: Any) -> str:
         return jax.default_backend()
 
 
-def _memory(compiled: Any) -> MemoryUse | None:
+def memory_use(compiled: Any) -> MemoryUse | None:
+    """Returns what a compiled program reserves, None where its backend does not say."""
     try:
         stats = compiled.memory_analysis()
         kinds = ("argument", "output", "alias", "temp", "generated_code")
