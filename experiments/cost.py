@@ -1,5 +1,6 @@
 """A program -> what it computes and moves: tables on the terminal, cost.json, cost.csv and the HLO in the workdir."""
 
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from llmjax.cycles.device import Device, device_names, load_device, override
 from llmjax.cycles.measured import Profile
 from llmjax.errors import UserError, did_you_mean
 from llmjax.files import atomic_write
-from llmjax.hlo import Module, parse
+from llmjax.hlo import Module, parse, split_modules
 from llmjax.report import modules_table, print_report
 from llmjax.report.export import to_csv, to_json
 from llmjax.report.terminal import console
@@ -77,7 +78,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     folder = Path(workdir)
     if settings.hlo and len(reports) > 1:
         screen.print(modules_table(((source.label, report) for source, report in reports), screen.width))
-        print(f"Each module's tables: --config.hlo={settings.hlo.rstrip('/')}/FILE")
+        print(f"Each module's tables: --config.hlo={workdir.rstrip('/')}/MODULE/module.hlo")
     else:
         for k, (source, report) in enumerate(reports):
             if k:
@@ -190,28 +191,49 @@ def _read(path: Path) -> list[_Source]:
     errors = []
     for file in files:
         try:
-            text = read_hlo(file)
-            module = parse(text, str(file))
+            texts = split_modules(read_hlo(file))
         except UserError as error:
             errors.append(error)
             continue
-        sources.append(_Source(_label(file), f"{module.name or 'module'} · {file.name}", text, module))
+        for text in texts:
+            try:
+                module = parse(text, str(file))
+            except UserError as error:
+                errors.append(error)
+                continue
+            label = f"{_label(file)}.{_plain(module.name)}" if len(texts) > 1 else _label(file)
+            sources.append(_Source(label, f"{module.name or 'module'} · {file.name}", text, module))
     if not sources:
         raise errors[0]
     for error in errors:
         print(f"warning: left out: {error}", file=sys.stderr)
-    return sources
+    return _numbered(sources)
+
+
+def _numbered(sources: list[_Source]) -> list[_Source]:
+    """The sources with labels that differ: those of modules of one name get numbers."""
+    seen: dict[str, int] = {}
+    found = []
+    for source in sources:
+        seen[source.label] = count = seen.get(source.label, 0) + 1
+        found.append(source._replace(label=f"{source.label}.{count}") if count > 1 else source)
+    return found
+
+
+def _plain(name: str) -> str:
+    """A module's name as part of a file's name."""
+    return re.sub(r"[^\w.\-]", "_", name)[:100]
 
 
 def _label(file: Path) -> str:
-    name = file.name.removesuffix(".txt").removesuffix(".hlo")
+    name = file.name.removesuffix(".gz").removesuffix(".txt").removesuffix(".hlo")
     return name.removesuffix("after_optimizations").rstrip("._") or name
 
 
 def _modules(folder: Path) -> list[Path]:
     """The optimised modules of a dump; of a folder without any, the files that begin like HLO text."""
     files = sorted(p for p in folder.iterdir() if p.is_file())
-    found = [p for p in files if p.name.endswith("after_optimizations.txt")]
+    found = [p for p in files if p.name.endswith(("after_optimizations.txt", "after_optimizations.txt.gz"))]
     if not found:
         texts = [p for p in files if p.suffix in (".txt", ".hlo") and _begins_like_hlo(p)]
         found = [p for p in texts if "before_optimizations" not in p.name] or texts
@@ -224,4 +246,4 @@ def _modules(folder: Path) -> list[Path]:
 
 def _begins_like_hlo(file: Path) -> bool:
     with file.open("rb") as opened:
-        return opened.read(4096).lstrip().startswith(b"HloModule")
+        return opened.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"HloModule")

@@ -11,6 +11,7 @@ from llmjax.cost.names import RoleTable, read_roles
 from llmjax.cycles.device import Device, load_device
 from llmjax.errors import UserError
 from llmjax.hlo import parse
+from llmjax.hlo.document import LARGEST, decode
 from llmjax.report import CostReport
 
 Roles = RoleTable | Sequence[tuple[str, str]] | str | Path
@@ -112,25 +113,15 @@ def analyze_hlo(
 
 
 def read_hlo(path: Path) -> str:
-    """Reads a text file, or raises UserError: it is not there, cannot be read, or is binary."""
+    """Reads a text file, packed by gzip or not, or raises UserError: it is not there, cannot be read, or is binary."""
     try:
-        data = path.expanduser().read_bytes()
+        with path.expanduser().open("rb") as opened:
+            data = opened.read(LARGEST + 1)
     except IsADirectoryError as error:
         raise UserError(f"{str(path)!r} is a folder; name one file of HLO text in it.") from error
     except OSError as error:
         raise UserError(f"{str(path)!r} cannot be read: {error.strerror or error}.") from error
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise UserError(
-            f"{str(path)!r} is binary, perhaps an HloProto (.pb): dump text, with"
-            " XLA_FLAGS='--xla_dump_to=FOLDER --xla_dump_hlo_as_text'."
-        )
-    if not text.strip():
-        raise UserError(f"{str(path)!r} is empty: expected HLO text.")
-    return text
+    return decode(data, repr(str(path)))
 
 
 def role_table(roles: Roles | None) -> RoleTable | None:

@@ -34,6 +34,9 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v
 _CLOSING = {"}": "{", ")": "(", "]": "["}
 
 
+ANONYMOUS = "HLO text"  # the source of a text that came from no file
+
+
 class HloParseError(UserError):
     """Text that is not HLO: `line` and `column` count from 1, `found` is the text there, `expected` what should be."""
 
@@ -45,7 +48,7 @@ class HloParseError(UserError):
         self.expected = expected
 
 
-def fail(text: str, pos: int, expected: str, source: str = "HLO text") -> NoReturn:
+def fail(text: str, pos: int, expected: str, source: str = ANONYMOUS) -> NoReturn:
     """Raises HloParseError for the place `pos`."""
     line = text.count("\n", 0, pos) + 1
     column = pos - (text.rfind("\n", 0, pos) + 1) + 1

@@ -13,9 +13,11 @@ from typing import Any
 from llmjax.hlo.attribute_text import to_names
 from llmjax.hlo.attributes import SourceTables
 from llmjax.hlo.checks import check_calls, check_operands
+from llmjax.hlo.document import explain, plain_text
 from llmjax.hlo.infer import infer_shape
 from llmjax.hlo.ir import CALL_ATTRIBUTES, NO_METADATA, Computation, Instruction, Module, ProgramShape
 from llmjax.hlo.lexer import (
+    ANONYMOUS,
     BRACES_RE,
     NAME,
     SPACE,
@@ -51,15 +53,20 @@ _NAMES_RE = pattern(rf"\{{{SPACE}(?:%?{NAME}{SPACE}(?:,{SPACE}|(?=\}})))*+\}}")
 _JSON = json.JSONDecoder().raw_decode
 
 
-def parse(text: str, source: str = "HLO text") -> Module:
+def parse(text: str, source: str = ANONYMOUS) -> Module:
     """The module that HLO text describes.
 
     Accepts what `compiled.as_text()` and `--xla_dump_to` write, before and after optimisation, on any backend, and
-    hand-written snippets. A text without a `HloModule` line is a module without a name.
+    hand-written snippets, with a byte order mark or a log's prefixes. A text without a `HloModule` line is a module
+    without a name.
     Raises HloParseError, with `source` (say, the file's name), line and column, for all else: also for names that are
-    defined twice or never.
+    defined twice or never, and for a text of several modules (`split_modules` has each).
     """
-    return _Parser(text.removeprefix("\ufeff"), source).module()
+    text = plain_text(text)
+    try:
+        return _Parser(text, source).module()
+    except HloParseError as error:
+        raise explain(error, text, source) from None
 
 
 class _Parser(Reader):

@@ -131,6 +131,20 @@ def test_a_damaged_module_does_not_stop_the_others(repo, tmp_path):
     assert "warning: left out: " in done.stderr and "bad.txt, line 3" in done.stderr
 
 
+def test_each_module_of_a_file_counts(job, tmp_path):
+    """A log of two compilations is a folder of two modules; those of one name get numbers."""
+    text = "HloModule {0}\n\nENTRY e {{\n  p = f32[{1}] parameter(0)\n  ROOT n = f32[{1}] negate(p)\n}}\n"
+    file = tmp_path / "dump.txt"
+    file.write_text(text.format("first", 8) + text.format("a/b", 16) + text.format("a/b", 32))
+    printed = job(hlo=str(file))
+    out = tmp_path / "out"
+    labels = {"dump.first": 8, "dump.a_b": 16, "dump.a_b.2": 32}
+    for label, flops in labels.items():
+        assert label in printed
+        assert json.loads((out / label / "cost.json").read_text())["totals"]["flops"] == flops
+    assert "MODULE/module.hlo" in printed
+
+
 def test_folders_without_modules(job, tmp_path):
     with pytest.raises(UserError, match="holds no HLO text; dump one with XLA_FLAGS"):
         job(hlo=dump(tmp_path / "empty"))

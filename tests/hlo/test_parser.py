@@ -370,10 +370,8 @@ GOOD = 'HloModule m\n\nENTRY e {\n  p = f32[2]{0} parameter(0)\n  ROOT r = f32[2
         ("ENTRY e {", "ENTRY e {p = f32[] parameter(0)}\nENTRY f {", 4, 1, "only one ENTRY"),
         ("ENTRY e {", "e {p = f32[] parameter(0)}\nENTRY e {", 4, 7, "a name not used before (e is a computation above)"),
         ("}\n", "", 6, 1, "an instruction"),
-        ("}\n", "}\nHloModule n", 7, 1, "a computation"),
         (GOOD, "", 1, 1, "'HloModule' or a computation"),
         (GOOD, "HloModule m", 1, 12, "a computation"),
-        (GOOD, "module @jit_f { func.func }", 1, 1, "a computation"),
     ],
 )  # fmt: skip
 def test_errors_say_where_and_what(old, new, line, column, expected):
