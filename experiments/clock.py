@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
-from rich.console import Console
 
 from experiments._settings import values_of
 from experiments.clock_parts.settings import Machine, Settings, read_settings
@@ -17,8 +16,8 @@ from llmjax.cycles.device import Device, load_device
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
 from llmjax.report.page import Page, Section, print_page, to_html, to_json
+from llmjax.report.terminal import console
 
-FEWEST_COLUMNS = 80
 _LAST = "likeness"  # it tells the other sections' numbers again
 
 
@@ -33,10 +32,7 @@ def run(config: ConfigDict, workdir: str) -> None:
         say(f"[{number}/{len(settings.sections)}, {time.perf_counter() - began:.0f} s] {name}")
         sections[name] = _section(name, settings, machine, sections)
     page = Page(*_title(settings, machine), tuple(sections.values()))
-    console = Console()
-    if console.width < FEWEST_COLUMNS and not console.is_terminal:
-        console = Console(width=FEWEST_COLUMNS)
-    print_page(page, console)
+    print_page(page, console())
     folder = Path(workdir)
     try:
         atomic_write(folder / "clock.json", to_json(page))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
-from rich.console import Console
 
 from experiments._settings import values_of
 from llmjax.analyser import analyze_hlo, read_hlo
@@ -16,9 +15,9 @@ from llmjax.json_file import parse_json
 from llmjax.report.diff import Diff, diff, parse_share
 from llmjax.report.diff_view import HEADS, percent, print_diff, tell, to_html
 from llmjax.report.export import FIGURES, SCHEMA
+from llmjax.report.terminal import console
 from llmjax.schema import Schema, anything, checked, flag, maybe, number, table, text, whole
 
-FEWEST_COLUMNS = 80
 # Of a cost.json what is compared (docs/cost-json.md has all of it).
 _AMOUNT = number()
 _FIGURES: Schema = dict.fromkeys(FIGURES, _AMOUNT)
@@ -28,6 +27,7 @@ _COST: Schema = {
     "backend": maybe(text()),
     "target": maybe(text()),
     "device": maybe(table(anything())),
+    "time": maybe(table(_AMOUNT)),
     "lower_bound": flag(),
     "totals": _FIGURES,
     "ops": [
@@ -48,10 +48,7 @@ def run(config: ConfigDict, workdir: str) -> None:
         raise UserError(f"--config.{error}") from error
     before, after = (_read(str(values[side]), side) for side in ("before", "after"))
     found = diff(before, after)
-    console = Console()
-    if console.width < FEWEST_COLUMNS and not console.is_terminal:
-        console = Console(width=FEWEST_COLUMNS)
-    print_diff(found, console, values["top"])
+    print_diff(found, console(), values["top"])
     folder = Path(workdir)
     title = f"{found.before['module']} before and after"
     try:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
-from rich.console import Console
 
 from experiments._settings import values_of
 from llmjax.analyser import read_hlo
@@ -25,9 +24,9 @@ from llmjax.files import atomic_write
 from llmjax.hlo import parse
 from llmjax.microscope import choose, evidence, explain, facts, objects, view, x86
 from llmjax.microscope.kernel import Kernel, Work, kernel, simulated
+from llmjax.report.terminal import console
 
 ROOT = Path(__file__).resolve().parent.parent
-FEWEST_COLUMNS = 80
 FLAGS = "--xla_dump_to={} --xla_dump_hlo_as_text"
 
 
@@ -78,10 +77,7 @@ def run(config: ConfigDict, workdir: str) -> None:
         ops = choose.choose(program.report.cost.module, program.report.ops, settings.op, _size(program.report))
         found, code = _look(program, ops, settings, tools)
     _write(Path(workdir), found, code)
-    console = Console()
-    if console.width < FEWEST_COLUMNS and not console.is_terminal:
-        console = Console(width=FEWEST_COLUMNS)
-    view.print_found(found, console)
+    view.print_found(found, console())
     names = ("microscope.json", "op.hlo", *(["loop.s"] if code else []))
     print(f"{', '.join(names[:-1])} and {names[-1]}: {workdir}")
 

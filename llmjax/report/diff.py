@@ -12,6 +12,7 @@ from llmjax.report.html_ops import OTHER_BYTES, metric_of, units
 from llmjax.report.remarks import Json
 
 SCHEMA = "llmjax.diff/1"
+BETWEEN = "between ops"
 METRICS = ("cycles", "flops", "bytes", *OTHER_BYTES)
 
 
@@ -97,16 +98,15 @@ def diff(before: Json, after: Json) -> Diff:
     metrics, missing = _metrics(before, after)
     pairs = match(before["ops"], after["ops"])
     lines = [_line(old, new, metrics) for old, new in pairs]
-    totals = {metric: _sum(line.changes[metric] for line in lines) for metric in metrics}
-    totals |= {
-        metric: Change(_total(before, metric), _total(after, metric)) for metric in metrics if metric != "cycles"
-    }
-    size = _size(totals)
+    totals = {metric: Change(_total(before, metric), _total(after, metric)) for metric in metrics if metric != "cycles"}
+    if "cycles" in metrics:
+        totals = {"cycles": Change(*(_cycles(cost, metrics["cycles"]) for cost in (before, after)))} | totals
+    size = size_of(totals)
     return Diff(
         metrics,
         totals,
-        tuple(sorted(_roles(before, after, metrics), key=size, reverse=True)),
-        tuple(sorted(lines, key=size, reverse=True)),
+        tuple(sorted(_roles(before, after, metrics), key=lambda line: size(line.changes), reverse=True)),
+        tuple(sorted(lines, key=lambda line: size(line.changes), reverse=True)),
         tuple(missing),
         _about(before),
         _about(after),
@@ -209,17 +209,17 @@ def _line(old: Json | None, new: Json | None, metrics: Iterable[str]) -> Line:
     return Line(op["name"], was, op["opcode"], op["module_path"], op["role"], op["layer"], status, changes)
 
 
-def _roles(before: Json, after: Json, metrics: Iterable[str]) -> list[Line]:
-    """By role: FLOPs and bytes of the parts of fused ops, each where it belongs; cycles of whole ops."""
-    sums = []
-    for cost in (before, after):
-        found = {row["role"]: {m: _figure(row, m) for m in metrics if m != "cycles"} for row in cost["by_role"]}
-        if "cycles" in metrics:
-            for op in cost["ops"]:
-                row = found.setdefault(op["role"], dict.fromkeys(metrics, 0.0))
-                row["cycles"] = row.get("cycles", 0.0) + _figure(op, "cycles")
-        sums.append(found)
-    old, new = sums
+def _roles(before: Json, after: Json, metrics: Mapping[str, str]) -> list[Line]:
+    """By role: FLOPs and bytes of the parts of fused ops, each where it belongs; cycles of whole ops.
+
+    What passes between ops, less what they overlap, is a line of its own, so that cycles too add up to the program's.
+    """
+    old, new = ({row["role"]: {m: _figure(row, m) for m in metrics} for row in c["by_role"]} for c in (before, after))
+    if "cycles" in metrics:
+        for cost, found in ((before, old), (after, new)):
+            ops = sum(_figure(op, "cycles") for op in cost["ops"])
+            if aside := _cycles(cost, metrics["cycles"]) - ops:
+                found[BETWEEN] = dict.fromkeys(metrics, 0.0) | {"cycles": aside}
     lines = []
     for role in dict.fromkeys([*new, *old]):
         changes = {m: Change(old.get(role, {}).get(m, 0.0), new.get(role, {}).get(m, 0.0)) for m in metrics}
@@ -229,11 +229,12 @@ def _roles(before: Json, after: Json, metrics: Iterable[str]) -> list[Line]:
     return lines
 
 
-def _size(totals: Mapping[str, Change]) -> Callable[[Line], float]:
-    """How large a line's change is: its largest share of a total."""
+def size_of(totals: Mapping[str, Change]) -> Callable[[Mapping[str, Change]], tuple[float, float]]:
+    """How large changes are beside the totals: that of cycles where they are known, then the largest share of any."""
 
-    def size(line: Line) -> float:
-        return max(abs(c.change) / (max(totals[m].before, totals[m].after) or 1) for m, c in line.changes.items())
+    def size(changes: Mapping[str, Change]) -> tuple[float, float]:
+        shares = {m: abs(c.change) / (max(totals[m].before, totals[m].after) or 1) for m, c in changes.items()}
+        return shares.get("cycles", 0.0), max(shares.values(), default=0.0)
 
     return size
 
@@ -246,9 +247,10 @@ def _total(cost: Json, metric: str) -> float:
     return metric_of(cost["totals"], metric) or 0
 
 
-def _sum(changes: Iterable[Change]) -> Change:
-    found = list(changes)
-    return Change(sum(c.before for c in found), sum(c.after for c in found))
+def _cycles(cost: Json, unit: str) -> float:
+    """Predicted cycles of the program, or seconds: what the cost job prints; else the sum over ops."""
+    whole = (cost.get("time") or {}).get("cycles" if unit == "cycles" else "overlapped")
+    return sum(_figure(op, "cycles") for op in cost["ops"]) if whole is None else whole
 
 
 def _object(change: Change) -> dict[str, float | None]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rich import box
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from llmjax.report.diff import Change, Diff, Line
+from llmjax.report.diff import Change, Diff, Line, size_of
 from llmjax.report.html import render
+from llmjax.report.terminal import Figures, Names, table
 from llmjax.report.units import seconds, short
 
 HEADS = {"cycles": "cycles", "flops": "FLOPs", "bytes": "bytes"}
@@ -42,7 +42,7 @@ class Group:
 
 
 def print_diff(found: Diff, console: Console, top: int = TOP) -> None:
-    """Prints totals, roles and the `top` largest changes of ops, as wide as `console`, 80 columns at least."""
+    """Prints totals, roles and the `top` largest changes of ops, as wide as `console`."""
     before, after = found.before, found.after
     title = f"{before['module']} ({before['ops']:,} ops) → {after['module']} ({after['ops']:,} ops)"
     console.print(Text(title, style="bold"), soft_wrap=True)
@@ -51,12 +51,12 @@ def print_diff(found: Diff, console: Console, top: int = TOP) -> None:
             console.print(Panel(Text(note), border_style="bold red", title="warning", title_align="left"))
         else:
             console.print(Text(f"{note[0].upper()}{note[1:]}.", style="dim"))
-    console.print(_totals(found))
+    console.print(_totals(found, console.width))
     changed = [line for line in found.roles if line.status != "same"]
     if changed:
         console.print()
-        console.print(_roles(found, changed))
-    lines = groups(found.ops)
+        console.print(_roles(found, changed, console.width))
+    lines = groups(found)
     if lines and top > 0:
         console.print()
         console.print(_ops(found, lines[:top], console.width))
@@ -70,32 +70,27 @@ def print_diff(found: Diff, console: Console, top: int = TOP) -> None:
         console.print(Text(f"{note[0].upper()}{note[1:]}.", style="dim"))
 
 
-def groups(ops: Iterable[Line]) -> list[Group]:
-    """The ops that changed, those that did alike in several layers as one, the largest change first."""
-    found: dict[object, list[Line]] = {}
-    for line in ops:
-        if line.status == "same":
-            continue
-        alike = tuple((c.before, c.after) for c in line.changes.values())
-        found.setdefault((_where(line), line.opcode, line.status, alike), []).append(line)
+def groups(found: Diff) -> list[Group]:
+    """The ops that changed, those that did alike in several layers as one, the largest change of cycles first."""
+    alike: dict[object, list[Line]] = {}
+    for line in found.ops:
+        if line.status != "same":
+            changes = tuple((c.before, c.after) for c in line.changes.values())
+            alike.setdefault((_where(line), line.opcode, line.status, changes), []).append(line)
     grouped = []
-    for lines in found.values():
+    for lines in alike.values():
         sums = {
             metric: Change(sum(x.changes[metric].before for x in lines), sum(x.changes[metric].after for x in lines))
             for metric in lines[0].changes
         }
         grouped.append(Group(lines[0], len(lines), sums))
-    most = (
-        {m: max((abs(g.changes[m].change) for g in grouped), default=0) or 1 for m in next(iter(grouped)).changes}
-        if grouped
-        else {}
-    )
-    return sorted(grouped, key=lambda g: max(abs(c.change) / most[m] for m, c in g.changes.items()), reverse=True)
+    size = size_of(found.totals)
+    return sorted(grouped, key=lambda group: size(group.changes), reverse=True)
 
 
 def to_html(found: Diff, title: str, before: str, after: str) -> str:
     """Returns the diff as one HTML page that needs no network; `before` and `after` say where each program is from."""
-    lines = groups(found.ops)
+    lines = groups(found)
     return render(
         "diff.html.j2",
         title=title,
@@ -151,54 +146,41 @@ def _where(line: Line) -> str:
     return re.sub(rf"(?<=[_/.]){line.layer}(?=/|$)", "*", path, count=1) if line.layer is not None else path
 
 
-def _table(first: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column(first, no_wrap=True, overflow="ellipsis", min_width=14)
-    return table
+def _totals(found: Diff, width: int) -> Table:
+    told = {metric: tell(found.metrics[metric]) for metric in found.totals}
+    changes = found.totals.items()
+    return table(
+        width,
+        Names("in all", [HEADS[metric] for metric in found.totals]),
+        Figures("before", [told[metric](change.before) for metric, change in changes]),
+        Figures("after", [told[metric](change.after) for metric, change in changes]),
+        Figures("change", [signed(change.change, told[metric]) or "none" for metric, change in changes], 1),
+        Figures("%", [Text(percent(change), style=_style(change)) for _, change in changes]),
+    )
 
 
-def _totals(found: Diff) -> Table:
-    table = _table("in all")
-    for head in ("before", "after", "change", "%"):
-        table.add_column(head, justify="right", no_wrap=True)
-    for metric, change in found.totals.items():
-        telling = tell(found.metrics[metric])
-        cells = (telling(change.before), telling(change.after), signed(change.change, telling) or "none")
-        table.add_row(HEADS[metric], *cells, Text(percent(change), style=_style(change)))
-    return table
+def _roles(found: Diff, lines: Sequence[Line], width: int) -> Table:
+    columns = []
+    for rank, metric in enumerate(found.metrics):
+        changes = [line.changes[metric] for line in lines]
+        columns.append(_gains(found, metric, changes, 2 * rank + 1))
+        columns.append(Figures("%", [Text(percent(c), style=_style(c)) for c in changes], 2 * rank))
+    return table(width, Names("by role", [line.role for line in lines], 22), *columns)
 
 
-def _roles(found: Diff, lines: Iterable[Line]) -> Table:
-    table = _table("by role")
-    for metric in found.metrics:
-        table.add_column(HEADS[metric], justify="right", no_wrap=True)
-        table.add_column("%", justify="right", no_wrap=True)
-    for line in lines:
-        table.add_row(Text(line.role), *_cells(found, line.changes))
-    return table
+def _ops(found: Diff, lines: Sequence[Group], width: int) -> Table:
+    names = [f"{_MARKS[group.line.status]} {group.name}" for group in lines]
+    return table(
+        width,
+        Names("ops, +alike", names, 18),
+        Names("of", [group.where for group in lines], 16, keeps_end=True),
+        *(_gains(found, m, [g.changes[m] for g in lines], rank) for rank, m in enumerate(found.metrics)),
+    )
 
 
-def _ops(found: Diff, lines: Iterable[Group], width: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, expand=True, show_edge=False)
-    table.add_column("", no_wrap=True)
-    table.add_column("ops, +alike", no_wrap=True, overflow="ellipsis", ratio=3)
-    table.add_column("of", no_wrap=True, overflow="ellipsis", ratio=3)
-    for metric in found.metrics:
-        table.add_column(HEADS[metric], justify="right", no_wrap=True)
-    room = max(8, (width - 2 - 10 * len(found.metrics)) // 2 - 1)
-    for group in lines:
-        where = group.where if len(group.where) <= room else "…" + group.where[-(room - 1) :]
-        gains = [Text(signed(c.change, tell(found.metrics[m])), style=_style(c)) for m, c in group.changes.items()]
-        table.add_row(_MARKS[group.line.status], Text(group.name), Text(where), *gains)
-    return table
-
-
-def _cells(found: Diff, changes: Mapping[str, Change]) -> list[Text]:
-    cells = []
-    for metric, change in changes.items():
-        cells.append(Text(signed(change.change, tell(found.metrics[metric])), style=_style(change)))
-        cells.append(Text(percent(change), style=_style(change)))
-    return cells
+def _gains(found: Diff, metric: str, changes: Sequence[Change], rank: int) -> Figures:
+    telling = tell(found.metrics[metric])
+    return Figures(HEADS[metric], [Text(signed(c.change, telling), style=_style(c)) for c in changes], rank)
 
 
 def _style(change: Change) -> str:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from llmjax.report.colours import role_colours
 from llmjax.report.remarks import Json
 
 METRICS = ("flops", "bytes", "cycles", "measured", "compiler")
@@ -99,6 +100,7 @@ def payload(cost: Json, hlo: str) -> dict[str, Any]:
         "dtypes": dtypes(hlo),
         "hlo": packed({name: "\n".join(lines) for name, lines in text.items()}) if text else None,
         "rows": {key: _rows(cost, key) for key in ("role", "layer")},
+        "colours": role_colours(row["role"] for row in cost["by_role"]),
     }
 
 
@@ -128,7 +130,8 @@ def dtypes(hlo: str) -> list[str]:
 
 
 def tree(cost: Json) -> list[dict[str, Any]]:
-    """The module paths as nodes `id`, `parent`, `label`, `role`, `ops` and a value a metric, in order of the program.
+    """The module paths as nodes `id`, `parent`, `label`, `role`, `ops` and a value a metric, in order of the program,
+    but those that differ in a number in order of that (h_2 before h_10, wherever XLA put their ops).
 
     The values are a node's own, without its children's; a parent stands before its children. FLOPs and bytes are those
     of the parts of fused ops, each where it belongs; a time is that of the whole op, and stands where most of it does.
@@ -149,7 +152,30 @@ def tree(cost: Json) -> list[dict[str, Any]]:
             nodes.setdefault(node["id"], node | {"role": None, "ops": 0} | dict.fromkeys(metrics, 0))
         values = {metric: _digits(value) if metric in metrics[2:] else value for metric, value in own.items()}
         nodes[path] |= values | {"role": roles.get(path), "ops": rows[path]["ops"] if path in rows else 0}
-    return list(nodes.values())
+    children: dict[str, list[str]] = {}
+    for node in nodes.values():
+        if node["parent"] is not None:
+            children.setdefault(node["parent"], []).append(node["id"])
+    found, stack = [], [""] if nodes else []
+    while stack:
+        found.append(nodes[stack.pop()])
+        stack += reversed(by_number(children.get(found[-1]["id"], [])))
+    return found
+
+
+def by_number(names: Sequence[str]) -> list[str]:
+    """Returns names in their order, but those that differ only in the number at their end in that of their numbers."""
+
+    def split(name: str) -> tuple[str, int] | None:
+        found = re.fullmatch(r"(.*?)(\d+)", name)
+        return (found[1], int(found[2])) if found else None
+
+    numbers: dict[str, list[int]] = {}
+    for name in names:
+        if (parts := split(name)) is not None:
+            numbers.setdefault(parts[0], []).append(parts[1])
+    waiting = {stem: iter(sorted(found)) for stem, found in numbers.items()}
+    return [name if (parts := split(name)) is None else f"{parts[0]}{next(waiting[parts[0]])}" for name in names]
 
 
 def _role_of_path(ops: Iterable[Json]) -> dict[str, str]:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this ma
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync")
 
 TEXT = text_of()
-COST = cost_of(TEXT)
+COST, COST_BEFORE = cost_of(TEXT), cost_of(text_of("cpu_0.10.2_block_f32.hlo"))
 BIG = many(10_000)
 
 
@@ -67,6 +67,15 @@ def cells(page, key):
     column = page.eval_on_selector_all("table.ops th", "heads => heads.map(head => head.dataset.key)").index(key)
     script = "(rows, k) => rows.map(row => row.cells[k].textContent)"
     return page.eval_on_selector_all("table.ops tbody tr.op", script, column)
+
+
+def test_a_phone_scrolls_no_page_sideways(open_page):
+    for html in (report(), diff_html(diff(timed(COST), timed(COST_BEFORE)), "t", "a", "b"), page_html(sample())):
+        page = open_page(html)
+        page.set_viewport_size({"width": 400, "height": 800})
+        if page.locator("tr.op").count():
+            page.locator("tr.op").first.click()
+        assert page.evaluate("document.documentElement.scrollWidth") == 400
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

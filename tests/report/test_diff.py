@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from llmjax.report.diff import METRICS, Change, diff, match, parse_share
+from llmjax.report.diff import BETWEEN, METRICS, Change, diff, match, parse_share
 from llmjax.report.diff_view import groups, percent, print_diff, to_html
 from tests.report.costs import HOSTILE, cost_of, hostile, many, text_of, timed
 
@@ -33,11 +33,31 @@ def shown(found, width):
     return text.getvalue()
 
 
+def test_cycles_come_first():
+    costly, bulky = copy.deepcopy(timed(NEW)), copy.deepcopy(timed(NEW))
+    slower, larger = bulky["ops"][1], bulky["ops"][2]
+    slower |= {"cycles": slower["cycles"] + 1000.0, "module_path": "slower"}
+    larger["bytes_read"] *= 100
+    found = diff(costly, bulky)
+    assert found.ops[0].name == groups(found)[0].line.name == slower["name"]
+    assert next(iter(found.metrics)) == next(iter(found.totals)) == "cycles"
+
+
+def test_cycles_are_those_that_the_cost_job_prints():
+    one = timed(NEW)
+    whole = sum(op["cycles"] for op in one["ops"]) + 5000
+    two = one | {"time": one["time"] | {"cycles": whole}}
+    found = diff(one, two)
+    assert found.totals["cycles"].after == whole and found.totals["cycles"].change == pytest.approx(5000)
+    (between,) = [line for line in found.roles if line.role == BETWEEN]
+    assert between.changes["cycles"].after == pytest.approx(5000)
+
+
 def test_a_program_is_itself():
     found = diff(timed(NEW), timed(NEW))
     assert {line.status for line in found.ops} == {"same"}
     assert all(not c.change for c in found.totals.values()) and list(found.totals) == list(METRICS[:3])
-    assert found.over(0.0) == {} and groups(found.ops) == []
+    assert found.over(0.0) == {} and groups(found) == []
 
 
 @pytest.mark.parametrize("cost", [NEW, cost_of(many(200))], ids=["block", "many"])
@@ -80,7 +100,7 @@ def test_everything_adds_up(before, after):
         for rows in (found.ops, found.roles):
             assert sum(row.changes[metric].before for row in rows) == pytest.approx(total.before)
             assert sum(row.changes[metric].after for row in rows) == pytest.approx(total.after)
-        grouped = groups(found.ops)
+        grouped = groups(found)
         assert sum(g.changes[metric].change for g in grouped) == pytest.approx(total.change, abs=1e-6 * total.before)
         assert sum(g.count for g in grouped) == sum(line.status != "same" for line in found.ops)
 
@@ -137,7 +157,7 @@ def test_shares_that_are_none(text):
         parse_share(text, "x")
 
 
-@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("width", [60, 80, 120])
 @pytest.mark.parametrize(("before", "after"), [(OLD, NEW), (timed(OLD), timed(NEW)), (hostile(), NEW)])
 def test_tables_fit(before, after, width):
     text = shown(diff(before, after), width)

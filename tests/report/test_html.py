@@ -7,9 +7,10 @@ import re
 
 import pytest
 
+from llmjax.report.colours import role_colours
 from llmjax.report.headlines import device_rows, headlines
 from llmjax.report.html import Program, script_json, to_html
-from llmjax.report.html_ops import computations, dtypes, metric_of, payload, tree, units
+from llmjax.report.html_ops import by_number, computations, dtypes, metric_of, payload, tree, units
 from llmjax.report.provenance import PROVENANCE
 from llmjax.report.remarks import notes, warnings
 from tests.report.costs import DEVICE, HLO, HOSTILE, cost_of, hostile, many, text_of, timed
@@ -146,6 +147,23 @@ def test_times_stand_in_the_tree_once():
         for key in ("role", "layer"):
             rows = payload(cost, "")["rows"][key]
             assert sum(row[metric] for row in rows) == pytest.approx(sum(op[field] for op in cost["ops"]), rel=1e-5)
+
+
+def test_roles_have_one_colour_each_on_every_page():
+    many_roles = role_colours(f"role {k}" for k in range(60))
+    assert len(set(many_roles.values())) == len(many_roles)
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in many_roles.values())
+    assert role_colours(["MLP"]).items() <= many_roles.items()
+    assert role_colours(["b", "a"]) == role_colours(["a", "b"])
+    assert payload(COST, "")["colours"]["MLP"] == many_roles["MLP"]
+
+
+def test_layers_are_in_order_of_their_numbers_wherever_xla_put_their_ops():
+    assert by_number(["h_1", "wte", "h_10", "h_2", "ln_f"]) == ["h_1", "wte", "h_2", "h_10", "ln_f"]
+    cost = cost_of(many(400))
+    cost["ops"].sort(key=lambda op: str(op["module_path"]))
+    nodes = [node["label"] for node in tree(cost) if node["label"].startswith("h_")]
+    assert nodes == [f"h_{k}" for k in range(len(nodes))] and len(nodes) > 11
 
 
 def test_every_op_finds_its_text():

@@ -115,6 +115,7 @@ OP = {
     **PLACE,
     "library": (str, type(None)),
     "unmodelled": (str, type(None)),
+    "dense_flops": (*NUMBER, type(None)),
     "fused": list,
 }
 REPORT = {

@@ -1,6 +1,8 @@
 "use strict";
 // The three charts. Points that lie on one another are one mark that names them all.
 
+const NARROW = 520; // pixels
+const BAR = 34; // pixels above a chart that plotly's buttons take
 const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
 
 function layout(extra) {
@@ -9,7 +11,7 @@ function layout(extra) {
   const { xaxis, yaxis, ...rest } = extra;
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, size: 12, family: "system-ui, sans-serif" },
-    margin: { l: 64, r: 12, t: 8, b: 46 }, hoverlabel: { align: "left", font: { size: 12 } },
+    margin: { l: 64, r: 12, t: BAR, b: 46 }, hoverlabel: { align: "left", font: { size: 12 } },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: line, activecolor: cssColour("accent") },
     legend: { orientation: "h", y: -0.16, font: { size: 11 }, itemsizing: "constant" },
     xaxis: { ...axis, ...xaxis }, yaxis: { ...axis, ...yaxis }, ...rest,
@@ -25,6 +27,8 @@ function drawCharts(panel, width) {
 
 function draw(panel, selector, traces, extra) {
   const chart = panel.find(selector);
+  // A narrow screen has no room for the names of the colours: the table by role has them too.
+  if (!panel.width && chart.clientWidth < NARROW) extra = { ...extra, showlegend: false };
   const size = panel.width ? { width: panel.width, height: selector === ".chart.tree" ? 300 : 400 } : { autosize: true };
   Plotly.react(chart, traces, { ...layout(extra), ...size }, { ...CONFIG, responsive: !panel.width });
   return chart;
@@ -48,7 +52,7 @@ function labelOn(colour) {
 function ticks(low, high, tell) {
   const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high));
   const powers = Array.from({ length: last - first + 1 }, (_, k) => Number(`1e${first + k}`));
-  return { type: "log", tickvals: powers, ticktext: powers.map(tell) };
+  return { type: "log", tickvals: powers, ticktext: powers.map((power) => tick(tell(power))) };
 }
 
 // What a node and all below it have. A parent stands before its children.
@@ -205,11 +209,13 @@ function drawRoofline(panel) {
   }
   const yTitle = clock ? `${clock === "seconds" ? "predicted" : "measured"} FLOP/s` : roofs ? "attainable FLOP/s" : "FLOPs";
   const heights = ops.map(height), unit = clock || roofs ? "FLOP/s" : "FLOP";
-  const tall = ticks(Math.min(...heights), Math.max(...heights, roofs ? roofs.peak.value : 0), (value) => value < 1 ? String(value) : short(value, unit));
+  const lowest = Math.min(...heights), highest = Math.max(...heights, roofs ? roofs.peak.value : 0);
+  const tall = ticks(lowest, highest, (value) => value < 1 ? String(value) : short(value, unit));
   const chart = draw(panel, ".chart.roofline", traces, {
     hovermode: "closest", annotations: notes,
     xaxis: { ...ticks(left, right, (value) => value >= 1 ? short(value) : String(value)), title: { text: "arithmetic intensity, FLOP/B", font: { size: 12 } }, range: [Math.log10(left) - 0.15, Math.log10(right) + 0.1] },
-    yaxis: { ...tall, automargin: true, title: { text: yTitle, standoff: 10, font: { size: 12 } } },
+    // Room for the roofs' names above the highest.
+    yaxis: { ...tall, range: [Math.log10(lowest) - 0.4, Math.log10(highest) + (roofs ? 0.7 : 0.3)], automargin: true, title: { text: yTitle, standoff: 10, font: { size: 12 } } },
   });
   onPoint(panel, chart);
 }

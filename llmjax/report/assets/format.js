@@ -3,22 +3,28 @@
 
 const SUFFIXES = ["", "k", "M", "G", "T", "P", "E", "Z"];
 
+// Below a thousand, three significant digits. As in units.py.
+function three(value) {
+  const size = Math.abs(value);
+  return value.toFixed(size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2);
+}
+
 function short(value, unit) {
   let scaled = value, place = 0;
   while (Math.abs(scaled) >= 999.5 && place < SUFFIXES.length - 1) { scaled /= 1000; place += 1; }
-  const size = Math.abs(scaled);
-  let digits = size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2;
-  if (!place && Number.isInteger(value)) digits = 0;
-  if (!place && size < 0.1 && size > 0) return `${value.toPrecision(2)} ${unit || ""}`.trim();
-  return `${scaled.toFixed(digits)} ${SUFFIXES[place]}${unit || ""}`.trim();
+  if (!place && Math.abs(value) < 0.095 && value) return `${Number(value.toPrecision(2))} ${unit || ""}`.trim();
+  return `${!place && Number.isInteger(value) ? value : three(scaled)} ${SUFFIXES[place]}${unit || ""}`.trim();
 }
 
 function seconds(value) {
-  for (const [unit, size] of [["s", 1], ["ms", 1e-3], ["µs", 1e-6]]) {
-    if (Math.abs(value) >= size) return `${Number((value / size).toPrecision(3))} ${unit}`;
-  }
-  return `${Number((value / 1e-9).toPrecision(3))} ns`;
+  const size = Math.abs(value);
+  if (!size) return "0 s";
+  const [unit, scale] = [["s", 1], ["ms", 1e-3], ["µs", 1e-6], ["ns", 1e-9]].find(([, least]) => size >= 0.9995 * least) || ["ns", 1e-9];
+  return size >= 999.5 ? `${Math.round(value).toLocaleString("en")} s` : `${size < 1e-11 ? Number((value / scale).toPrecision(2)) : three(value / scale)} ${unit}`;
 }
+
+// The label of an axis's tick, which is exact: "10 ms" for "10.0 ms".
+function tick(text) { return text.replace(/\.0+(?= |$)/, ""); }
 
 // A value in the unit of its metric: "FLOP", "B", "cycles" or "s".
 function told(value, unit) {

@@ -1,7 +1,6 @@
 "use strict";
 // One panel a program: its data, what is chosen in it, and its redrawing.
 
-const ROLE_COLOURS = ["#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#d8b426", "#e88a97", "#9d755d", "#8a8583"];
 const METRICS = [
   ["flops", "FLOPs", "counted"], ["bytes", "bytes", "counted"], ["cycles", "cycles", "modelled"],
   ["measured", "measured", "measured"], ["compiler", "compiler's cycles", "compiler"],
@@ -38,10 +37,7 @@ class Panel {
   number(field, op) { return field in this.columns ? this.columns[field][op] : null; }
   bytes(op) { return this.columns.bytes_read[op] + this.columns.bytes_written[op]; }
   source(text) { return text ? text.replace(this.folder, "") : ""; }
-  colour(role) {
-    const k = this.allRoles.indexOf(role);
-    return k < 0 ? cssColour("inner") : ROLE_COLOURS[k % ROLE_COLOURS.length];
-  }
+  colour(role) { return this.colours[role] || cssColour("inner"); }
 
   value(metric, op) {
     if (metric === "bytes") return this.bytes(op);
@@ -96,9 +92,7 @@ function choice(group, options, chosen, act) {
 
 function start() {
   const data = JSON.parse(document.getElementById("data").textContent);
-  // A role has one colour in all tabs.
-  const allRoles = [...new Set(data.flatMap((program) => program.rows.role.map((row) => row.name)))];
-  const panels = data.map((program, k) => new Panel(document.getElementById(`program-${k}`), { ...program, allRoles }));
+  const panels = data.map((program, k) => new Panel(document.getElementById(`program-${k}`), program));
   const tabs = [...document.querySelectorAll("[role=tab]")];
   let current = panels[0];
 

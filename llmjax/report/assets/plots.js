@@ -35,7 +35,7 @@ function drawPlot(chart, figure, width) {
   const { xaxis, yaxis, ...rest } = figure.layout;
   const axes = {
     xaxis: { automargin: true, zeroline: bars, ...xaxis }, yaxis: { automargin: true, ...yaxis, ...(bars ? { showgrid: false, zeroline: false } : {}) },
-    margin: { l: bars ? 20 : 58, r: 16, t: 8, b: 44 }, hovermode: "closest",
+    margin: { l: bars ? 20 : 58, r: 16, t: bars ? 8 : BAR, b: 44 }, hovermode: "closest",
     legend: { orientation: "h", x: 0, xanchor: "left", y: bars ? 1 : 1.02, yanchor: "bottom", font: { size: 11 } },
   };
   const size = width ? { width, height: figure.height } : { autosize: true };
