@@ -17,11 +17,11 @@ def get_config(arg: str = "") -> ConfigDict:
     c = ConfigDict()
     c.experiment = "clock"
     c.subject = "generate"  # generate: a language model that continues texts; classify: a classifier of texts
-    c.model = "gpt2"  # tiny, small, distilgpt2, gpt2, gpt2-medium, gpt2-large or gpt2-xl
+    c.model = "gpt2"  # a size (tiny, gpt2, gpt2-xl, bert-base, smollm2-135m, ...), a checkpoint or its config.json
     c.batch = 1  # rows at a time
     c.length = 256  # tokens a row: of the prompt, the text, or the cache that a decode step reads
     c.new_tokens = 64  # that are made after a prompt, where whole answers are meant
-    c.dtype = "float32"  # of the computation: float32 or bfloat16; to generate also int8
+    c.dtype = "float32"  # of the computation: float32 or bfloat16; to generate also int8 and int4
     c.card = ""  # a device card that configs/calibrate.py wrote; empty = calibrate here first, in short
     c.programs = 40  # calibration programs of that short form
     c.targets = "gpu:a100,gpu:h100,tpu:v5e:2x2,tpu:v6e:2x2"  # other chips, to predict; empty = none

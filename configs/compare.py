@@ -23,12 +23,12 @@ def get_config(arg: str = "") -> ConfigDict:
     c.experiment = "compare"
     c.targets = TARGETS  # chips: cpu, gpu:NAME, tpu:GENERATION:TOPOLOGY; gpu and tpu are the attached ones
     c.card = ""  # a device card of this machine's CPU, for the row of cpu; empty = its time is not known
-    c.model = "gpt2"  # tiny, small, distilgpt2, gpt2, gpt2-medium, gpt2-large or gpt2-xl
-    c.phase = "decode"  # prefill, decode, generate, classify or train
+    c.model = "gpt2"  # a size (tiny, gpt2, gpt2-xl, bert-base, smollm2-135m, ...), a checkpoint or its config.json
+    c.phase = "decode"  # prefill, decode, generate, classify, embed, train or lm
     c.batch = 1  # rows
     c.length = 256  # tokens a row: of the prompt, the text, or the cache that a decode step reads
     c.new_tokens = 64  # that generate makes
-    c.dtype = "bfloat16"  # of the computation: float32 or bfloat16; for prefill, decode and generate also int8
+    c.dtype = "bfloat16"  # of the computation: float32 or bfloat16; for prefill, decode and generate also int8 and int4
 
     if arg == "tiny":
         c.targets = "cpu"

@@ -17,12 +17,12 @@ def get_config(arg: str = "") -> ConfigDict:
     c = ConfigDict()
     c.experiment = "cost"
     c.hlo = ""  # a file of HLO text, or a folder that --xla_dump_to wrote; empty = compile the phase below
-    c.model = "gpt2"  # tiny, small, distilgpt2, gpt2, gpt2-medium, gpt2-large or gpt2-xl
-    c.phase = "decode"  # prefill, decode, generate, classify or train; several with commas between them
+    c.model = "gpt2"  # a size (tiny, gpt2, gpt2-xl, bert-base, smollm2-135m, ...), a checkpoint or its config.json
+    c.phase = "decode"  # prefill, decode, generate, classify, embed, train or lm; several with commas between them
     c.batch = 1  # rows
     c.length = 256  # tokens a row: of the prompt, the text, or the cache that a decode step reads
     c.new_tokens = 64  # that generate makes
-    c.dtype = "float32"  # of the computation: float32 or bfloat16; for prefill, decode and generate also int8
+    c.dtype = "float32"  # of the computation: float32 or bfloat16; for prefill, decode and generate also int8 and int4
     c.target = ""  # a chip that need not be here: cpu, gpu:h100, tpu:v5e:2x2, ...; empty = the device that is
     c.card = ""  # a device card that configs/calibrate.py wrote: predict how long each op takes there
     c.device = ConfigDict()  # what if: --config.device.clock_hz=4e9, .bandwidth=1e12, .matmul.f32=1e12, ...

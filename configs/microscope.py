@@ -19,12 +19,12 @@ def get_config(arg: str = "") -> ConfigDict:
     c = ConfigDict()
     c.experiment = "microscope"
     c.op = "softmax"  # an op's name, a role (softmax, layer norm, MLP, ...: its op with the most time) or a module path
-    c.model = "gpt2"  # tiny, small, distilgpt2, gpt2, gpt2-medium, gpt2-large or gpt2-xl
-    c.phase = "decode"  # prefill, decode, generate, classify or train
+    c.model = "gpt2"  # a size (tiny, gpt2, gpt2-xl, bert-base, smollm2-135m, ...), a checkpoint or its config.json
+    c.phase = "decode"  # prefill, decode, generate, classify, embed, train or lm
     c.batch = 1  # rows
     c.length = 256  # tokens a row: of the prompt, the text, or the cache that a decode step reads
     c.new_tokens = 64  # that generate makes
-    c.dtype = "float32"  # of the computation: float32 or bfloat16; for prefill, decode and generate also int8
+    c.dtype = "float32"  # of the computation: float32 or bfloat16; for prefill, decode and generate also int8 and int4
     c.dump = (
         ""  # a folder that --xla_dump_to wrote, on any x86 machine, or one HLO file in it; empty = compile the above
     )

@@ -14,7 +14,7 @@ from llmjax.report.html import Program, to_html
 from llmjax.report.trace import to_trace
 
 if TYPE_CHECKING:
-    from llmjax.gpt2.config import GPT2Config
+    from llmjax.models.config import ModelConfig
 
 
 def write_views(folder: Path, reports: Sequence[tuple[str, str, Analysis]], title: str) -> list[str]:
@@ -36,19 +36,19 @@ def write_views(folder: Path, reports: Sequence[tuple[str, str, Analysis]], titl
     return list(files)
 
 
-def write_classifier_page(folder: Path, model: GPT2Config, length: int) -> None:
+def write_classifier_page(folder: Path, model: ModelConfig, length: int) -> None:
     """Writes what a classifier of that shape computes for one text of `length` tokens, on the device that is here.
 
     Raises:
         UserError: the folder cannot be written, or the compiled program is not understood.
     """
-    from experiments._gpt2 import PHASES, Shape  # JAX is not needed where HLO is analysed
+    from experiments._phases import PHASES, Shape  # JAX is not needed where HLO is analysed
     from llmjax.analyser import analyze
 
     shape = Shape("trained", "classify", 1, length, 0, model.dtype)
     phase = PHASES[shape.phase](model, shape)
     report = analyze(phase.function, *phase.args)
-    layers = f"{model.n_layer} layers of width {model.n_embd}"
+    layers = f"{model.layers} layers of width {model.width}"
     title = f"classifier in {folder.parent}: {layers}, one text of {length} tokens, {model.dtype}"
     write_views(folder, [("classify", title, report)], title)
     atomic_write(folder / "cost.json", report.to_json())

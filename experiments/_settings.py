@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 from llmjax.errors import UserError, did_you_mean
 from llmjax.schema import Check, Schema, checked, flag, literal, many, number, one_of, shown, table, text, whole
 
-PHASES = ("prefill", "decode", "generate", "classify", "train")
+PHASES = ("prefill", "decode", "generate", "classify", "embed", "train", "lm")
 COMPUTE = ("float32", "bfloat16")
-FORMATS = ("float32", "bfloat16", "int8")
+FORMATS = ("float32", "bfloat16", "int8", "int4")
 # Of the clock job, in the order of its page. The last one tells the others' numbers again, so it comes after them.
 SECTIONS = ("token", "parallelism", "resources", "growth", "ladder", "carry", "workloads", "likeness")
 

@@ -19,11 +19,11 @@ from experiments.peers.runner import ENTRIES, PEERS, Contestant, Failed, Workers
 from llmjax.data.tokenizer import load_tokenizer
 from llmjax.errors import UserError, did_you_mean
 from llmjax.files import atomic_write, cache_folder
-from llmjax.gpt2.config import GPT2Config, from_size
-from llmjax.gpt2.model import GPT2, init_params
-from llmjax.gpt2.params import param_shapes
-from llmjax.gpt2.weights import save_pretrained
 from llmjax.memory import available, require, tree_bytes
+from llmjax.models.config import ModelConfig
+from llmjax.models.families import from_size
+from llmjax.models.params import init_params, param_shapes
+from llmjax.models.weights import save_pretrained
 from llmjax.train.speed import train_flops
 
 KINDS = ("decode", "prefill", "classify", "train", "start")
@@ -82,13 +82,13 @@ def parse_case(name: str, config: Any) -> Case:
     return Case(kind, int(rows), tokens, width)
 
 
-def checkpoint(size: str) -> tuple[GPT2Config, Path]:
+def checkpoint(size: str) -> tuple[ModelConfig, Path]:
     """Returns the shape and a folder with random weights of a size that every contestant reads, kept between runs."""
     shape = from_size(size)
     folder = cache_folder() / "benchmark" / size
     if not (folder / "model.safetensors").exists():
         require({"parameters": tree_bytes(param_shapes(shape, "lm"))}, "take a smaller size", available())
-        params = init_params(GPT2(shape, "lm"), jax.random.key(0))
+        params = init_params(shape, "lm", jax.random.key(0))
         save_pretrained(folder, shape, params, "lm", load_tokenizer("gpt2"))
     return shape, folder
 
@@ -107,7 +107,7 @@ def machine(threads: int) -> dict[str, Any]:
     }
 
 
-def measure(case: Case, shape: GPT2Config, workers: Workers, present: set[str], repeats: int) -> dict[str, Any]:
+def measure(case: Case, shape: ModelConfig, workers: Workers, present: set[str], repeats: int) -> dict[str, Any]:
     """Times a case: every contestant once, in turn, as often as asked, with the machine's own limit in each turn."""
     field = [*contestants(case, present)]
     seconds: dict[str, list[float]] = {who.name: [] for who in field}
@@ -150,7 +150,7 @@ def measure(case: Case, shape: GPT2Config, workers: Workers, present: set[str], 
     }
 
 
-def limit(case: Case, shape: GPT2Config, workers: Workers) -> float:
+def limit(case: Case, shape: ModelConfig, workers: Workers) -> float:
     """Returns the tokens/s that the machine allows, measured now: by reading the weights once a step, or by matmuls."""
     if case.kind == "decode":
         size = weight_bytes(shape, case.width)
@@ -161,16 +161,16 @@ def limit(case: Case, shape: GPT2Config, workers: Workers) -> float:
     return case.total * flops_per_second / case_flops(case, shape)
 
 
-def weight_bytes(shape: GPT2Config, width: str) -> int:
+def weight_bytes(shape: ModelConfig, width: str) -> int:
     """Bytes of the matrices that a decode step reads."""
-    layer = 4 * shape.n_embd**2 + 2 * shape.n_embd * shape.inner_dim
-    return (shape.n_layer * layer + shape.vocab_size * shape.n_embd) * BYTES[width]
+    layer = 4 * shape.width**2 + 2 * shape.width * shape.layer.inner
+    return (shape.layers * layer + shape.vocab_size * shape.width) * BYTES[width]
 
 
-def case_flops(case: Case, shape: GPT2Config) -> float:
+def case_flops(case: Case, shape: ModelConfig) -> float:
     """Matmul FLOPs that a prefill, classify or train case needs, at 2 a multiply-add."""
     if case.kind == "prefill":
         trunk = train_flops(shape, "classifier", case.batch, case.total, case.tokens) / 3
-        return trunk + 2.0 * case.batch * shape.n_embd * shape.vocab_size
+        return trunk + 2.0 * case.batch * shape.width * shape.vocab_size
     flops = train_flops(shape, "classifier", case.batch, case.total, case.tokens)
     return flops if case.kind == "train" else flops / 3

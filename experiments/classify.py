@@ -18,10 +18,10 @@ from rich.text import Text
 from experiments._settings import values_of
 from llmjax.data import load_tokenizer
 from llmjax.errors import UserError
-from llmjax.gpt2.config import from_size
-from llmjax.gpt2.model import GPT2, init_params
 from llmjax.infer import Classifier, Prediction, load_classifier
 from llmjax.infer.texts import check_file, read_file, read_lines, to_json, write_lines
+from llmjax.models.families import from_size
+from llmjax.models.params import init_params
 
 TABLE_ROWS = 20  # on a terminal, up to so many predictions are shown as a table
 HOW = "pass --config.text='...', --config.input=FILE, or pipe texts in, one a line"
@@ -71,7 +71,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     if settings.output:
         rate = f"{counts['texts']:,} texts in {seconds:.1f} s ({counts['texts'] / seconds:,.0f} a second)"
         print(f"{rate}: {settings.output}", file=sys.stderr)
-    _warn(counts, classifier.config.n_positions)
+    _warn(counts, classifier.config.context)
 
 
 def _check(settings: _Settings) -> Path | None:
@@ -106,7 +106,7 @@ def load(checkpoint: str, tokenizer: str, dtype: str) -> Classifier:
     words = load_tokenizer(tokenizer or "gpt2")
     labels = ("negative", "positive")
     shape = from_size(size, vocab_size=len(words), label_names=labels, dtype=dtype)
-    return Classifier.from_params(shape, init_params(GPT2(shape, "classifier"), jax.random.key(0)), words)
+    return Classifier.from_params(shape, init_params(shape, "classifier", jax.random.key(0)), words)
 
 
 def _texts(settings: _Settings, source: Path | None, advance: Callable[[int], object]) -> Iterable[str]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments._gpt2 import Phase, Shape, build
+from experiments._phases import Phase, Shape, build
 from experiments._settings import values_of
 from llmjax.analysis import Analysis, analysis_of
 from llmjax.cycles.compiler_clock import OpClock, agreement, compiler_clock, models, total_cycles

@@ -152,7 +152,7 @@ def _phases(settings: _Settings) -> list[_Source]:
 
 
 def _compile(name: str, settings: _Settings) -> _Source:
-    from experiments._gpt2 import Shape, build  # JAX is not needed where HLO is given
+    from experiments._phases import Shape, build  # JAX is not needed where HLO is given
     from llmjax.backend import settle
     from llmjax.targets.aot import compile_for
     from llmjax.targets.local import compile_here

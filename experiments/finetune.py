@@ -18,11 +18,12 @@ from experiments._settings import values_of
 from llmjax.data import DataConfig, Dataset, choose_buckets, encode, encode_cached, load_dataset, load_tokenizer
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
-from llmjax.gpt2.config import GPT2Config, from_size
-from llmjax.gpt2.folders import resolve_folder
-from llmjax.gpt2.model import GPT2, Params, init_params
-from llmjax.gpt2.weights import load_pretrained, save_pretrained
 from llmjax.memory import available
+from llmjax.models.config import ModelConfig
+from llmjax.models.families import from_size
+from llmjax.models.folders import resolve_folder
+from llmjax.models.params import Params, init_params
+from llmjax.models.weights import load_pretrained, save_pretrained
 from llmjax.train import (
     OptimizerConfig,
     Split,
@@ -58,9 +59,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     model, params = _model(values["model"], train_config.seed, init, dataset, len(tokenizer))
     replacement = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.pad_token_id or 0
     splits = {
-        name: Split(
-            encode_cached(tokenizer, part.texts, min(max_length, model.n_positions)), part.labels_N, part.places
-        )
+        name: Split(encode_cached(tokenizer, part.texts, min(max_length, model.context)), part.labels_N, part.places)
         for name, part in (("train", dataset.train), ("dev", dataset.dev), ("test", dataset.test))
     }
     _print_data(dataset, splits)
@@ -77,7 +76,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     predict = make_predict(model)
 
     def logits_of(encoded: Any) -> np.ndarray:
-        buckets = choose_buckets(encoded.lengths_N, train_config.max_buckets, longest=model.n_positions)
+        buckets = choose_buckets(encoded.lengths_N, train_config.max_buckets, longest=model.context)
         return predict_logits(predict, fitted.params, encoded, train_config.eval_batch_size, buckets)
 
     results: dict[str, Any] = {"best_step": fitted.best_step, "steps": fitted.steps, "label_names": model.label_names}
@@ -88,7 +87,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     results["examples"] = []
     if values["examples"]:
         texts = list(values["examples"])
-        logits_NC = logits_of(encode(tokenizer, texts, min(max_length, model.n_positions), empty_id=replacement))
+        logits_NC = logits_of(encode(tokenizer, texts, min(max_length, model.context), empty_id=replacement))
         for text, probs_C in zip(texts, np.asarray(jax.nn.softmax(logits_NC)), strict=True):
             best = int(probs_C.argmax())
             results["examples"].append(
@@ -98,7 +97,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     # Written last: a folder that has it is a finished run.
     atomic_write(folder / "eval.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     try:
-        write_classifier_page(folder / "cost", model, min(max_length, model.n_positions))
+        write_classifier_page(folder / "cost", model, min(max_length, model.context))
     except UserError as error:
         print(f"no cost report: {error}")  # a trained model is not lost for it
     _print_results(results, folder)
@@ -123,7 +122,7 @@ def _turning_tokens(words: tuple[str, ...], tokenizer: Any) -> tuple[int, ...]:
 
 def _model(
     values: dict[str, Any], seed: int, init: str, dataset: Dataset, vocabulary: int
-) -> tuple[GPT2Config, Params]:
+) -> tuple[ModelConfig, Params]:
     options = {name: value for name, value in values.items() if name not in ("init", "size")}
     stds = {"wte": options.pop("embedding_std"), "wpe": options.pop("position_std")}
     shape = {name: options.pop(name) for name in ("n_layer", "n_embd", "n_head")}
@@ -142,7 +141,7 @@ def _model(
     chosen = {name: value for name, value in shape.items() if value}
     model = from_size(values["size"], vocab_size=vocabulary, **chosen, **options)
     check_training(model, 0, 0, 0, False, available())
-    params = init_params(GPT2(model, "classifier"), key)
+    params = init_params(model, "classifier", key)
     embeddings = {
         name: {"embedding": params[name]["embedding"] * (std / model.initializer_range)} for name, std in stds.items()
     }

@@ -104,7 +104,7 @@ def _check(settings: _Settings) -> Path | None:
 
 def _load(settings: _Settings, sampling: Any) -> Any:
     from llmjax.infer.generate import Expected, batch_shape, load_generator, random_generator
-    from llmjax.infer.prepare import check_format
+    from llmjax.kernels.formats import check_format
 
     # Prompts are read as a stream: their length is not known yet, so the check is for short ones.
     rows = 1 if settings.prompt or settings.stream else settings.batch_size

@@ -13,16 +13,16 @@ from experiments._settings import settled
 from llmjax.data.tokenizer import load_tokenizer
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
-from llmjax.gpt2.config import from_size
-from llmjax.gpt2.model import GPT2, init_params
-from llmjax.gpt2.weights import load_pretrained
 from llmjax.infer.checkpoint import folder_tokenizer, language_model_folder
 from llmjax.infer.loop import Shape
 from llmjax.infer.memory import check_memory
 from llmjax.infer.perplexity import Perplexity, perplexity
-from llmjax.infer.prepare import Format, check_format, prepare
 from llmjax.infer.texts import check_file
+from llmjax.kernels.formats import Format, check_format
 from llmjax.memory import available
+from llmjax.models.families import from_size
+from llmjax.models.params import init_params, prepare
+from llmjax.models.weights import load_pretrained
 
 
 def run(config: Any, workdir: str) -> None:
@@ -47,7 +47,7 @@ def run(config: Any, workdir: str) -> None:
     if kind == "random":
         tokenizer = load_tokenizer(config.tokenizer or "gpt2")
         shape = from_size(size, vocab_size=len(tokenizer))
-        params = init_params(GPT2(shape, "lm"), jax.random.key(0))
+        params = init_params(shape, "lm", jax.random.key(0))
         print(f"{config.checkpoint}: a model of random weights", file=sys.stderr)
     else:
         folder = language_model_folder(config.checkpoint, config.tokenizer)
@@ -57,7 +57,7 @@ def run(config: Any, workdir: str) -> None:
     ids = ids[: config.limit or None]
     if len(ids) < 2:
         raise UserError(f"{file}: has {len(ids)} tokens; perplexity needs at least 2.")
-    window, stride = _window(config, shape.n_positions, len(ids))
+    window, stride = _window(config, shape.context, len(ids))
     rows = min(config.batch_size, 1 + max(0, -(-(len(ids) - window) // stride)))
     for name in formats:
         check_memory(shape, name, Shape(rows, window, window, 1), available())

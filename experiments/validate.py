@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from experiments._gpt2 import Shape, build
+from experiments._phases import Shape, build
 from experiments._settings import values_of
 from llmjax.cost import cost_module
 from llmjax.cost.attribution import attribute

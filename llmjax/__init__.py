@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llmjax.analyser import analyze, analyze_hlo
     from llmjax.data.tokenizer import load_tokenizer
-    from llmjax.gpt2.config import GPT2Config
-    from llmjax.gpt2.model import GPT2
-    from llmjax.gpt2.weights import load_pretrained, save_pretrained
     from llmjax.infer.classify import load_classifier
+    from llmjax.models.config import ModelConfig
+    from llmjax.models.gpt2_model import GPT2
+    from llmjax.models.weights import load_pretrained, save_pretrained
 
 __all__ = [
     "GPT2",
-    "GPT2Config",
+    "ModelConfig",
     "analyze",
     "analyze_hlo",
     "load_classifier",
@@ -23,14 +23,14 @@ __all__ = [
 
 # Imported on first use: `import llmjax` stays light, and the analyser works where JAX is not installed.
 _HOMES = {
-    "GPT2": "llmjax.gpt2.model",
-    "GPT2Config": "llmjax.gpt2.config",
+    "GPT2": "llmjax.models.gpt2_model",
+    "ModelConfig": "llmjax.models.config",
     "analyze": "llmjax.analyser",
     "analyze_hlo": "llmjax.analyser",
     "load_classifier": "llmjax.infer.classify",
-    "load_pretrained": "llmjax.gpt2.weights",
+    "load_pretrained": "llmjax.models.weights",
     "load_tokenizer": "llmjax.data.tokenizer",
-    "save_pretrained": "llmjax.gpt2.weights",
+    "save_pretrained": "llmjax.models.weights",
 }
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from llmjax.cycles.profile import runnable
 from llmjax.errors import UserError
-from llmjax.gpt2.config import from_size
-from llmjax.gpt2.params import param_shapes
 from llmjax.memory import available, require, size_text, tree_bytes
+from llmjax.models.families import from_size
+from llmjax.models.params import param_shapes
 from llmjax.train.memory import check_training, training_bytes
 
 

@@ -10,8 +10,8 @@ from experiments.clock_parts.predictions import Forecast, Predicted, predict_cas
 from experiments.clock_parts.settings import Machine, Settings
 from experiments.clock_parts.words import clear, ratios, reason, roof_of, times
 from llmjax.cycles.device import Device, load_device
-from llmjax.gpt2.cache import bucket
-from llmjax.gpt2.config import from_size
+from llmjax.models.cache import bucket
+from llmjax.models.families import from_size
 from llmjax.report.page import Column, Section, Table
 
 NO_FUSION = "--xla_disable_hlo_passes=fusion"
@@ -87,7 +87,7 @@ def comparisons(settings: Settings, machine: Machine) -> tuple[Comparison, ...]:
 def new_shape(settings: Settings) -> tuple[Case, Case]:
     """A text of a length that was never compiled for, and the next bucket, which is."""
     exact = settings.length - settings.length // 8
-    padded = min(bucket(exact), from_size(settings.model).n_positions)
+    padded = min(bucket(exact), from_size(settings.model).context)
     phase = "prefill" if settings.generates else "classify"
     case = Case(settings.model, phase, settings.batch, exact, fresh=True)
     return case, dataclasses.replace(case, length=padded)

@@ -28,7 +28,7 @@ Say = Callable[[str], None]
 class Case:
     """One thing to time, with random weights.
 
-    model: a size of `llmjax.gpt2.config.SIZES`. phase: "decode" (one more token a row), "prefill", "generate" (a prompt
+    model: a size of `llmjax.models.SIZES`. phase: "decode" (one more token a row), "prefill", "generate" (a prompt
     and `new_tokens` after it), "classify", "embed" (a vector a text: the mean of the last layer's tokens).
     batch, length: rows, and tokens a row: of the prompt, the text, or the cache that a decode step reads.
     dtype: of weights and products: float32, bfloat16, and int8 where `prepared`.

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import jax
 
-from experiments._gpt2 import Shape, build
+from experiments._phases import Shape, build
 from experiments.clock_parts.phases import Run, phases_of, ran, shape_of
 from experiments.clock_parts.settings import Machine, Settings
 from llmjax.cycles.growth import Crossing, PowerLaw, crossing, fit_line, fit_power
 from llmjax.cycles.model import ProgramTime, predict
-from llmjax.gpt2.config import from_size
+from llmjax.models.families import from_size
 from llmjax.report.page import Cell, Column, Plot, Section, Series, Table
 from llmjax.report.units import short
 
@@ -65,7 +65,7 @@ def section(settings: Settings, machine: Machine) -> Section:
 
 def gather(settings: Settings, machine: Machine) -> tuple[Line, ...]:
     """Runs the phases over models, batches and lengths; models one after another, so that weights are made once."""
-    common = min(settings.length, *(from_size(model).n_positions for model in settings.models))
+    common = min(settings.length, *(from_size(model).context for model in settings.models))
     models = sorted(settings.models, key=lambda model: (model == settings.model, _parameters(settings, model)))
     phases = phases_of(settings)
     sized = {

@@ -3,23 +3,22 @@
 Weights are random numbers of the given size and type: what a step costs does not depend on them.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._gpt2 import Shape, build
+from experiments._phases import Shape, build
 from experiments.clock_parts.cases import Case
-from llmjax.gpt2.cache import Cache
-from llmjax.gpt2.config import GPT2Config, from_size
-from llmjax.gpt2.model import GPT2, Params, init_params
-from llmjax.infer import step
-from llmjax.infer.prepare import Prepared
 from llmjax.infer.sampling import Sampling
+from llmjax.kernels.formats import Rows
+from llmjax.models.cache import Cache
+from llmjax.models.families import from_size, make_model
+from llmjax.models.params import Params, param_shapes
 
 _BLOCK = 1 << 20  # random values that a large array repeats
 _TOKEN = 7
@@ -55,10 +54,9 @@ def form_of(case: Case) -> Form:
     phase = build(Shape(case.model, case.phase, case.batch, case.length, max(1, case.new_tokens), case.dtype))
     function, args = phase.function, phase.args
     if not case.prepared:
-        function, params = _as_stored(case, function)
-        args = (params, *args[1:])
+        args = (_as_stored(case), *args[1:])
     elif case.written_out:
-        function = _with_products(case, function, _sum_of_products)
+        args = (_written_out(args[0]), *args[1:])
     return Form(function, getattr(function, "__wrapped__", function), args, phase.trips)
 
 
@@ -115,7 +113,8 @@ def _next_step(length: int, outputs: Any, args: tuple[Any, ...]) -> tuple[Any, .
 def _forward(case: Case) -> Form:
     """The model over whole rows, its weights stored in `dtype`: a class, a vector, or the next token's logits."""
     config = from_size(case.model, dtype=case.dtype, param_dtype=case.dtype)
-    model = GPT2(config, {"classify": "classifier", "embed": "none"}.get(case.phase, "lm"))  # pyright: ignore[reportArgumentType]
+    head: Any = {"classify": "classifier", "embed": "none"}.get(case.phase, "lm")
+    model = make_model(config, head)
 
     def forward(params: Params, tokens_BL: jax.Array, mask_BL: jax.Array) -> jax.Array:
         found: Any = model.apply({"params": params}, tokens_BL, mask_BL)
@@ -127,47 +126,31 @@ def _forward(case: Case) -> Form:
         return found[:, -1]
 
     tokens_BL, mask_BL = (jax.ShapeDtypeStruct((case.batch, case.length), kind) for kind in (jnp.int32, jnp.bool_))
-    return Form(jax.jit(forward), forward, (_abstract_params(config, model), tokens_BL, mask_BL))
+    return Form(jax.jit(forward), forward, (param_shapes(config, head), tokens_BL, mask_BL))
 
 
-def _abstract_params(config: GPT2Config, model: GPT2) -> Params:
-    return jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-
-
-def _as_stored(case: Case, function: Any) -> tuple[Any, Params]:
-    """The same phase with the weights as the model stores them, and every product written `x @ kernel`."""
-    config = from_size(case.model, param_dtype=case.dtype)
-    if case.dtype == "int8" or not config.tie_word_embeddings:
+def _as_stored(case: Case) -> Params:
+    """The weights as the model stores them: plain arrays, every product written `x @ kernel`."""
+    if case.dtype == "int8":
         raise ValueError(f"weights as stored are float32 or bfloat16, not {case.dtype}")
-    params = _abstract_params(config, GPT2(config, "lm"))
-    stored = {**params, "wte": {"kernel": params["wte"]["embedding"]}}
-
-    return _with_products(case, function, _product), stored
+    return param_shapes(from_size(case.model, param_dtype=case.dtype), "lm")
 
 
-def _with_products(case: Case, function: Any, product: Callable[[jax.Array, Prepared], jax.Array]) -> Any:
-    """The same phase whose products of weights are `product`'s."""
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _WrittenOut(Rows):
+    """A weight whose products are written as sums, under the name that XLA gives to those it writes out itself."""
 
-    def plain(*args: Any) -> Any:
-        with mock.patch.object(step, "dense", product):  # what its functions call by that name, while they are traced
-            return function.__wrapped__(*args)
-
-    return jax.jit(plain, donate_argnums={"decode": 2, "prefill": 3}.get(case.phase, ()))
-
-
-def _sum_of_products(x_TD: jax.Array, weight: Prepared) -> jax.Array:
-    """x @ kernel.T + bias as a sum of products, under the name that XLA gives to those it writes out itself."""
-    with jax.named_scope("dot_general"):
-        y_TE = jnp.sum(weight["kernel"] * x_TD[:, None], axis=-1)
-    return y_TE + weight["bias"] if "bias" in weight else y_TE
+    def multiply(self, x_TD: jax.Array) -> jax.Array:
+        with jax.named_scope("dot_general"):
+            return jnp.sum(self.values_ED * x_TD[:, None], axis=-1)
 
 
-def _product(x_TD: jax.Array, weight: Prepared) -> jax.Array:
-    """x @ kernel + bias; the vocabulary, which has no bias, is stored with a row a token."""
-    x_TD = x_TD.astype(weight["kernel"].dtype)
-    if "bias" not in weight:
-        return jnp.matmul(x_TD, weight["kernel"].T, preferred_element_type=jnp.float32)
-    return jnp.matmul(x_TD, weight["kernel"], preferred_element_type=jnp.float32) + weight["bias"]
+def _written_out(params: Params) -> Params:
+    def change(leaf: Any) -> Any:
+        return _WrittenOut(leaf.values_ED, leaf.scale_E) if isinstance(leaf, Rows) else leaf
+
+    return jax.tree.map(change, params, is_leaf=lambda leaf: isinstance(leaf, Rows))
 
 
 def op_by_op(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Callable[..., Any], int]:

@@ -6,13 +6,13 @@ from typing import Any
 
 import jax
 
-from experiments._gpt2 import Shape, build
+from experiments._phases import Shape, build
 from experiments.clock_parts.cases import Case, attempt_cases
 from experiments.clock_parts.phases import built, phases_of, say, shape_of
 from experiments.clock_parts.settings import Machine, Settings
 from llmjax.cycles.growth import fit_power
-from llmjax.gpt2.cache import Cache
-from llmjax.gpt2.config import from_size
+from llmjax.models.cache import Cache
+from llmjax.models.families import from_size
 from llmjax.report.page import Column, Plot, Section, Series, Table
 from llmjax.report.units import short
 
@@ -116,7 +116,7 @@ def findings(settings: Settings, machine: Machine, facts: Facts) -> list[str]:
     if here.cache:
         each = cache_per_token(settings)
         even = here.weights / each
-        room = from_size(settings.model).n_positions
+        room = from_size(settings.model).context
         beyond = "beyond" if even > room else "within"
         said.append(
             f"The KV cache takes {short(each, 'B')} a token, {short(here.cache, 'B')} for {settings.length} a row;"
@@ -141,7 +141,7 @@ def cache_per_token(settings: Settings) -> float:
     """Bytes of keys and values of one token of one row."""
     use = _use(shape_of(settings, "decode"))
     cache = next(arg for arg in build(shape_of(settings, "decode")).args if isinstance(arg, Cache))
-    return use.cache / (settings.batch * cache.k_NSK[0].shape[1])
+    return use.cache / (settings.batch * cache.slots)
 
 
 def _peak_findings(facts: Facts) -> list[str]:

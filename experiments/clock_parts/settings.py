@@ -7,7 +7,8 @@ from typing import Any
 from experiments._settings import SECTIONS
 from llmjax.cycles.device import Device
 from llmjax.errors import UserError, did_you_mean
-from llmjax.gpt2.config import DTYPES, SIZES, from_size
+from llmjax.models.config import DTYPES
+from llmjax.models.families import SIZES, from_size
 from llmjax.targets.names import parse_target
 
 
@@ -61,7 +62,7 @@ def read_settings(values: Mapping[str, Any]) -> Settings:
 
 
 def _check_lengths(settings: Settings) -> None:
-    room = from_size(settings.model).n_positions
+    room = from_size(settings.model).context
     new = settings.new_tokens if settings.generates else 0
     if settings.length + new > room:
         raise UserError(f"length={settings.length}: {settings.length + new} tokens are more than the model's {room}.")

@@ -14,11 +14,11 @@ from llmjax.cost.attribution import Place
 from llmjax.cycles.measured import Measured, measured
 from llmjax.cycles.profile import profile
 from llmjax.data.tokenizer import load_tokenizer
-from llmjax.gpt2.config import from_size
-from llmjax.gpt2.model import GPT2, init_params
 from llmjax.infer.generate import Generator, Speed, random_generator
 from llmjax.infer.sampling import Sampling, choose
 from llmjax.infer.text import continuation
+from llmjax.models.families import from_size
+from llmjax.models.params import init_params
 
 # In the order in which a token meets them. What XLA's runtime does between ops comes after the ops.
 TOKENISE, DISPATCH, GAPS, SAMPLE, DETOKENISE = "tokenise", "Python dispatch", "between ops", "sample", "detokenise"
@@ -160,7 +160,7 @@ def classified_seconds(settings: Settings, runs: int) -> float:
     from llmjax.infer.classify import Classifier
 
     config = from_size(settings.model, dtype=settings.dtype)
-    params = init_params(GPT2(config, "classifier"), jax.random.key(0))
+    params = init_params(config, "classifier", jax.random.key(0))
     classifier = Classifier.from_params(config, params, load_tokenizer("gpt2"))
     texts = [text_of(classifier.tokenizer, settings.length)] * settings.batch
     return timed(lambda: classifier.classify(texts), runs).median / len(texts)

@@ -10,7 +10,7 @@ from experiments.clock_parts.predictions import Forecast, predict_cases
 from experiments.clock_parts.settings import Machine, Settings
 from experiments.clock_parts.words import ratio_of
 from llmjax.cycles.device import load_device
-from llmjax.gpt2.config import from_size
+from llmjax.models.families import from_size
 from llmjax.report.page import Cell, Column, Section, Table
 from llmjax.report.units import seconds, short
 
@@ -81,7 +81,7 @@ def section(settings: Settings, machine: Machine) -> Section:
 
 def mixes_of(settings: Settings) -> tuple[Mix, ...]:
     """The three mixes, shortened where the model cannot read so many tokens."""
-    room = from_size(settings.model).n_positions
+    room = from_size(settings.model).context
     scale = min(1.0, room / 300)
     prompt, answer = int(200 * scale), int(100 * scale)
     both = ("float32", "bfloat16")

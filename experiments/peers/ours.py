@@ -9,13 +9,13 @@ import numpy as np
 
 from experiments.peers.case import PROMPT, Case, Timing, prompt_tokens
 from llmjax.data.batches import Batch
-from llmjax.gpt2.cache import bucket
-from llmjax.gpt2.model import GPT2, init_params
-from llmjax.gpt2.weights import load_pretrained
 from llmjax.infer.classify import Classifier
 from llmjax.infer.loop import Shape, compile_programs
-from llmjax.infer.prepare import check_format, prepare
 from llmjax.infer.sampling import Sampling
+from llmjax.kernels.formats import check_format
+from llmjax.models.cache import bucket
+from llmjax.models.params import init_params, prepare
+from llmjax.models.weights import load_pretrained
 from llmjax.train.optimizer import OptimizerConfig, make_optimizer
 from llmjax.train.step import classification_loss, init_state, make_train_step
 
@@ -70,7 +70,7 @@ class Contestant:
         return run
 
     def _classify(self, case: Case) -> Any:
-        params = init_params(GPT2(self.config, "classifier"), jax.random.key(0))
+        params = init_params(self.config, "classifier", jax.random.key(0))
         classifier = Classifier.from_params(self.config, params, None)
         tokens_BL = np.array(prompt_tokens(case, self.config.vocab_size), np.int32)
         lengths_B = np.full(case.batch, case.tokens, np.int32)
@@ -80,7 +80,7 @@ class Contestant:
         settings = OptimizerConfig(learning_rate=1e-5)
         loss = classification_loss(self.config, 0.0, 0.0, 0)
         step = jax.jit(make_train_step(loss, settings, total_steps=1000), donate_argnums=0)
-        params = init_params(GPT2(self.config, "classifier"), jax.random.key(0))
+        params = init_params(self.config, "classifier", jax.random.key(0))
         state = init_state(params, make_optimizer(settings, 1000), seed=0, use_ema=False)
         tokens_BL = np.array(prompt_tokens(case, self.config.vocab_size), np.int32)
         ones_B, rows_B = np.ones(case.batch, np.float32), np.arange(case.batch, dtype=np.int32)

@@ -5,8 +5,8 @@ from typing import Any
 
 from llmjax.data.tokenizer import load_tokenizer
 from llmjax.errors import UserError
-from llmjax.gpt2.folders import TOKENIZER_FILES, resolve_folder
 from llmjax.json_file import read_json
+from llmjax.models.folders import TOKENIZER_FILES, resolve_folder
 from llmjax.schema import many, maybe, text
 
 

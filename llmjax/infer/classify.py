@@ -16,10 +16,11 @@ from jaxtyping import Array, Float, Int
 
 from llmjax.data.tokenizer import Encoded, encode, load_tokenizer
 from llmjax.errors import UserError
-from llmjax.gpt2.config import GPT2Config
-from llmjax.gpt2.folders import TOKENIZER_FILES, resolve_folder
-from llmjax.gpt2.model import GPT2, Params
-from llmjax.gpt2.weights import load_pretrained
+from llmjax.models.config import ModelConfig
+from llmjax.models.families import make_model
+from llmjax.models.folders import TOKENIZER_FILES, resolve_folder
+from llmjax.models.params import Params
+from llmjax.models.weights import load_pretrained
 
 CHUNK = 4096  # texts read, tokenised and sorted by length at a time: the bound on memory
 SHORTEST_BUCKET = 16
@@ -45,14 +46,14 @@ class Classifier:
     probabilities [B, C] in float32.
     """
 
-    config: GPT2Config
+    config: ModelConfig
     params: Params
     tokenizer: Any
     apply: Callable[[Params, Int[np.ndarray, "B L"], Int[np.ndarray, "B"]], Float[Array, "B C"]]
 
     @classmethod
-    def from_params(cls, config: GPT2Config, params: Params, tokenizer: Any) -> "Classifier":
-        """Makes a classifier of parameters in memory, as `GPT2(config, "classifier")` has them."""
+    def from_params(cls, config: ModelConfig, params: Params, tokenizer: Any) -> "Classifier":
+        """Makes a classifier of parameters in memory, as `make_model(config, "classifier")` has them."""
         if config.num_labels < 2:
             raise UserError(f"a classifier needs at least 2 classes; this model has {config.num_labels}: a regression?")
         return cls(config, params, tokenizer, _compiled(config))
@@ -104,7 +105,7 @@ class Classifier:
             yield ahead.result()
 
     def _prepare(self, texts: list[str]) -> "_Chunk":
-        limit = self.config.n_positions
+        limit = self.config.context
         empty = self.tokenizer.eos_token_id
         empty = self.config.eos_token_id if empty is None else empty
         encoded = encode(self.tokenizer, texts, 2**31 - 1, 0 if empty is None else empty)
@@ -150,7 +151,7 @@ def load_classifier(path: str | Path, tokenizer: str = "", **overrides: Any) -> 
     Args:
         path: a training run's workdir, a folder that transformers wrote, or a hub id.
         tokenizer: "gpt2", a folder or a hub id; empty = the one saved beside the weights.
-        **overrides: `GPT2Config` fields that take precedence over config.json (`dtype="bfloat16"`, ...).
+        **overrides: `ModelConfig` fields that take precedence over config.json (`dtype="bfloat16"`, ...).
 
     Raises:
         UserError: there is no such model, it has no classification head, or it comes without a tokenizer.
@@ -208,9 +209,9 @@ def batches(encoded: Encoded, context: int) -> Iterator[tuple[np.ndarray, np.nda
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(config: GPT2Config) -> Callable[..., jax.Array]:
+def _compiled(config: ModelConfig) -> Callable[..., jax.Array]:
     """Returns one jitted function a config, so that models of one shape share what XLA compiled."""
-    model = GPT2(config, "classifier")
+    model = make_model(config, "classifier")
 
     def probabilities(params: Params, tokens_BL: jax.Array, lengths_B: jax.Array) -> jax.Array:
         mask_BL = jnp.arange(tokens_BL.shape[1])[None, :] < lengths_B[:, None]

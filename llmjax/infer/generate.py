@@ -12,19 +12,20 @@ import numpy as np
 
 from llmjax.data.tokenizer import load_tokenizer
 from llmjax.errors import UserError
-from llmjax.gpt2.cache import bucket
-from llmjax.gpt2.config import GPT2Config, from_size
-from llmjax.gpt2.folders import read_config
-from llmjax.gpt2.params import Params, param_shapes
-from llmjax.gpt2.weights import map_pretrained
 from llmjax.infer.checkpoint import folder_tokenizer, language_model_folder
 from llmjax.infer.kept import kept
 from llmjax.infer.loop import News, Programs, Shape, State, compile_programs
 from llmjax.infer.memory import available, check_memory
 from llmjax.infer.plain_tokenizer import plain_tokenizer
-from llmjax.infer.prepare import Format, Prepared, prepare
 from llmjax.infer.sampling import Sampling
 from llmjax.infer.text import continuation, find_stop, settled
+from llmjax.kernels.formats import Format
+from llmjax.models.cache import bucket
+from llmjax.models.config import ModelConfig
+from llmjax.models.families import from_size
+from llmjax.models.folders import read_config
+from llmjax.models.params import Params, init_params, param_shapes, prepare
+from llmjax.models.weights import map_pretrained
 
 GREEDY = Sampling()
 SHORTEST_PROMPT = 16
@@ -75,14 +76,16 @@ class Expected(NamedTuple):
 class Generator:
     """A loaded GPT-2 language model: a value; make one with `load_generator` or `from_params`."""
 
-    config: GPT2Config
-    params: Prepared
+    config: ModelConfig
+    params: Params
     tokenizer: Any
     format: Format
 
     @classmethod
-    def from_params(cls, config: GPT2Config, params: Params, tokenizer: Any, format: Format = "float32") -> "Generator":
-        """Makes a generator of parameters in memory, as `GPT2(config, "lm")` has them."""
+    def from_params(
+        cls, config: ModelConfig, params: Params, tokenizer: Any, format: Format = "float32"
+    ) -> "Generator":
+        """Makes a generator of parameters in memory, as `make_model(config, "lm")` has them."""
         return cls(config, prepare(params, config, format), tokenizer, format)
 
     def generate(
@@ -181,11 +184,11 @@ class Generator:
         ids = self.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
         if not ids:
             raise UserError(f"prompt {row + 1} is empty ({prompt!r}): it gives no token to continue from.")
-        room = self.config.n_positions - max_new_tokens
+        room = self.config.context - max_new_tokens
         if len(ids) > room and not trim:
             raise UserError(
                 f"prompt {row + 1} has {len(ids)} tokens; with max_new_tokens={max_new_tokens} that is more than the"
-                f" model's {self.config.n_positions}: shorten it, ask for fewer, or pass --config.trim=True to cut its"
+                f" model's {self.config.context}: shorten it, ask for fewer, or pass --config.trim=True to cut its"
                 " beginning."
             )
         return ids[-room:]
@@ -286,11 +289,11 @@ class _Batch:
         return Completion(prompt, text, ids, reason, logprobs)
 
 
-def check_request(max_new_tokens: int, stop: Sequence[str], config: GPT2Config) -> None:
+def check_request(max_new_tokens: int, stop: Sequence[str], config: ModelConfig) -> None:
     """Raises `UserError` for a number of new tokens or stop strings that cannot work."""
-    if not 1 <= max_new_tokens < config.n_positions:
+    if not 1 <= max_new_tokens < config.context:
         raise UserError(
-            f"max_new_tokens={max_new_tokens} must be between 1 and {config.n_positions - 1}, the model's context less"
+            f"max_new_tokens={max_new_tokens} must be between 1 and {config.context - 1}, the model's context less"
             " a token of prompt."
         )
     if any(not word for word in stop):
@@ -350,7 +353,7 @@ def load_generator(
         return Generator(config, waited.result(), loaded, format)
 
 
-def _prepared(folder: Path, format: Format) -> Prepared:
+def _prepared(folder: Path, format: Format) -> Params:
     config, params = map_pretrained(folder, "lm")
     shapes = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), params)
     (arrange,) = kept(repr((config, format, shapes)), lambda: (prepare.lower(params, config, format).compile(),))
@@ -359,10 +362,8 @@ def _prepared(folder: Path, format: Format) -> Prepared:
 
 def random_generator(size: str, tokenizer: str, format: Format, shape: Shape | None = None, seed: int = 0) -> Generator:
     """Makes a generator of a named size with random weights, to time and to try; arguments as `load_generator`."""
-    from llmjax.gpt2.model import GPT2, init_params
-
     loaded = load_tokenizer(tokenizer)
     config = from_size(size, vocab_size=len(loaded))
     check_memory(config, format, shape or batch_shape([1], 64), available())
-    params = init_params(GPT2(config, "lm"), jax.random.key(seed))
+    params = init_params(config, "lm", jax.random.key(seed))
     return Generator.from_params(config, params, loaded, format)

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from llmjax.gpt2.cache import Cache, empty_cache
-from llmjax.gpt2.config import GPT2Config
 from llmjax.infer.kept import kept
-from llmjax.infer.prepare import Prepared, activation_dtype, check_format
 from llmjax.infer.sampling import Knobs, Plan, choose, logprob
 from llmjax.infer.step import decode_step, prefill
+from llmjax.models.cache import Cache, empty_cache
+from llmjax.models.config import ModelConfig
+from llmjax.models.params import Params, cache_dtype
 
 
 class State(NamedTuple):
@@ -63,21 +63,21 @@ class Programs(NamedTuple):
     seconds: float
 
 
-def compile_programs(config: GPT2Config, params: Prepared, shape: Shape, plan: Plan) -> Programs:
+def compile_programs(config: ModelConfig, params: Params, shape: Shape, plan: Plan) -> Programs:
     """Returns the compiled programs of a shape; the same ones when asked again."""
     leaves, structure = jax.tree.flatten(params)
     return _compile(config, structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves), shape, plan)
 
 
 @functools.lru_cache(maxsize=64)
-def _compile(config: GPT2Config, structure: Any, leaves: tuple, shape: Shape, plan: Plan) -> Programs:
+def _compile(config: ModelConfig, structure: Any, leaves: tuple, shape: Shape, plan: Plan) -> Programs:
     began = time.perf_counter()
     identity = repr((config, str(structure), leaves, shape, plan))
     programs = kept(identity, lambda: _compiled(config, structure, leaves, shape, plan))
     return Programs(programs[0], programs[1], time.perf_counter() - began)
 
 
-def _compiled(config: GPT2Config, structure: Any, leaves: tuple, shape: Shape, plan: Plan) -> tuple[Any, Any]:
+def _compiled(config: ModelConfig, structure: Any, leaves: tuple, shape: Shape, plan: Plan) -> tuple[Any, Any]:
     params = structure.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
     arguments = example_arguments(shape)
     begin = functools.partial(start, config=config, shape=shape, plan=plan)
@@ -100,7 +100,7 @@ def example_arguments(shape: Shape) -> tuple[Any, ...]:
 
 
 def start(
-    params: Prepared,
+    params: Params,
     tokens_BL: Int[Array, "B L"],
     lengths_B: Int[Array, "B"],
     rows_B: Int[Array, "B"],
@@ -108,22 +108,21 @@ def start(
     knobs: Knobs,
     end_id: Int[Array, ""],
     *,
-    config: GPT2Config,
+    config: ModelConfig,
     shape: Shape,
     plan: Plan,
 ) -> tuple[State, News]:
     """Reads the prompts and chooses each row's first token.
 
     Args:
-        params: from `prepare`.
+        params: from `models.params.prepare`.
         tokens_BL, lengths_B: prompts padded on the right, and their lengths.
         rows_B: each row's number in the whole input.
         done_B: rows that are only there to fill the batch.
         knobs: sampling settings.
         end_id: the token that ends a row; -1 for none.
     """
-    format = check_format(str(params["wte"]["kernel"].dtype))
-    cache = empty_cache(config, shape.batch, shape.slots, activation_dtype(format))
+    cache = empty_cache(config, shape.batch, shape.slots, cache_dtype(params))
     logits_BV, cache = prefill(params, tokens_BL, lengths_B, cache, config=config)
     seen_BV = None
     if plan.penalty:
@@ -149,12 +148,12 @@ def start(
 
 
 def advance(
-    params: Prepared,
+    params: Params,
     state: State,
     done_B: Bool[Array, "B"],
     limit: Int[Array, ""],
     *,
-    config: GPT2Config,
+    config: ModelConfig,
     plan: Plan,
 ) -> tuple[State, News]:
     """Makes tokens until each row has `limit` of them or is done; rows of `done_B` are done from now on."""

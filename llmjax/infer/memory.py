@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from llmjax.errors import UserError
-from llmjax.gpt2.config import GPT2Config
-from llmjax.gpt2.params import param_shapes
 from llmjax.infer.loop import Shape
-from llmjax.infer.prepare import Format, activation_dtype, prepare
+from llmjax.kernels.formats import Format, activation_dtype
+from llmjax.models.config import ModelConfig
+from llmjax.models.params import param_shapes, prepare
 
 
 class Needs(NamedTuple):
@@ -23,18 +23,18 @@ class Needs(NamedTuple):
     activations: int
 
 
-def needs(config: GPT2Config, format: Format, shape: Shape) -> Needs:
+def needs(config: ModelConfig, format: Format, shape: Shape) -> Needs:
     """Returns the bytes that generating in batches of `shape` takes at its peak."""
     plain = param_shapes(config, "lm")
     prepared = jax.eval_shape(lambda params: prepare(params, config, format), plain)
-    cached = (
-        2 * config.n_layer * shape.batch * shape.slots * config.n_embd * jnp.dtype(activation_dtype(format)).itemsize
-    )
+    spec = config.layer
+    slot = 2 * config.layers * spec.kv_heads * spec.head_width * jnp.dtype(activation_dtype(format)).itemsize
+    cached = shape.batch * shape.slots * slot
     tokens = shape.batch * shape.length
     # Of a prompt's layer in float32: scores before and after the softmax, or the MLP before and after its activation.
-    layer = 4 * max(2 * config.n_head * tokens * shape.length, 2 * tokens * config.inner_dim)
+    layer = 4 * max(2 * spec.heads * tokens * shape.length, 2 * tokens * spec.inner)
     logits = 4 * 3 * shape.batch * config.vocab_size
-    return Needs(_bytes(prepared), _bytes(plain), cached, layer + 4 * 4 * tokens * config.n_embd + logits)
+    return Needs(_bytes(prepared), _bytes(plain), cached, layer + 4 * 4 * tokens * config.width + logits)
 
 
 def _bytes(tree: object) -> int:
@@ -57,7 +57,7 @@ def available() -> int | None:
     return free
 
 
-def check_memory(config: GPT2Config, format: Format, shape: Shape, free: int | None) -> Needs:
+def check_memory(config: ModelConfig, format: Format, shape: Shape, free: int | None) -> Needs:
     """Returns the needs, or raises `UserError` where they are more than `free` bytes (None = unknown)."""
     need = needs(config, format, shape)
     # The plain parameters are gone before the cache and the activations are there.

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from llmjax.gpt2.cache import empty_cache
-from llmjax.gpt2.config import GPT2Config
-from llmjax.infer.prepare import Format, Prepared, activation_dtype
 from llmjax.infer.step import score
+from llmjax.kernels.formats import Format, activation_dtype
+from llmjax.models.cache import empty_cache
+from llmjax.models.config import ModelConfig
+from llmjax.models.params import Params
 
 
 class Windows(NamedTuple):
@@ -60,12 +61,12 @@ def windows(ids: Sequence[int], window: int, stride: int, batch_size: int) -> It
 
 
 def perplexity(
-    params: Prepared, config: GPT2Config, format: Format, ids: Sequence[int], window: int, stride: int, batch_size: int
+    params: Params, config: ModelConfig, format: Format, ids: Sequence[int], window: int, stride: int, batch_size: int
 ) -> Perplexity:
     """Returns the perplexity of prepared parameters on the tokens `ids`, at least two of them."""
 
     @jax.jit
-    def scores(params: Prepared, tokens_BL: jax.Array, lengths_B: jax.Array) -> jax.Array:
+    def scores(params: Params, tokens_BL: jax.Array, lengths_B: jax.Array) -> jax.Array:
         cache = empty_cache(config, batch_size, window, activation_dtype(format))
         return score(params, tokens_BL, lengths_B, cache, config=config)[0]
 

@@ -15,8 +15,9 @@ from llmjax.data.batches import Batch, choose_buckets, eval_batches
 from llmjax.data.files import Places
 from llmjax.data.tokenizer import Encoded
 from llmjax.errors import UserError
-from llmjax.gpt2.config import GPT2Config
-from llmjax.gpt2.model import GPT2, Params
+from llmjax.models.config import ModelConfig
+from llmjax.models.families import make_model
+from llmjax.models.params import Params
 from llmjax.train.checkpoint import Checkpoints, Progress
 from llmjax.train.display import Display
 from llmjax.train.metrics import Evaluation, evaluate_logits
@@ -45,9 +46,9 @@ class Stopped(SystemExit):
     """Ctrl-C or SIGTERM ended the run after a checkpoint; the status is 128 + the signal, as a shell reports it."""
 
 
-def make_predict(model: GPT2Config) -> Predict:
+def make_predict(model: ModelConfig) -> Predict:
     """Returns the compiled classifier of `model`: (params, tokens_BL, mask_BL) -> logits_BC."""
-    classifier = GPT2(model, "classifier")
+    classifier = make_model(model, "classifier")
     return jax.jit(lambda params, tokens_BL, mask_BL: classifier.apply({"params": params}, tokens_BL, mask_BL))
 
 
@@ -63,7 +64,7 @@ def predict_logits(
 
 
 def fit(
-    model: GPT2Config,
+    model: ModelConfig,
     params: Params,
     train: Split,
     dev: Split,
@@ -93,7 +94,7 @@ def fit(
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     lengths_N = np.concatenate([train.encoded.lengths_N, dev.encoded.lengths_N])
-    buckets = choose_buckets(lengths_N, config.max_buckets, longest=model.n_positions)
+    buckets = choose_buckets(lengths_N, config.max_buckets, longest=model.context)
     replaces = fresh and (config.token_dropout > 0 or config.distill_steps > 0)
     vocabulary = vocabulary_of(train.encoded, params, replacement, replacement if replaces else None)
     narrow = replace(model, vocab_size=len(vocabulary))
@@ -144,7 +145,7 @@ def _before(record: Mapping[str, Any], progress: Progress) -> bool:
 class _Run:
     """One call of `fit`: what it was given, and what changes from step to step."""
 
-    model: GPT2Config
+    model: ModelConfig
     vocabulary: Vocabulary
     places: Places | None
     dev: Split

@@ -1,22 +1,22 @@
 """How much memory training needs at least, from shapes, before a parameter is made."""
 
-from llmjax.gpt2.config import GPT2Config
 from llmjax.memory import require
+from llmjax.models.config import ModelConfig
 
 
-def training_bytes(config: GPT2Config, rows: int, tokens: int, averaged: bool) -> dict[str, int]:
+def training_bytes(config: ModelConfig, rows: int, tokens: int, averaged: bool) -> dict[str, int]:
     """Returns the bytes of a step in float32 by what they are for: a lower bound, and of the largest parts only.
 
     Parameters, their gradients, Adam's two moments and, where `averaged`, their moving average. Of each layer's
     activations what its backward pass cannot do without: two norms' inputs, queries, keys and values, attention's
     weights and result, and the MLP's inner values; with `remat` the layers' inputs and one layer's rest.
     """
-    width, inner = config.n_embd, config.inner_dim
+    width, inner = config.width, config.layer.inner
     layer = 4 * width * width + 2 * width * inner + 9 * width + inner
-    size = config.n_layer * layer + (config.vocab_size + config.n_positions + 2 + config.num_labels) * width
+    size = config.layers * layer + (config.vocab_size + config.context + 2 + config.num_labels) * width
     item = 2 if config.dtype == "bfloat16" else 4
-    inside = (2 + 3 + 1) * width + config.n_head * tokens + inner
-    layers = config.n_layer * width + inside if config.remat else config.n_layer * inside
+    inside = (2 + 3 + 1) * width + config.layer.heads * tokens + inner
+    layers = config.layers * width + inside if config.remat else config.layers * inside
     return {
         "parameters": 4 * size,
         "gradients": 4 * size,
@@ -27,7 +27,7 @@ def training_bytes(config: GPT2Config, rows: int, tokens: int, averaged: bool) -
 
 
 def check_training(
-    config: GPT2Config, rows: int, eval_rows: int, tokens: int, averaged: bool, free: int | None
+    config: ModelConfig, rows: int, eval_rows: int, tokens: int, averaged: bool, free: int | None
 ) -> None:
     """Raises `UserError` where batches of `rows` texts of `tokens`, or evaluation in `eval_rows`, cannot fit in `free`.
 
@@ -36,6 +36,6 @@ def check_training(
     needed = training_bytes(config, rows, tokens, averaged)
     require(needed, "take a smaller model, train.batch_size or data.max_length", free)
     state = {name: needed[name] for name in ("parameters", "Adam's moments", "moving average")}
-    width = max(config.inner_dim, config.n_head * tokens)  # of one layer, computed and gone before the next
+    width = max(config.layer.inner, config.layer.heads * tokens)  # of one layer, computed and gone before the next
     texts = {f"evaluation of {eval_rows} texts of {tokens} tokens": 4 * eval_rows * tokens * width}
     require(state | texts, "take a smaller train.eval_batch_size or data.max_length", free)

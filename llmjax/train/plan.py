@@ -12,7 +12,7 @@ from llmjax.data.batches import Batch, steps_per_epoch, train_batches
 from llmjax.data.files import Places
 from llmjax.data.tokenizer import Encoded
 from llmjax.errors import UserError, did_you_mean
-from llmjax.gpt2.config import GPT2Config
+from llmjax.models.config import ModelConfig
 from llmjax.train.optimizer import OptimizerConfig
 from llmjax.train.step import LossFn, TrainStep, classification_loss, distillation_loss, lm_loss, make_train_step
 from llmjax.train.teacher import TaughtBatch, fit_teacher, taught_batches
@@ -113,7 +113,7 @@ class Phase:
 
 
 def make_phases(
-    model: GPT2Config,
+    model: ModelConfig,
     train: Split,
     config: TrainConfig,
     buckets: tuple[int, ...],
@@ -136,7 +136,7 @@ def make_phases(
 
     def taught(start: int) -> Iterator[TaughtBatch]:
         teacher = fit_teacher(train.encoded, train.labels_N, model.num_labels, model.vocab_size, turns)
-        return taught_batches(teacher, train.encoded, size, model.n_positions, seed, start)
+        return taught_batches(teacher, train.encoded, size, model.context, seed, start)
 
     kinds: list[tuple[str, str, LossFn, int, int, OptimizerConfig, float, MakeBatches]] = [
         ("pretrain", "lm", lm_loss(model), config.pretrain_epochs * per_small_epoch, per_small_epoch,

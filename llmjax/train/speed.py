@@ -6,21 +6,25 @@ from collections import deque
 import jax
 import jax.numpy as jnp
 
-from llmjax.gpt2.config import GPT2Config
+from llmjax.models.config import ModelConfig
 
 
-def train_flops(config: GPT2Config, head: str, rows: int, tokens: int, length: int) -> float:
+def train_flops(config: ModelConfig, head: str, rows: int, tokens: int, length: int) -> float:
     """Returns the FLOPs that one training step on `rows` rows of `tokens` real tokens in all needs, of matmuls only.
 
     A multiply-add is 2 FLOPs and the backward pass twice the forward one, as in Chowdhery et al. 2022 (PaLM), appendix
     B. Padding, recomputation and the optimizer do not count; the classifier's last layer mixes one token a row.
     """
-    width, hidden = config.n_embd, config.inner_dim
-    qkv, rest, attention = 2 * 3 * width**2, 2 * (width**2 + 2 * width * hidden), 4 * length * width
-    full_layers = config.n_layer - 1 if head == "classifier" else config.n_layer
-    forward = full_layers * tokens * (qkv + rest + attention)
+    spec, width = config.layer, config.width
+    mixed = spec.heads * spec.head_width
+    query, key_value = 2 * width * mixed, 2 * 2 * width * spec.kv_heads * spec.head_width
+    rest = 2 * width * mixed + 2 * width * spec.inner * (len(spec.names.up) + 1)
+    attention = 4 * length * mixed
+    full_layers = config.layers - 1 if head == "classifier" else config.layers
+    forward = full_layers * tokens * (query + key_value + rest + attention)
     if head == "classifier":
-        forward += tokens * qkv + rows * (rest + attention + 2 * width * config.num_labels)
+        asked = tokens if len(spec.names.qkv) == 1 else rows
+        forward += asked * query + tokens * key_value + rows * (rest + attention + 2 * width * config.num_labels)
     else:
         forward += tokens * 2 * width * config.vocab_size
     return 3.0 * forward

@@ -12,8 +12,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Int32
 
 from llmjax.data.batches import Batch
-from llmjax.gpt2.config import GPT2Config
-from llmjax.gpt2.model import GPT2, Params
+from llmjax.models.config import ModelConfig
+from llmjax.models.families import make_model
+from llmjax.models.params import Params
 from llmjax.train.optimizer import OptimizerConfig, global_norm, make_optimizer, make_schedule, written
 from llmjax.train.teacher import TaughtBatch
 
@@ -76,9 +77,9 @@ def weighted_mean(values: ArrayLike, weights: ArrayLike) -> jax.Array:
     return jnp.sum(jnp.multiply(values, weights)) / jnp.maximum(jnp.sum(weights), 1e-8)
 
 
-def classification_loss(config: GPT2Config, label_smoothing: float, token_dropout: float, replacement: int) -> LossFn:
+def classification_loss(config: ModelConfig, label_smoothing: float, token_dropout: float, replacement: int) -> LossFn:
     """Returns the weighted mean cross-entropy of the classifier, with smoothed labels, and its accuracy."""
-    model = GPT2(config, "classifier")
+    model = make_model(config, "classifier")
 
     def loss_fn(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         token_key, dropout_key = jax.random.split(key)
@@ -95,9 +96,9 @@ def classification_loss(config: GPT2Config, label_smoothing: float, token_dropou
     return loss_fn
 
 
-def distillation_loss(config: GPT2Config) -> LossFn:
+def distillation_loss(config: ModelConfig) -> LossFn:
     """Returns the mean cross-entropy against the teacher's probabilities at every token, and the share of agreement."""
-    trunk = GPT2(config, "none")
+    trunk = make_model(config, "none")
 
     def loss_fn(params: Params, batch: TaughtBatch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         apply = {"deterministic": False, "rngs": {"dropout": key}}
@@ -110,9 +111,9 @@ def distillation_loss(config: GPT2Config) -> LossFn:
     return loss_fn
 
 
-def lm_loss(config: GPT2Config) -> LossFn:
+def lm_loss(config: ModelConfig) -> LossFn:
     """Returns the mean next-token cross-entropy over real tokens, and the accuracy of the likeliest next token."""
-    model = GPT2(config, "lm")
+    model = make_model(config, "lm")
 
     def loss_fn(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits_BLV: Any = model.apply(

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from llmjax.data.tokenizer import Encoded
-from llmjax.gpt2.model import Params
+from llmjax.models.params import Params
 
 
 @dataclass(frozen=True)

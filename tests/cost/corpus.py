@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from llmjax.gpt2.config import from_size
-from llmjax.gpt2.model import GPT2
+from llmjax.models.families import from_size, make_model
 
 Program = tuple[Callable[..., Any], tuple[Any, ...]]
 PROGRAMS: dict[str, Callable[[], Program]] = {}
@@ -268,7 +267,7 @@ add(
 
 def gpt2(size: str, head: str = "lm", batch: int = 2, length: int = 16, **overrides: Any) -> Any:
     """(model, abstract parameters, abstract tokens)."""
-    model = GPT2(from_size(size, vocab_size=500, **overrides), head)
+    model = make_model(from_size(size, vocab_size=500, **overrides), head)
     tokens = ints(batch, length)
     return model, jax.eval_shape(model.init, jax.random.key(0), tokens)["params"], tokens
 

@@ -15,9 +15,9 @@ from llmjax.cost import Cost, cost_module
 from llmjax.cost.attribution import KEYS, attribute, breakdown
 from llmjax.cost.values import total
 from llmjax.data.batches import Batch
-from llmjax.gpt2.config import from_size
-from llmjax.gpt2.model import GPT2, init_params
 from llmjax.hlo import parse
+from llmjax.models.families import from_size, make_model
+from llmjax.models.params import init_params
 from llmjax.train import OptimizerConfig, init_state, make_optimizer, make_train_step
 from llmjax.train.step import lm_loss
 
@@ -136,7 +136,7 @@ def train_report():
     settings = OptimizerConfig()
     step = make_train_step(lm_loss(config), settings, 10)
     key = jax.random.key(0)
-    params = jax.eval_shape(lambda: init_params(GPT2(config, "lm"), key))
+    params = jax.eval_shape(lambda: init_params(config, "lm", key))
     state = jax.eval_shape(lambda params: init_state(params, make_optimizer(settings, 10), 0, False), params)
     ints, floats = jax.ShapeDtypeStruct((B,), jnp.int32), jax.ShapeDtypeStruct((B,), jnp.float32)
     batch = Batch(jax.ShapeDtypeStruct((B, L), jnp.int32), jax.ShapeDtypeStruct((B, L), jnp.bool_), ints, floats, ints)
@@ -157,7 +157,7 @@ def test_a_line_without_a_scope_is_kept():
 def test_matmul_flops_of_a_train_step_by_role():
     """Forward, and twice that backward: 2 x tokens x weights of each projection, 2 x 2 x B L L D a layer of scores."""
     config, report = train_report()
-    d, f, layers = config.n_embd, config.inner_dim, config.n_layer
+    d, f, layers = config.width, config.layer.inner, config.layers
     expected = {
         "attention projections": layers * 2 * B * L * (3 * d * d + d * d),
         "attention scores": layers * 2 * 2 * B * L * L * d,
@@ -181,9 +181,9 @@ def test_layers_of_a_train_step():
     config, report = train_report()
     flops = {row.key: row.cost.matmul_flops for row in report.by("layer")}
     assert flops[0] == flops[1] > 0
-    assert set(flops) >= set(range(config.n_layer))
-    assert flops["no layer"] == 3 * 2 * B * L * config.n_embd * V
-    assert [row.key for row in report.by("layer")][: config.n_layer] == list(range(config.n_layer))
+    assert set(flops) >= set(range(config.layers))
+    assert flops["no layer"] == 3 * 2 * B * L * config.width * V
+    assert [row.key for row in report.by("layer")][: config.layers] == list(range(config.layers))
 
 
 def test_sources_of_a_train_step():
@@ -202,7 +202,7 @@ def test_sources_of_a_train_step():
 
 def test_a_recomputed_layer_is_backward():
     config = from_size("tiny", vocab_size=V, remat=True, n_layer=1)
-    model = GPT2(config, "none")
+    model = make_model(config, "none")
     params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     tokens = jax.ShapeDtypeStruct((B, L), jnp.int32)
 
@@ -210,7 +210,7 @@ def test_a_recomputed_layer_is_backward():
         return model.apply({"params": params}, tokens).sum()
 
     report = llmjax.analyze(jax.grad(loss), params, tokens)
-    d, f = config.n_embd, config.inner_dim
+    d, f = config.width, config.layer.inner
     flops = {row.key: row.cost.matmul_flops for row in report.by("pass")}
     layer = 2 * B * L * (4 * d * d + 2 * d * f) + 2 * 2 * B * L * L * d
     assert flops["backward"] >= 2 * layer
@@ -222,12 +222,12 @@ def test_a_recomputed_layer_is_backward():
 def test_a_prompt_by_role(scan):
     """The forward pass's products from the config, in a loop over layers and without."""
     config = from_size("tiny", vocab_size=V, scan_layers=scan)
-    model = GPT2(config, "lm")
+    model = make_model(config, "lm")
     params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     report = llmjax.analyze(
         lambda params, tokens: model.apply({"params": params}, tokens), params, jax.ShapeDtypeStruct((B, L), jnp.int32)
     )
-    d, f, layers = config.n_embd, config.inner_dim, config.n_layer
+    d, f, layers = config.width, config.layer.inner, config.layers
     found = {row.key: row.cost.matmul_flops for row in report.by("role") if row.cost.matmul_flops}
     assert found == {
         "attention projections": layers * 2 * B * L * 4 * d * d,

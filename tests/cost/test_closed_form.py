@@ -5,57 +5,58 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from experiments._gpt2 import Shape, build
+from experiments._phases import Shape, build
 from llmjax.cost import cost_module
-from llmjax.gpt2.cache import bucket
-from llmjax.gpt2.config import SIZES, GPT2Config, from_size
-from llmjax.gpt2.model import GPT2
 from llmjax.hlo.parser import parse
-from llmjax.infer.prepare import BLOCK
+from llmjax.kernels.formats import BLOCK
+from llmjax.models.cache import bucket
+from llmjax.models.config import ModelConfig
+from llmjax.models.families import from_size, make_model
+from llmjax.models.gpt2 import SIZES
 
 BATCH, LENGTH = 2, 24
 
 
-def layer(config: GPT2Config, batch: int, length: int, queries: int) -> int:
+def layer(config: ModelConfig, batch: int, length: int, queries: int) -> int:
     """FLOPs of one layer over `length` tokens of which `queries` ask and go on."""
-    d, f = config.n_embd, config.inner_dim
+    d, f = config.width, config.layer.inner
     project = 2 * batch * length * d * 3 * d
     attend = 2 * (2 * batch * queries * length * d)
     return project + attend + 2 * batch * queries * d * d + 2 * (2 * batch * queries * d * f)
 
 
-def language_model(config: GPT2Config, batch: int, length: int) -> int:
-    head = 2 * batch * length * config.n_embd * config.vocab_size
-    return config.n_layer * layer(config, batch, length, length) + head
+def language_model(config: ModelConfig, batch: int, length: int) -> int:
+    head = 2 * batch * length * config.width * config.vocab_size
+    return config.layers * layer(config, batch, length, length) + head
 
 
-def classifier(config: GPT2Config, batch: int, length: int) -> int:
+def classifier(config: ModelConfig, batch: int, length: int) -> int:
     """The last layer's queries, output projection and MLP are those of one token a row."""
-    whole = (config.n_layer - 1) * layer(config, batch, length, length)
-    return whole + layer(config, batch, length, 1) + 2 * batch * config.n_embd * config.num_labels
+    whole = (config.layers - 1) * layer(config, batch, length, length)
+    return whole + layer(config, batch, length, 1) + 2 * batch * config.width * config.num_labels
 
 
-def vocabulary(config: GPT2Config) -> int:
+def vocabulary(config: ModelConfig) -> int:
     """Rows of the vocabulary projection as inference prepares it."""
     return -(-config.vocab_size // BLOCK) * BLOCK
 
 
-def prefill(config: GPT2Config, batch: int, length: int) -> int:
+def prefill(config: ModelConfig, batch: int, length: int) -> int:
     """Logits of the last token, which alone goes on from the last layer's keys and values."""
-    head = 2 * batch * config.n_embd * vocabulary(config)
-    whole = (config.n_layer - 1) * layer(config, batch, length, length)
+    head = 2 * batch * config.width * vocabulary(config)
+    whole = (config.layers - 1) * layer(config, batch, length, length)
     return whole + layer(config, batch, length, 1) + head
 
 
-def decode(config: GPT2Config, batch: int, length: int) -> int:
+def decode(config: ModelConfig, batch: int, length: int) -> int:
     """One token a row, which attends to every slot of the cache."""
-    d, f, slots = config.n_embd, config.inner_dim, bucket(length)
+    d, f, slots = config.width, config.layer.inner, bucket(length)
     attend = 2 * (2 * batch * slots * d)
-    return config.n_layer * (attend + 2 * batch * (4 * d * d + 2 * d * f)) + 2 * batch * d * vocabulary(config)
+    return config.layers * (attend + 2 * batch * (4 * d * d + 2 * d * f)) + 2 * batch * d * vocabulary(config)
 
 
-def abstract(config: GPT2Config, head: str):
-    model = GPT2(config, head)
+def abstract(config: ModelConfig, head: str):
+    model = make_model(config, head)
     tokens = jax.ShapeDtypeStruct((BATCH, LENGTH), jnp.int32)
     return model, jax.eval_shape(model.init, jax.random.key(0), tokens)["params"], tokens
 
@@ -117,7 +118,7 @@ def test_phases_compiled(phase):
     config = from_size("tiny")
     # Of the last layer's lone query, the gradients of keys and values are outer products: XLA makes multiplications
     # of them, as often as they are used, with nothing to add up.
-    outer = 2 * (2 * BATCH * LENGTH * config.n_embd) if phase == "train" else 0
+    outer = 2 * (2 * BATCH * LENGTH * config.width) if phase == "train" else 0
     text = built.function.lower(*built.args).compile().as_text()
     written_out = products_written_out(text) if phase == "train" else 0
     assert matmul_flops(text) - written_out == PHASES[phase](config, BATCH, LENGTH) - outer
@@ -129,7 +130,7 @@ def test_decode_compiled(batch, dtype):
     built = build(Shape("tiny", "decode", batch, LENGTH, 1, dtype))
     text = built.function.lower(*built.args).compile().as_text()
     config = from_size("tiny")
-    d, f, n = config.n_embd, config.inner_dim, config.n_layer
+    d, f, n = config.width, config.layer.inner, config.layers
     more = 0
     if batch == 1 and dtype != "float32":  # a lone token is padded to two
         more = n * 2 * (4 * d * d + 2 * d * f) + 2 * d * vocabulary(config)
@@ -159,7 +160,7 @@ def test_remat_computes_each_layer_again():
     config = from_size("tiny", remat=True)
     model, params, tokens = abstract(config, "lm")
     text = jax.jit(train_step(model)).lower(params, tokens).as_text(dialect="hlo")
-    layers = config.n_layer * layer(config, BATCH, LENGTH, LENGTH)
+    layers = config.layers * layer(config, BATCH, LENGTH, LENGTH)
     # The last product of a layer, the MLP's projection, is not needed again.
-    last = config.n_layer * 2 * BATCH * LENGTH * config.n_embd * config.inner_dim
+    last = config.layers * 2 * BATCH * LENGTH * config.width * config.layer.inner
     assert matmul_flops(text) == 3 * language_model(config, BATCH, LENGTH) + layers - last

@@ -15,8 +15,9 @@ from configs.classify import get_config
 from experiments.classify import run
 from llmjax.data import load_tokenizer
 from llmjax.errors import UserError
-from llmjax.gpt2 import GPT2, from_size, init_params
-from llmjax.gpt2.weights import save_pretrained
+from llmjax.models.families import from_size
+from llmjax.models.params import init_params
+from llmjax.models.weights import save_pretrained
 
 LABELS = ("bad", "good")
 
@@ -27,9 +28,9 @@ def checkpoint(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
     tokenizer = load_tokenizer("gpt2")
     config = from_size("tiny", n_positions=40, label_names=LABELS)
-    params = init_params(GPT2(config, "classifier"), jax.random.key(0))
+    params = init_params(config, "classifier", jax.random.key(0))
     save_pretrained(workdir / "best", config, params, "classifier", tokenizer)
-    save_pretrained(workdir / "lm", config, init_params(GPT2(config, "lm"), jax.random.key(0)), "lm", tokenizer)
+    save_pretrained(workdir / "lm", config, init_params(config, "lm", jax.random.key(0)), "lm", tokenizer)
     return workdir
 
 

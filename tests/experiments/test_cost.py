@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from experiments import cost
-from experiments._gpt2 import PHASES, Shape, build
+from experiments._phases import PHASES, Shape, build
 from llmjax.analyser import analyze
 from llmjax.errors import UserError
-from llmjax.gpt2.config import from_size
-from llmjax.infer.prepare import BLOCK
+from llmjax.kernels.formats import BLOCK
+from llmjax.models.families import from_size
 
 HLO = Path(__file__).parent.parent / "testdata" / "hlo"
 FILES = ("cost.csv", "cost.json", "module.hlo")
@@ -213,7 +213,7 @@ def test_phases_have_the_products_of_the_config(phase):
     shape = Shape("tiny", phase, B, L, 4, "float32")
     function, args, *_ = build(shape)
     report = analyze(function, *args)
-    d, f, layers = TINY.n_embd, TINY.inner_dim, TINY.n_layer
+    d, f, layers = TINY.width, TINY.layer.inner, TINY.layers
     # Of the last layer, keys, values and queries are of every token, the rest is of each row's last.
     tokens = B * L if phase == "prefill" else B
     inner = (layers - 1) * tokens + B

@@ -113,13 +113,13 @@ def test_bad_words_on_the_command_line_are_named_with_their_setting(name: str) -
 
 
 def test_every_check_of_a_job_that_the_job_repeats_agrees_with_it() -> None:
-    from experiments import _gpt2
-    from llmjax.gpt2.config import DTYPES
-    from llmjax.infer.prepare import FORMATS
+    from experiments import _phases
+    from llmjax.kernels.formats import FORMATS
+    from llmjax.models.config import DTYPES
     from llmjax.train.optimizer import SCHEDULES
     from llmjax.train.plan import METRICS
 
-    assert tuple(_gpt2.PHASES) == _settings.PHASES
+    assert tuple(_phases.PHASES) == _settings.PHASES
     assert _settings.COMPUTE == DTYPES and _settings.FORMATS == FORMATS
     train: Any = JOBS["finetune"]["train"]
     assert train["metric"].names() == METRICS and train["optimizer"]["schedule"].names() == SCHEDULES

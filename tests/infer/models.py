@@ -9,9 +9,11 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save_file
 
-from llmjax.gpt2 import GPT2, SIZES, GPT2Config, from_size, init_params
-from llmjax.gpt2.model import Params
-from llmjax.gpt2.weights import load_pretrained
+from llmjax.models.config import ModelConfig
+from llmjax.models.families import from_size, make_model
+from llmjax.models.gpt2 import SIZES
+from llmjax.models.params import Params, init_params
+from llmjax.models.weights import load_pretrained
 
 # The widths and heads of every size, with fewer layers and words so that tests stay short.
 LAYERS = {**dict.fromkeys(SIZES, 1), "tiny": 2, "gpt2": 2}
@@ -19,22 +21,22 @@ TESTDATA = Path(__file__).parents[1] / "testdata"
 
 
 @functools.cache
-def random_model(**overrides) -> tuple[GPT2Config, Params]:
+def random_model(**overrides) -> tuple[ModelConfig, Params]:
     """A tiny language model whose next tokens are far from uniform."""
     config = from_size("tiny", **{"vocab_size": 300, "n_positions": 96, **overrides})
     rng = np.random.default_rng(0)
-    flat = flatten_dict(init_params(GPT2(config, "lm"), jax.random.key(0)))
+    flat = flatten_dict(init_params(config, "lm", jax.random.key(0)))
     drawn = {
         at: np.asarray(leaf) + rng.normal(0, 0.2, leaf.shape).astype(np.float32) for at, leaf in sorted(flat.items())
     }
     return config, jax.tree.map(jax.numpy.asarray, unflatten_dict(drawn))
 
 
-def size_model(size: str) -> tuple[GPT2Config, Params]:
+def size_model(size: str) -> tuple[ModelConfig, Params]:
     """A model of a named size's width and heads, drawn by NumPy: the same wherever it is made."""
     config = from_size(size, n_layer=LAYERS[size], vocab_size=100, n_positions=96, bos_token_id=0, eos_token_id=None)
     rng = np.random.default_rng(0)
-    shapes = flatten_dict(jax.eval_shape(lambda: init_params(GPT2(config, "lm"), jax.random.key(0))))
+    shapes = flatten_dict(jax.eval_shape(lambda: init_params(config, "lm", jax.random.key(0))))
     drawn = {}
     for at, leaf in sorted(shapes.items()):
         centre, fan = float(at[-1] == "scale"), leaf.shape[-1 if at[-1] == "embedding" else 0]
@@ -51,19 +53,19 @@ def size_prompts() -> list[list[int]]:
 
 
 @functools.cache
-def _apply(config: GPT2Config):
-    return jax.jit(GPT2(config, "lm").apply)
+def _apply(config: ModelConfig):
+    return jax.jit(make_model(config, "lm").apply)
 
 
-def full_logits(config: GPT2Config, params: Params, ids: list[int]) -> np.ndarray:
+def full_logits(config: ModelConfig, params: Params, ids: list[int]) -> np.ndarray:
     """Logits [L, V] of one text by the Linen model, without any cache."""
     # One compiled length: what follows a token does not change its logits.
-    padded = np.zeros((1, config.n_positions), np.int32)
+    padded = np.zeros((1, config.context), np.int32)
     padded[0, : len(ids)] = ids
     return np.asarray(_apply(config)({"params": params}, padded))[0, : len(ids)]
 
 
-def greedy(config: GPT2Config, params: Params, ids: list[int], new: int) -> list[int]:
+def greedy(config: ModelConfig, params: Params, ids: list[int], new: int) -> list[int]:
     """The tokens that a full forward pass a token chooses."""
     ids = list(ids)
     for _ in range(new):
@@ -71,7 +73,7 @@ def greedy(config: GPT2Config, params: Params, ids: list[int], new: int) -> list
     return ids[-new:]
 
 
-def golden_model(name: str, folder: Path) -> tuple[GPT2Config, Params, dict[str, np.ndarray]]:
+def golden_model(name: str, folder: Path) -> tuple[ModelConfig, Params, dict[str, np.ndarray]]:
     """A model of gpt2_golden.npz, loaded from `folder` where it is written, and what transformers generated with it."""
     golden = np.load(TESTDATA / "gpt2_golden.npz")
     prefix = f"{name}/weights/"

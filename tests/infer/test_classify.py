@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 import llmjax
 from llmjax.data import encode, load_tokenizer
 from llmjax.errors import UserError
-from llmjax.gpt2 import GPT2, from_size, init_params
-from llmjax.gpt2.weights import save_pretrained
 from llmjax.infer import Classifier, classify, load_classifier
 from llmjax.infer.classify import batches, bucket_lengths, row_counts
+from llmjax.models.families import from_size, make_model
+from llmjax.models.params import init_params
+from llmjax.models.weights import save_pretrained
 
 CONFIG = from_size("tiny", n_positions=40, label_names=("bad", "so-so", "good"))
 
@@ -30,7 +31,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def params():
-    params = init_params(GPT2(CONFIG, "classifier"), jax.random.key(0))
+    params = init_params(CONFIG, "classifier", jax.random.key(0))
     return {**params, "score": {"kernel": 50 * params["score"]["kernel"]}}  # so that texts differ in their scores
 
 
@@ -49,8 +50,8 @@ def some_texts(count, seed=0):
 
 def one_by_one(classifier, text):
     """The definition: the text alone, unpadded, through the model itself."""
-    ids = classifier.tokenizer(text)["input_ids"][: CONFIG.n_positions] or [classifier.tokenizer.eos_token_id]
-    logits = jax.jit(GPT2(CONFIG, "classifier").apply)({"params": classifier.params}, jnp.array([ids]))
+    ids = classifier.tokenizer(text)["input_ids"][: CONFIG.context] or [classifier.tokenizer.eos_token_id]
+    logits = jax.jit(make_model(CONFIG, "classifier").apply)({"params": classifier.params}, jnp.array([ids]))
     return np.asarray(jax.nn.softmax(logits[0]))
 
 
@@ -115,7 +116,7 @@ def test_few_shapes_are_compiled(params, tokenizer):
         classifier.classify(some_texts(200, seed))
     for count in range(1, 20):
         classifier.classify(some_texts(count))
-    assert classifier.apply._cache_size() <= 3 * len(bucket_lengths(CONFIG.n_positions))
+    assert classifier.apply._cache_size() <= 3 * len(bucket_lengths(CONFIG.context))
 
 
 @settings(deadline=None)

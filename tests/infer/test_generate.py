@@ -8,12 +8,14 @@ import pytest
 
 from llmjax.data import load_tokenizer
 from llmjax.errors import UserError
-from llmjax.gpt2 import SIZES, GPT2Config, from_size
-from llmjax.gpt2.model import Params
-from llmjax.gpt2.weights import save_pretrained
 from llmjax.infer import loop
 from llmjax.infer.generate import Generator, batch_shape, load_generator
 from llmjax.infer.sampling import Sampling
+from llmjax.models.config import ModelConfig
+from llmjax.models.families import from_size
+from llmjax.models.gpt2 import SIZES
+from llmjax.models.params import Params
+from llmjax.models.weights import save_pretrained
 from tests.infer.models import TESTDATA, full_logits, golden_model, greedy, random_model, size_model, size_prompts
 
 PROMPTS = ["abc", "Hello there, my good friend", "é", "0 1 2 3"]
@@ -62,7 +64,7 @@ def test_greedy_tokens_are_those_of_transformers(name, tmp_path):
     np.testing.assert_array_equal(made, golden["new"])
 
 
-def tokens_of(config: GPT2Config, params: Params, prompts: list[list[int]], new: int) -> list[list[int]]:
+def tokens_of(config: ModelConfig, params: Params, prompts: list[list[int]], new: int) -> list[list[int]]:
     """Greedy tokens after prompts of ids, through the generator."""
     generator = Generator.from_params(config, params, Ids(prompts))
     return [one.token_ids for one in generator.generate([str(row) for row in range(len(prompts))], new)]

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from llmjax.errors import UserError
-from llmjax.gpt2 import from_size
-from llmjax.gpt2.cache import empty_cache
 from llmjax.infer.loop import Shape
 from llmjax.infer.memory import available, check_memory, needs
-from llmjax.infer.prepare import BLOCK, FORMATS, activation_dtype, prepare
+from llmjax.kernels.formats import BLOCK, FORMATS, activation_dtype
+from llmjax.models.cache import empty_cache
+from llmjax.models.families import from_size
+from llmjax.models.params import prepare
 from tests.infer.models import random_model
 
 SHAPE = Shape(batch=3, length=16, slots=64, new=16)

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmjax.gpt2.weights import save_pretrained
 from llmjax.infer.perplexity import perplexity, windows
-from llmjax.infer.prepare import FORMATS, prepare
+from llmjax.kernels.formats import FORMATS
+from llmjax.models.params import prepare
+from llmjax.models.weights import save_pretrained
 from tests.infer.models import full_logits, random_model
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 import transformers
 
-from llmjax.gpt2 import SIZES
-from llmjax.gpt2.weights import save_pretrained
+from llmjax.models.families import SIZES
+from llmjax.models.weights import save_pretrained
 from tests.infer.models import size_model, size_prompts
 
 NEW = 14

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llmjax.gpt2.model import GPT2, init_params
+from llmjax.models.params import init_params
 from llmjax.train.checkpoint import Checkpoints, Progress
 from llmjax.train.optimizer import OptimizerConfig, make_optimizer
 from llmjax.train.step import TrainState, init_state
 from tests.train.toy import MODEL
 
-PARAMS = init_params(GPT2(MODEL, "classifier"), jax.random.key(0))
+PARAMS = init_params(MODEL, "classifier", jax.random.key(0))
 
 
 def make_state(seed: int, use_ema: bool, accumulate: int = 1) -> TrainState:

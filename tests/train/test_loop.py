@@ -15,7 +15,7 @@ import pytest
 from llmjax.data.batches import train_batches
 from llmjax.data.files import Places
 from llmjax.errors import UserError
-from llmjax.gpt2.model import GPT2, init_params
+from llmjax.models.params import init_params
 from llmjax.train import loop
 from llmjax.train.checkpoint import Checkpoints
 from llmjax.train.loop import Stopped, fit, make_predict, predict_logits
@@ -26,7 +26,7 @@ from llmjax.train.writers import FILE
 from tests.train.compile_cache import compile_cache
 from tests.train.toy import MODEL, make_split
 
-PARAMS = init_params(GPT2(MODEL, "classifier"), jax.random.key(0))
+PARAMS = init_params(MODEL, "classifier", jax.random.key(0))
 TRAIN, DEV = make_split(160, seed=0), make_split(64, seed=1)
 CONFIG = TrainConfig(
     epochs=6,

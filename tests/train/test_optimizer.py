@@ -7,8 +7,7 @@ import optax
 import pytest
 
 from llmjax.errors import UserError
-from llmjax.gpt2.config import GPT2Config
-from llmjax.gpt2.model import GPT2, init_params
+from llmjax.models.params import init_params
 from llmjax.train.optimizer import OptimizerConfig, decay_mask, make_optimizer, make_schedule
 
 TINY = {"vocab_size": 11, "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head": 2}
@@ -16,7 +15,7 @@ TINY = {"vocab_size": 11, "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head":
 
 @pytest.mark.parametrize("embeddings", [False, True])
 def test_decay_falls_on_matrices_only(embeddings: bool) -> None:
-    params = init_params(GPT2(GPT2Config(**TINY), "classifier"), jax.random.key(0))
+    params = init_params(GPT2Config(**TINY), "classifier", jax.random.key(0))
     mask = decay_mask(params, embeddings)
     decayed = {
         jax.tree_util.keystr(path, simple=True, separator="/")

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from llmjax.gpt2.config import GPT2Config
+from llmjax.models.gpt2 import GPT2Config
 from llmjax.train.speed import SpeedMeter, measure_peak, train_flops
 
 CONFIG = GPT2Config(vocab_size=100, n_positions=16, n_embd=8, n_layer=3, n_head=2)

@@ -8,8 +8,9 @@ import pytest
 
 from llmjax.analyser import analyze
 from llmjax.data.batches import Batch, train_batches
-from llmjax.gpt2.model import GPT2, init_params
 from llmjax.hlo import parse
+from llmjax.models.families import make_model
+from llmjax.models.params import init_params
 from llmjax.train.optimizer import OptimizerConfig, make_optimizer
 from llmjax.train.step import (
     TrainState,
@@ -22,7 +23,7 @@ from llmjax.train.step import (
 from tests.train.toy import MODEL, make_split
 
 QUIET = dataclasses.replace(MODEL, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
-PARAMS = init_params(GPT2(MODEL, "classifier"), jax.random.key(0))
+PARAMS = init_params(MODEL, "classifier", jax.random.key(0))
 TRAIN = make_split(256, seed=0)
 
 
@@ -67,7 +68,7 @@ def test_loss_goes_down_and_the_classes_are_learnt() -> None:
 def test_classification_loss_is_the_smoothed_weighted_mean() -> None:
     batch = batch_of(8)._replace(weights_B=np.array([1, 1, 0, 2, 1, 1, 0, 1], np.float32))
     loss, accuracy = jax.jit(classification_loss(QUIET, 0.2, 0.0, 3))(PARAMS, batch, jax.random.key(0))
-    logits_BC = jax.jit(GPT2(QUIET, "classifier").apply)({"params": PARAMS}, batch.tokens_BL, batch.mask_BL)
+    logits_BC = jax.jit(make_model(QUIET, "classifier").apply)({"params": PARAMS}, batch.tokens_BL, batch.mask_BL)
     log_probs_BC = np.asarray(jax.nn.log_softmax(logits_BC))
     right_B = log_probs_BC[np.arange(8), batch.labels_B]
     loss_B = -(0.8 * right_B + 0.2 * log_probs_BC.mean(axis=1))
@@ -79,7 +80,7 @@ def test_classification_loss_is_the_smoothed_weighted_mean() -> None:
 def test_lm_loss_counts_real_next_tokens_only() -> None:
     batch = batch_of(4)
     loss, accuracy = jax.jit(lm_loss(QUIET))(PARAMS, batch, jax.random.key(0))
-    logits_BLV = np.asarray(jax.jit(GPT2(QUIET, "lm").apply)({"params": PARAMS}, batch.tokens_BL), np.float64)
+    logits_BLV = np.asarray(jax.jit(make_model(QUIET, "lm").apply)({"params": PARAMS}, batch.tokens_BL), np.float64)
     total, hits, count = 0.0, 0, 0
     for tokens_L, mask_L, logits_LV in zip(batch.tokens_BL, batch.mask_BL, logits_BLV, strict=True):
         real = tokens_L[mask_L]
@@ -192,7 +193,7 @@ def test_the_streams_gradient_is_added_up_once() -> None:
     # Each layer's norm added up the terms of all later layers again: its bytes grew with the layers after it.
     def bytes_of_norms(layers: int) -> float:
         config = dataclasses.replace(MODEL, n_layer=layers)
-        params = init_params(GPT2(config, "classifier"), jax.random.key(0))
+        params = init_params(config, "classifier", jax.random.key(0))
         loss = classification_loss(config, 0.0, 0.0, 3)
         report = analyze(jax.grad(lambda *args: loss(*args)[0]), params, batch_of(32), jax.random.key(0))
         return sum(op.total.bytes for op in report.ops if op.place.role == "layer norm")

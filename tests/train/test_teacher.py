@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmjax.data.tokenizer import Encoded
-from llmjax.gpt2.model import GPT2, init_params
+from llmjax.models.params import init_params
 from llmjax.train import teacher as teachers
 from llmjax.train.step import distillation_loss
 from llmjax.train.teacher import DAMPING, FOLDS, LENGTH, TURN, Teacher, fit_teacher, taught_batches
@@ -141,7 +141,7 @@ def test_texts_shorter_than_a_piece_still_make_batches(longest: int) -> None:
 
 
 def test_loss_without_a_head_is_that_of_even_odds() -> None:
-    params = init_params(GPT2(MODEL, "classifier"), jax.random.key(0))
+    params = init_params(MODEL, "classifier", jax.random.key(0))
     params = params | {"score": {"kernel": jnp.zeros_like(params["score"]["kernel"])}}
     split = make_split(20, seed=0)
     batch = next(taught_batches(fit_teacher(split.encoded, split.labels_N, 2, 50), split.encoded, 4, 16, seed=0))

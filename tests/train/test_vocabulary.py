@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 
 from llmjax.data.batches import train_batches
-from llmjax.gpt2.model import GPT2, init_params
-from llmjax.gpt2.params import Params
+from llmjax.models.params import Params, init_params
 from llmjax.train.optimizer import OptimizerConfig, make_optimizer
 from llmjax.train.step import classification_loss, init_state, make_train_step
 from llmjax.train.vocabulary import vocabulary_of
 from tests.train.toy import MODEL, make_split
 
-PARAMS = init_params(GPT2(MODEL, "classifier"), jax.random.key(0))
+PARAMS = init_params(MODEL, "classifier", jax.random.key(0))
 TRAIN = make_split(64, seed=0)
 VOCABULARY = vocabulary_of(TRAIN.encoded, PARAMS, 47)
 
@@ -71,6 +70,6 @@ def without_key_biases(params: Params) -> Params:
     def cleared(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.Array) -> jax.Array:
         if [key.key for key in path[-2:]] != ["c_attn", "bias"]:
             return leaf
-        return leaf.at[MODEL.n_embd : 2 * MODEL.n_embd].set(0.0)
+        return leaf.at[MODEL.width : 2 * MODEL.width].set(0.0)
 
     return jax.tree_util.tree_map_with_path(cleared, params)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from llmjax.data.tokenizer import Encoded
-from llmjax.gpt2.config import GPT2Config
+from llmjax.models.gpt2 import GPT2Config
 from llmjax.train.plan import Split
 
 MODEL = GPT2Config(

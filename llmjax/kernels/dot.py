@@ -1,29 +1,23 @@
-"""Products of tokens and prepared weights, in the form that each machine does fastest."""
+"""Products of tokens and weights that lie by rows, in the form that each machine does fastest.
+
+Shape letters: T tokens, D inputs, E outputs, P blocks, J rows of a block.
+"""
+
+from importlib.metadata import version
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Num
 
-from llmjax.infer.prepare import BLOCK, Prepared, quantise
-
-
-def dense(x_TD: Float[Array, "T D"], weight: Prepared) -> Float[Array, "T E"]:
-    """Returns x @ kernel.T + bias in float32, for a weight of any format.
-
-    float32 and bfloat16 kernels multiply `x_TD` rounded to their own type; an int8 kernel multiplies `x_TD` rounded to
-    8 bits with a scale a token, exactly, in int32, and both scales multiply the sum.
-    """
-    kernel_ED = weight["kernel"]
-    if kernel_ED.dtype == jnp.int8:
-        x_TD, scale_T = quantise(x_TD.astype(jnp.float32))
-        y_TE = _product(x_TD, kernel_ED).astype(jnp.float32) * scale_T[:, None] * weight["scale"]
-    else:
-        y_TE = _product(x_TD.astype(kernel_ED.dtype), kernel_ED)
-    return y_TE + weight["bias"] if "bias" in weight else y_TE
+# Rows of a weight that one block of a product covers; long weights are padded to a whole number of blocks. Measured on
+# 2 cores, tokens/s of GPT-2 124M with blocks of 128 and of 256: 8 rows of float32 216 and 201 on jaxlib 0.12.0.1, 159
+# and 233 on 0.10.2; one row of int8 95 and 98, 50 and 73.
+BLOCK = 128 if tuple(int(part) for part in version("jaxlib").split(".")[:2]) >= (0, 12) else 256
 
 
-def _product(x_TD: jax.Array, kernel_ED: jax.Array) -> jax.Array:
+def dot(x_TD: Num[Array, "T D"], kernel_ED: Num[Array, "E D"]) -> Num[Array, "T E"]:
+    """Returns x @ kernel.T of two arrays of one type: float32 of floats, int32 of 8-bit integers."""
     return lax.platform_dependent(x_TD, kernel_ED, cpu=_cpu, default=_plain)
 
 

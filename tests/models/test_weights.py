@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from llmjax.data import load_tokenizer
 from llmjax.errors import UserError
-from llmjax.gpt2 import GPT2, from_size, init_params, stack_layers
-from llmjax.gpt2.folders import resolve_folder
-from llmjax.gpt2.weights import load_pretrained, save_pretrained
+from llmjax.models.families import from_size
+from llmjax.models.folders import resolve_folder
+from llmjax.models.params import init_params, stack_layers
+from llmjax.models.weights import load_pretrained, save_pretrained
 
 CONFIG = from_size("tiny", vocab_size=50, n_positions=16, label_names=("bad", "good"), pad_token_id=0)
 HEADS = ("lm", "classifier", "none")
@@ -40,7 +41,7 @@ def saved(params, tmp_path):
 def drawn(config, head):
     """Random parameters without a compilation for each shape, as `init_params` would need."""
     rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: init_params(GPT2(config, head), jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: init_params(config, head, jax.random.key(0)))
     return jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), leaf.dtype), shapes)
 
 
@@ -108,14 +109,14 @@ def test_stored_types_are_cast_to_param_dtype(params, saved):
 
 def test_scanned_parameters_are_saved_as_layers(params, saved):
     _, loaded = load_pretrained(saved, "classifier", scan_layers=True)
-    assert equal(loaded, stack_layers(params["classifier"], CONFIG.n_layer))
+    assert equal(loaded, stack_layers(params["classifier"], CONFIG))
 
 
 def test_names_without_prefix_and_old_buffers(params, saved):
     def change(tensors):
         for name in list(tensors):
             tensors[name.removeprefix("transformer.")] = tensors.pop(name)
-        for layer in range(CONFIG.n_layer):
+        for layer in range(CONFIG.layers):
             tensors[f"h.{layer}.attn.bias"] = np.tril(np.ones((1, 1, 16, 16), np.uint8))
             tensors[f"h.{layer}.attn.masked_bias"] = np.array(-1e4, np.float32)
 

@@ -8,8 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from llmjax.errors import UserError
-from llmjax.gpt2.config import GPT2Config, from_hf_dict
+from llmjax.errors import UserError, did_you_mean
+from llmjax.models.config import ModelConfig
+from llmjax.models.families import SIZES, from_hf, from_size
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -46,12 +47,33 @@ def resolve_folder(path: str | Path) -> Path:
     return _download(name)
 
 
-def read_config(folder: Path, **overrides: Any) -> GPT2Config:
+def read_config(folder: Path, **overrides: Any) -> ModelConfig:
     """Reads `folder/config.json`, with `overrides` on top; `UserError` where it is absent or malformed."""
     file = folder / CONFIG_FILE
     if not file.is_file():
         raise UserError(f"{folder}: has no {CONFIG_FILE}, so it is not a saved model.{_contents(folder)}")
-    return from_hf_dict(_read_json(file), str(file), **overrides)
+    return from_hf(_read_json(file), str(file), **overrides)
+
+
+def named_config(name: str, **overrides: Any) -> ModelConfig:
+    """Returns the config of a named size, or that of a checkpoint: a folder, its config.json or a hub id.
+
+    No weights are read or needed.
+
+    Raises:
+        UserError: neither a size nor a checkpoint.
+    """
+    file = Path(name).expanduser()
+    if file.is_file():
+        return from_hf(_read_json(file), name, **overrides)
+    if name in SIZES and not file.is_dir():
+        return from_size(name, **overrides)
+    if "/" not in name and not file.is_dir():
+        raise UserError(
+            f"model={name!r} is neither a size ({', '.join(SIZES)}) nor a folder with a {CONFIG_FILE}."
+            f"{did_you_mean(name, SIZES)}"
+        )
+    return read_config(resolve_folder(name), **overrides)
 
 
 def weight_files(folder: Path) -> list[Path]:

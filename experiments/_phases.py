@@ -1,4 +1,4 @@
-"""The phases of a GPT-2's life as functions with abstract arguments: compiled like in real use, no weight allocated."""
+"""The phases of a model's life as functions with abstract arguments: compiled like in real use, no weight allocated."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,15 +9,18 @@ import jax.numpy as jnp
 
 from llmjax.data.batches import Batch
 from llmjax.errors import UserError, did_you_mean
-from llmjax.gpt2.cache import bucket, empty_cache
-from llmjax.gpt2.config import DTYPES, GPT2Config, from_size
-from llmjax.gpt2.model import GPT2, init_params
 from llmjax.infer import loop
-from llmjax.infer.prepare import activation_dtype, check_format, prepare
+from llmjax.infer.embed import embed
 from llmjax.infer.sampling import Plan
 from llmjax.infer.step import decode_step, prefill
+from llmjax.kernels.formats import activation_dtype, check_format
+from llmjax.models.cache import bucket, empty_cache
+from llmjax.models.config import DTYPES, ModelConfig
+from llmjax.models.families import family_of, make_model
+from llmjax.models.folders import named_config
+from llmjax.models.params import param_shapes, prepare
 from llmjax.train import OptimizerConfig, init_state, make_optimizer, make_train_step
-from llmjax.train.step import classification_loss
+from llmjax.train.step import LossFn, classification_loss, lm_loss
 
 
 class Phase(NamedTuple):
@@ -57,10 +60,12 @@ def build(shape: Shape) -> Phase:
     elif shape.dtype not in DTYPES:
         near = did_you_mean(shape.dtype, DTYPES)
         raise UserError(f"dtype={shape.dtype!r} must be one of {', '.join(DTYPES)} for phase={shape.phase!r}.{near}")
-    config = from_size(shape.model) if inference else from_size(shape.model, dtype=shape.dtype)
+    config = named_config(shape.model) if inference else named_config(shape.model, dtype=shape.dtype)
+    if inference and not family_of(config).causal:
+        raise UserError(f"phase={shape.phase!r}: {shape.model} is a {config.family}, which does not continue texts.")
     tokens = shape.length + (shape.new_tokens if shape.phase == "generate" else 0)
-    if tokens > config.n_positions:
-        raise UserError(f"length={shape.length}: {tokens} tokens are more than {shape.model}'s {config.n_positions}.")
+    if tokens > config.context:
+        raise UserError(f"length={shape.length}: {tokens} tokens are more than {shape.model}'s {config.context}.")
     phase = PHASES[shape.phase](config, shape)
     summary = f"{shape.model} {shape.phase}: batch {shape.batch}, {phase.summary}, {shape.dtype}"
     return phase._replace(summary=summary)
@@ -70,34 +75,34 @@ def _ints(*dims: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(dims, jnp.int32)
 
 
-def _params(config: GPT2Config, head: Any) -> Any:
-    return jax.eval_shape(lambda: init_params(GPT2(config, head), jax.random.key(0)))
+def _params(config: ModelConfig, head: Any) -> Any:
+    return param_shapes(config, head)
 
 
-def _prepared(config: GPT2Config, shape: Shape) -> Any:
+def _prepared(config: ModelConfig, shape: Shape) -> Any:
     params = _params(config, "lm")
     return jax.eval_shape(lambda params: prepare(params, config, check_format(shape.dtype)), params)
 
 
-def _cache(config: GPT2Config, shape: Shape, slots: int) -> Any:
+def _cache(config: ModelConfig, shape: Shape, slots: int) -> Any:
     dtype = activation_dtype(check_format(shape.dtype))
     return jax.eval_shape(lambda: empty_cache(config, shape.batch, slots, dtype))
 
 
-def _prefill(config: GPT2Config, shape: Shape) -> Phase:
+def _prefill(config: ModelConfig, shape: Shape) -> Phase:
     cache = _cache(config, shape, bucket(shape.length))
     args = (_prepared(config, shape), _ints(shape.batch, shape.length), _ints(shape.batch), cache)
     return Phase(jax.jit(partial(prefill, config=config), donate_argnums=3), args, f"prompts of {shape.length}")
 
 
-def _decode(config: GPT2Config, shape: Shape) -> Phase:
+def _decode(config: ModelConfig, shape: Shape) -> Phase:
     cache = _cache(config, shape, bucket(shape.length))
     args = (_prepared(config, shape), _ints(shape.batch), cache)
     function = jax.jit(partial(decode_step, config=config), donate_argnums=2)
     return Phase(function, args, f"one token, cache of {cache.slots}")
 
 
-def _generate(config: GPT2Config, shape: Shape) -> Phase:
+def _generate(config: ModelConfig, shape: Shape) -> Phase:
     plan = Plan(draws=False, top_k=False, top_p=False, penalty=False, logprobs=False)
     whole = loop.Shape(shape.batch, shape.length, bucket(shape.length + shape.new_tokens), shape.new_tokens)
 
@@ -110,8 +115,8 @@ def _generate(config: GPT2Config, shape: Shape) -> Phase:
     return Phase(jax.jit(generate), args, what, trips=shape.new_tokens - 1)
 
 
-def _classify(config: GPT2Config, shape: Shape) -> Phase:
-    model = GPT2(config, "classifier")
+def _classify(config: ModelConfig, shape: Shape) -> Phase:
+    model = make_model(config, "classifier")
 
     def classify(params: Any, tokens_BL: jax.Array, lengths_B: jax.Array) -> jax.Array:
         mask_BL = jnp.arange(tokens_BL.shape[1])[None, :] < lengths_B[:, None]
@@ -122,22 +127,36 @@ def _classify(config: GPT2Config, shape: Shape) -> Phase:
     return Phase(jax.jit(classify), args, f"texts of {shape.length}")
 
 
-def _train(config: GPT2Config, shape: Shape) -> Phase:
+def _embed(config: ModelConfig, shape: Shape) -> Phase:
+    args = (_params(config, "none"), _ints(shape.batch, shape.length), _ints(shape.batch))
+    return Phase(jax.jit(partial(embed, config=config)), args, f"texts of {shape.length}")
+
+
+def _train(config: ModelConfig, shape: Shape) -> Phase:
+    return _training(config, shape, "classifier", classification_loss(config, 0.0, 0.0, 0))
+
+
+def _lm(config: ModelConfig, shape: Shape) -> Phase:
+    return _training(config, shape, "lm", lm_loss(config))
+
+
+def _training(config: ModelConfig, shape: Shape, head: Any, loss_fn: LossFn) -> Phase:
     settings, steps = OptimizerConfig(), 1000
-    params = _params(config, "classifier")
+    params = _params(config, head)
     state = jax.eval_shape(lambda params: init_state(params, make_optimizer(settings, steps), 0, False), params)
     rows, tokens_BL = _ints(shape.batch), _ints(shape.batch, shape.length)
     mask_BL = jax.ShapeDtypeStruct(tokens_BL.shape, jnp.bool_)
     leaves: list[Any] = [tokens_BL, mask_BL, rows, jax.ShapeDtypeStruct(rows.shape, jnp.float32), rows]
-    batch = Batch(*leaves)
-    step = make_train_step(classification_loss(config, 0.0, 0.0, 0), settings, steps)
-    return Phase(jax.jit(step, donate_argnums=0), (state, batch), f"texts of {shape.length}")
+    step = make_train_step(loss_fn, settings, steps)
+    return Phase(jax.jit(step, donate_argnums=0), (state, Batch(*leaves)), f"texts of {shape.length}")
 
 
-PHASES: dict[str, Callable[[GPT2Config, Shape], Phase]] = {
+PHASES: dict[str, Callable[[ModelConfig, Shape], Phase]] = {
     "prefill": _prefill,
     "decode": _decode,
     "generate": _generate,
     "classify": _classify,
+    "embed": _embed,
     "train": _train,
+    "lm": _lm,
 }

@@ -1,7 +1,8 @@
 """The key-value cache: a value that a step takes and returns.
 
 Rows end together: prompts are padded on the left, so that every row's next token goes to the same slot, written in
-place by one `dynamic_update_slice`, whatever the rows' lengths.
+place by one `dynamic_update_slice`, whatever the rows' lengths. Shape letters: B batch, G key-value heads, S cache
+length, K head width.
 """
 
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from llmjax.gpt2.config import GPT2Config
+from llmjax.models.config import ModelConfig
 
 SHORTEST = 64
 
@@ -18,7 +19,7 @@ class Cache(NamedTuple):
     """Keys and values of the tokens so far, a pair of arrays a layer.
 
     Slots `start_B[b]` to `end` (not included) of row b hold real tokens; what stands before is padding, what stands
-    after is not written yet. Heads of rows are one dimension, N = B x H, row by row: XLA's products want one, and copy
+    after is not written yet. Heads of rows are one dimension, N = B x G, row by row: XLA's products want one, and copy
     the cache where it has two. A pytree; jitted steps take it donated and update it in place.
     """
 
@@ -38,13 +39,13 @@ class Cache(NamedTuple):
         return self.end - self.start_B
 
 
-def empty_cache(config: GPT2Config, batch: int, slots: int, dtype: str) -> Cache:
+def empty_cache(config: ModelConfig, batch: int, slots: int, dtype: str) -> Cache:
     """Returns a cache of `batch` rows and `slots` tokens a row with nothing in it, zeros in `dtype`."""
-    shape = (batch * config.n_head, slots, config.head_dim)
+    shape = (batch * config.layer.kv_heads, slots, config.layer.head_width)
     return Cache(
         # Distinct arrays, as each is donated by itself.
-        k_NSK=tuple(jnp.zeros(shape, dtype) for _ in range(config.n_layer)),
-        v_NSK=tuple(jnp.zeros(shape, dtype) for _ in range(config.n_layer)),
+        k_NSK=tuple(jnp.zeros(shape, dtype) for _ in range(config.layers)),
+        v_NSK=tuple(jnp.zeros(shape, dtype) for _ in range(config.layers)),
         start_B=jnp.zeros((batch,), jnp.int32),
         end=jnp.zeros((), jnp.int32),
     )

@@ -1,11 +1,14 @@
-"""The activation functions that configs of the GPT-2 family name."""
+"""The activation functions that configs name. JAX is imported on use: configs are read without it."""
 
-import jax
-import jax.numpy as jnp
+from typing import Any
+
+ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu", "quick_gelu", "relu", "silu", "swish", "tanh")
 
 
-def activation(name: str, x: jax.Array) -> jax.Array:
+def activation(name: str, x: Any) -> Any:
     """Applies the activation that transformers calls `name` (its `ACT2FN` table) elementwise."""
+    import jax
+
     match name:
         case "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast":
             return jax.nn.gelu(x, approximate=True)
@@ -18,5 +21,5 @@ def activation(name: str, x: jax.Array) -> jax.Array:
         case "silu" | "swish":
             return jax.nn.silu(x)
         case "tanh":
-            return jnp.tanh(x)
+            return jax.numpy.tanh(x)
     raise ValueError(name)

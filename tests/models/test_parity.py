@@ -6,8 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from llmjax.gpt2 import GPT2, SIZES, GPT2Config, from_size, init_params, to_hf_dict
-from llmjax.gpt2.weights import load_pretrained, save_pretrained
+from llmjax.models.families import from_size, make_model
+from llmjax.models.gpt2 import SIZES, GPT2Config
+from llmjax.models.params import init_params
+from llmjax.models.weights import load_pretrained, save_pretrained
 
 torch = pytest.importorskip(
     "torch", reason="parity with torch needs the `reference` extra: pip install -e .[reference]"
@@ -25,7 +27,7 @@ LENGTHS = (21, 1, 8)
 
 def torch_model(config: GPT2Config, head: str, attention: str = "eager"):
     """A torch model with every parameter, biases and norms too, drawn at random."""
-    hf_config = transformers.GPT2Config(**to_hf_dict(config, head), attn_implementation=attention)
+    hf_config = transformers.GPT2Config(**config.to_hf(head), attn_implementation=attention)
     cls = transformers.GPT2LMHeadModel if head == "lm" else transformers.GPT2ForSequenceClassification
     model = cls(hf_config).eval()
     generator = torch.Generator().manual_seed(0)
@@ -53,7 +55,7 @@ def worst_difference(config: GPT2Config, head: str, folder, lengths=LENGTHS, att
     loaded, params = load_pretrained(folder, head)
     shape = dataclasses.replace(config, pad_token_id=loaded.pad_token_id)
     assert loaded == shape
-    apply = jax.jit(GPT2(loaded, head).apply)
+    apply = jax.jit(make_model(loaded, head).apply)
     worst = 0.0
     for side in ("right", "left"):
         tokens_BL, mask_BL = padded(config, side, lengths)
@@ -81,7 +83,7 @@ def test_every_whole_size_agrees_with_torch(size, head, tmp_path, request):
     if "slow" not in request.config.getoption("markexpr"):
         pytest.skip("whole sizes take minutes and gigabytes: pytest -m slow -k gpt2-medium")
     config = from_size(size, pad_token_id=50256, label_names=LABELS)
-    lengths = (config.n_positions, 1, config.n_positions // 3)
+    lengths = (config.context, 1, config.context // 3)
     worst = worst_difference(config, head, tmp_path, lengths)
     print(f"{size} {head}: max abs logit difference {worst:.2e}")
     assert worst <= TOLERANCE
@@ -127,7 +129,7 @@ def test_half_precision_files_are_read_exactly(dtype, tmp_path):
 def test_transformers_loads_what_we_save_with_nothing_missing(head, tied, tmp_path):
     config = from_size("tiny", vocab_size=100, label_names=LABELS, tie_word_embeddings=tied, pad_token_id=PAD)
     config = dataclasses.replace(config, bos_token_id=0, eos_token_id=0)
-    params = init_params(GPT2(config, head), jax.random.key(0))
+    params = init_params(config, head, jax.random.key(0))
     save_pretrained(tmp_path / "saved", config, params, head)
     auto = {"lm": transformers.AutoModelForCausalLM, "classifier": transformers.AutoModelForSequenceClassification}[
         head
@@ -135,7 +137,7 @@ def test_transformers_loads_what_we_save_with_nothing_missing(head, tied, tmp_pa
     model, info = auto.from_pretrained(tmp_path / "saved", output_loading_info=True)
     assert {name: list(found) for name, found in info.items() if found} == {}
     assert tuple(model.config.id2label.values()) == LABELS
-    apply = jax.jit(GPT2(config, head).apply)
+    apply = jax.jit(make_model(config, head).apply)
     for side in ("right", "left"):
         tokens_BL, mask_BL = padded(config, side)
         got = np.asarray(apply({"params": params}, tokens_BL, mask_BL))

@@ -1,8 +1,4 @@
-"""GPT-2's parameters from and to the folders that transformers reads and writes.
-
-The tensor names are transformers' `GPT2LMHeadModel` / `GPT2ForSequenceClassification`; its `Conv1D` stores kernels as
-(in, out), as Linen does, so only the two heads (`score`, `lm_head`) are transposed.
-"""
+"""Parameters from and to the folders that transformers reads and writes, for every family of `families.FAMILIES`."""
 
 import dataclasses
 import json
@@ -18,8 +14,9 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from llmjax.errors import UserError
-from llmjax.gpt2.config import GPT2Config, to_hf_dict
-from llmjax.gpt2.folders import (
+from llmjax.models.config import ModelConfig
+from llmjax.models.families import Family, family_of
+from llmjax.models.folders import (
     CONFIG_FILE,
     TOKENIZER_FILES,
     WEIGHTS_FILE,
@@ -28,13 +25,10 @@ from llmjax.gpt2.folders import (
     some,
     weight_files,
 )
-from llmjax.gpt2.params import Head, Params, param_shapes, stack_layers, unstack_layers
+from llmjax.models.params import Head, Params, param_shapes, stack_layers, unstack_layers, vocabulary_table
 
+At = tuple[str, ...]  # a parameter's path: ("h_3", "attn", "c_attn", "kernel")
 _STORED_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
-# Causal-mask buffers that transformers before 4.32 stored among the weights.
-_MASK_BUFFER = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
-# torch's Linear stores its kernel as (out, in).
-_HEADS = ("score.weight", "lm_head.weight")
 
 
 def load_pretrained(
@@ -43,8 +37,8 @@ def load_pretrained(
     *,
     fresh_head_key: PRNGKeyArray | jax.Array | None = None,
     **overrides: Any,
-) -> tuple[GPT2Config, Params]:
-    """Loads a GPT-2 that transformers, or `save_pretrained`, wrote.
+) -> tuple[ModelConfig, Params]:
+    """Loads a model that transformers, or `save_pretrained`, wrote.
 
     Args:
         path: a folder (config.json and model.safetensors, whole or sharded), a finished run's workdir (its `best/` is
@@ -52,10 +46,10 @@ def load_pretrained(
         head: the head that the parameters are for. The other head's weights, where the file has them, are left out.
         fresh_head_key: draws the classification head afresh from this key where the checkpoint has none or one for
             another number of classes: to fine-tune a language model. Without it both are errors.
-        **overrides: `GPT2Config` fields that take precedence over config.json (`dtype`, `label_names`, ...).
+        **overrides: `ModelConfig` fields that take precedence over config.json (`dtype`, `label_names`, ...).
 
     Returns:
-        The config, and parameters in `config.param_dtype` as `GPT2(config, head)` wants them.
+        The config, and parameters in `config.param_dtype` as `make_model(config, head)` wants them.
 
     Raises:
         UserError: nothing readable at `path`, or tensors that are missing, not expected or of another shape.
@@ -67,10 +61,10 @@ def load_pretrained(
         draw = jax.random.normal(fresh_head_key, shape, jnp.float32)  # pyright: ignore[reportArgumentType]
         flat[at] = (config.initializer_range * draw).astype(config.param_dtype)
     params = _nested(flat)
-    return config, stack_layers(params, config.n_layer) if config.scan_layers else params
+    return config, stack_layers(params, config) if config.scan_layers else params
 
 
-def map_pretrained(path: str | Path, head: Head) -> tuple[GPT2Config, Params]:
+def map_pretrained(path: str | Path, head: Head) -> tuple[ModelConfig, Params]:
     """Returns what `load_pretrained` does, layers apart, as views of the files, which are read on use.
 
     For those who copy every array at once: a view shows what becomes of the file later.
@@ -80,7 +74,7 @@ def map_pretrained(path: str | Path, head: Head) -> tuple[GPT2Config, Params]:
 
 
 def save_pretrained(
-    folder: str | Path, config: GPT2Config, params: Params, head: Head, tokenizer: Any | None = None
+    folder: str | Path, config: ModelConfig, params: Params, head: Head, tokenizer: Any | None = None
 ) -> None:
     """Writes a folder that transformers' `AutoModel...` and `AutoTokenizer` load, or replaces one, as a whole.
 
@@ -90,7 +84,7 @@ def save_pretrained(
         folder: where to write. An existing folder is replaced only if it holds nothing but a saved model.
         config: the model's shape; goes to config.json. Where it names no padding token, the tokenizer's is written, or
             else the end-of-text token: transformers refuses batches without one.
-        params: as `GPT2(config, head)` has them, stacked (`scan_layers`) or not.
+        params: as `make_model(config, head)` has them, stacked (`scan_layers`) or not.
         head: the head that `params` is for.
         tokenizer: a transformers tokenizer to save along.
 
@@ -119,18 +113,26 @@ def save_pretrained(
 
 def _read(
     path: str | Path, head: Head, fresh_head: bool, overrides: dict[str, Any]
-) -> tuple[GPT2Config, dict[tuple[str, ...], Any], dict[tuple[str, ...], tuple[int, ...]]]:
+) -> tuple[ModelConfig, dict[At, Any], dict[At, tuple[int, ...]]]:
     """Returns the config, mapped tensors by their place among the parameters, and the shapes of a head to be drawn."""
     folder = resolve_folder(path)
     config = read_config(folder, **overrides)
-    wanted = {_tensor_name(at): (at, leaf.shape) for at, leaf in _flat(param_shapes(config, head)).items()}
+    family = family_of(config)
+    wanted = {family.tensor_name(at): (at, leaf.shape) for at, leaf in _flat(param_shapes(config, head)).items()}
     stored: dict[str, _Stored] = {}
     for file in weight_files(folder):
-        stored |= {name.removeprefix("transformer."): tensor for name, tensor in _tensors(file).items()}
-    fresh = {"score.weight"} if fresh_head and not _fits(stored, wanted, "score.weight") else set()
+        stored |= {name.removeprefix(family.prefix): tensor for name, tensor in _tensors(file).items()}
+    fresh = _to_draw(family, stored, wanted) if fresh_head else set()
     _check(folder, head, config, stored, wanted, fresh)
-    flat = {at: _ours(stored[name], name) for name, (at, _) in wanted.items() if name not in fresh}
+    flat = {at: _ours(stored[name], family.transposed(at)) for name, (at, _) in wanted.items() if name not in fresh}
     return config, flat, {at: shape for name, (at, shape) in wanted.items() if name in fresh}
+
+
+def _to_draw(family: Family, stored: dict[str, "_Stored"], wanted: dict[str, tuple[At, tuple[int, ...]]]) -> set[str]:
+    """Returns the tensors of a head that the files lack in the wanted shapes, and of optional parts that they lack."""
+    heads = {name for name, (at, _) in wanted.items() if at[0] in family.own}
+    fresh = set() if all(_fits(stored, wanted, name, family) for name in heads) else heads
+    return fresh | {name for name, (at, _) in wanted.items() if at[0] in family.optional and name not in stored}
 
 
 def _flat(tree: Params, at: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
@@ -150,12 +152,6 @@ def _nested(flat: dict[tuple[str, ...], Any]) -> Params:
             inner = inner.setdefault(name, {})
         inner[at[-1]] = leaf
     return tree
-
-
-def _tensor_name(at: tuple[str, ...]) -> str:
-    """Turns a parameter's path (h_3, attn, c_attn, kernel) into transformers' name (h.3.attn.c_attn.weight)."""
-    module = [part.replace("h_", "h.") if re.fullmatch(r"h_\d+", part) else part for part in at[:-1]]
-    return ".".join([*module, "bias" if at[-1] == "bias" else "weight"])
 
 
 class _Stored(NamedTuple):
@@ -194,44 +190,48 @@ def _tensors(file: Path) -> dict[str, _Stored]:
     return tensors
 
 
-def _shape(tensor: _Stored, name: str) -> tuple[int, ...]:
+def _shape(tensor: _Stored, transposed: bool) -> tuple[int, ...]:
     """Shape of a stored tensor in our orientation."""
-    return tensor.shape[::-1] if name in _HEADS else tensor.shape
+    return tensor.shape[::-1] if transposed else tensor.shape
 
 
-def _ours(tensor: _Stored, name: str) -> np.ndarray:
+def _ours(tensor: _Stored, transposed: bool) -> np.ndarray:
     """A stored tensor in our orientation."""
     array = np.asarray(tensor.array)
-    return array.T if name in _HEADS else array
+    return array.T if transposed else array
 
 
-def _fits(stored: dict[str, _Stored], wanted: dict[str, Any], name: str) -> bool:
-    return name in stored and name in wanted and _shape(stored[name], name) == wanted[name][1]
+def _fits(stored: dict[str, _Stored], wanted: dict[str, tuple[At, tuple[int, ...]]], name: str, family: Family) -> bool:
+    at, shape = wanted[name]
+    return name in stored and _shape(stored[name], family.transposed(at)) == shape
 
 
 def _check(
     folder: Path,
     head: Head,
-    config: GPT2Config,
+    config: ModelConfig,
     stored: dict[str, _Stored],
-    wanted: dict[str, tuple[tuple[str, ...], tuple[int, ...]]],
+    wanted: dict[str, tuple[At, tuple[int, ...]]],
     fresh: set[str],
 ) -> None:
     """Raises one `UserError` that names every tensor that is missing, not expected, or of another shape or kind."""
+    family = family_of(config)
     needed = [name for name in wanted if name not in fresh]
     missing = [name for name in needed if name not in stored]
-    if missing == ["score.weight"]:
+    if head == "classifier" and missing and all(wanted[name][0][0] in family.own for name in missing):
         raise UserError(
-            f"{folder}: a GPT-2 without a classification head ('score.weight'), so it cannot classify; fine-tune it"
-            " first (python launch.py --config=configs/finetune.py). In Python, fresh_head_key= starts a new head."
+            f"{folder}: a {config.family} without a classification head ({some(missing)}), so it cannot classify;"
+            " fine-tune it first (python launch.py --config=configs/finetune.py). In Python, fresh_head_key= starts a"
+            " new head."
         )
-    ignored = {name for name in stored if name in _HEADS or _MASK_BUFFER.fullmatch(name)}
+    ignored = {name for name in stored if family.is_head(name) or family.buffers.fullmatch(name)}
     extra = sorted(set(stored) - set(wanted) - ignored)
     shared = [name for name in needed if name in stored]
+    shapes = {name: _shape(stored[name], family.transposed(wanted[name][0])) for name in shared}
     misshapen = [
-        f"{name} is {list(_shape(stored[name], name))}, expected {list(wanted[name][1])}"
-        for name in shared
-        if _shape(stored[name], name) != wanted[name][1]
+        f"{name} is {list(shape)}, expected {list(wanted[name][1])}"
+        for name, shape in shapes.items()
+        if shape != wanted[name][1]
     ]
     dtypes = {name: stored[name].dtype for name in shared}
     unreadable = [f"{name} ({dtype})" for name, dtype in dtypes.items() if dtype not in _STORED_DTYPES]
@@ -241,28 +241,35 @@ def _check(
     problems += [f"stored in a type that is not read: {some(unreadable)}"] if unreadable else []
     if problems:
         raise UserError(
-            f"{folder}: its tensors are not those of a {config.n_layer}-layer GPT-2; {'; '.join(problems)}."
+            f"{folder}: its tensors are not those of a {config.layers}-layer {config.family}; {'; '.join(problems)}."
         )
-    if head == "lm" and config.tie_word_embeddings and "lm_head.weight" in stored:
-        lm_head, embedding = stored["lm_head.weight"].array, stored["wte.weight"].array
-        if lm_head is None or embedding is None or not np.array_equal(lm_head, embedding):
-            raise UserError(
-                f"{folder}: lm_head.weight differs from wte.weight although config.json ties them;"
-                ' set "tie_word_embeddings": false in config.json.'
-            )
+    if head == "lm" and config.tie_word_embeddings:
+        _check_tied(folder, family, stored, vocabulary_table(at[0] for at, _ in wanted.values()))
 
 
-def _write(folder: Path, config: GPT2Config, params: Params, head: Head, tokenizer: Any | None) -> None:
+def _check_tied(folder: Path, family: Family, stored: dict[str, _Stored], table: str) -> None:
+    """Raises `UserError` where a file has another language head than the embedding that its config ties it to."""
+    untied, tied = family.tensor_name(("lm_head", "kernel")), family.tensor_name((table, "embedding"))
+    if untied not in stored:
+        return
+    lm_head, embedding = stored[untied].array, stored[tied].array
+    if lm_head is None or embedding is None or not np.array_equal(lm_head, embedding):
+        raise UserError(
+            f"{folder}: {untied} differs from {tied} although config.json ties them;"
+            ' set "tie_word_embeddings": false in config.json.'
+        )
+
+
+def _write(folder: Path, config: ModelConfig, params: Params, head: Head, tokenizer: Any | None) -> None:
     import safetensors.numpy
 
-    if "h" in params:
-        params = unstack_layers(params, config.n_layer)
+    family = family_of(config)
+    bare = "none" in family.architectures and family.architectures[head] == family.architectures["none"]
     tensors = {}
-    for at, leaf in _flat(params).items():
-        name = _tensor_name(at)
-        array = np.asarray(leaf)
-        inner = name in _HEADS or head == "none"
-        tensors[name if inner else f"transformer.{name}"] = np.ascontiguousarray(array.T if name in _HEADS else array)
+    for at, leaf in _flat(unstack_layers(params, config)).items():
+        name, array = family.tensor_name(at), np.asarray(leaf)
+        name = name if bare or at[0] in family.own else family.prefix + name
+        tensors[name] = np.ascontiguousarray(array.T if family.transposed(at) else array)
     # transformers asks for this "format" before it reads a file.
     safetensors.numpy.save_file(tensors, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
     if tokenizer is not None:
@@ -270,9 +277,7 @@ def _write(folder: Path, config: GPT2Config, params: Params, head: Head, tokeniz
     if config.pad_token_id is None:
         pad = getattr(tokenizer, "pad_token_id", None)
         config = dataclasses.replace(config, pad_token_id=config.eos_token_id if pad is None else pad)
-    (folder / CONFIG_FILE).write_text(
-        json.dumps(to_hf_dict(config, head), indent=2, ensure_ascii=False) + "\n", "utf-8"
-    )
+    (folder / CONFIG_FILE).write_text(json.dumps(config.to_hf(head), indent=2, ensure_ascii=False) + "\n", "utf-8")
     for file in folder.iterdir():
         with file.open("rb") as stream:
             os.fsync(stream.fileno())

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmjax.errors import UserError
-from llmjax.gpt2 import SIZES, GPT2Config, from_hf_dict, from_size, to_hf_dict
-from llmjax.gpt2.config import ACTIVATIONS
+from llmjax.models.activation import ACTIVATIONS
+from llmjax.models.families import FAMILIES, from_hf, from_size
+from llmjax.models.gpt2 import GPT2Config
 
 OURS = {"dtype", "param_dtype", "scan_layers", "remat"}
 
@@ -24,7 +25,7 @@ configs = st.builds(
     n_layer=st.integers(1, 48),
     n_inner=st.none() | st.integers(1, 4096),
     activation_function=st.sampled_from(ACTIVATIONS),
-    attn_pdrop=st.floats(0, 1),
+    attn_pdrop=st.floats(0, 1, exclude_max=True),
     layer_norm_epsilon=st.floats(1e-12, 1),
     scale_attn_weights=st.booleans(),
     scale_attn_by_inverse_layer_idx=st.booleans(),
@@ -37,15 +38,15 @@ configs = st.builds(
 @settings(deadline=None)
 @given(config=configs, head=st.sampled_from(["lm", "classifier", "none"]))
 def test_a_config_survives_its_file(config, head):
-    text = json.dumps(to_hf_dict(config, head))
-    assert from_hf_dict(json.loads(text), "config.json") == config
+    text = json.dumps(config.to_hf(head))
+    assert from_hf(json.loads(text), "config.json") == config
 
 
 @settings(deadline=None)
 @given(configs)
 def test_transformers_reads_the_same_fields(config):
     transformers = pytest.importorskip("transformers")
-    raw = json.loads(json.dumps(to_hf_dict(config, "classifier")))
+    raw = json.loads(json.dumps(config.to_hf("classifier")))
     theirs = transformers.GPT2Config(**raw)
     for field in dataclasses.fields(config):
         if field.name not in OURS | {"label_names"}:
@@ -63,23 +64,25 @@ def test_openais_own_config_is_read():
         "summary_type": "cls_index", "summary_use_proj": True, "vocab_size": 50257,
         "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
     }  # fmt: skip
-    assert from_hf_dict(raw, "config.json") == from_size("gpt2")
+    assert from_hf(raw, "config.json") == from_size("gpt2")
 
 
 def test_older_names_and_overrides():
     raw = {"model_type": "gpt2", "n_ctx": 512, "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 3}
     raw |= {"attn_pdrop": 0, "eos_token_id": [7, 8], "num_labels": 3}
-    config = from_hf_dict(raw, "x", dtype="bfloat16", resid_pdrop=0.0)
-    assert (config.n_positions, config.n_embd, config.n_head, config.n_layer) == (512, 64, 4, 3)
+    config = from_hf(raw, "x", dtype="bfloat16", resid_pdrop=0.0)
+    assert (config.context, config.width, config.layer.heads, config.layers) == (512, 64, 4, 3)
     assert (config.attn_pdrop, config.eos_token_id, config.num_labels) == (0.0, 7, 3)
-    assert (config.dtype, config.resid_pdrop, config.head_dim, config.inner_dim) == ("bfloat16", 0.0, 16, 256)
+    assert (config.dtype, config.resid_pdrop, config.layer.head_width, config.layer.inner) == ("bfloat16", 0.0, 16, 256)
 
 
 @pytest.mark.parametrize(
     ("raw", "says"),
     [
-        ({"model_type": "bert"}, "model_type='bert'"),
+        ({"model_type": "t5"}, "model_type='t5'"),
         ({}, "no model_type"),
+        ({"model_type": "gpt2", "rope_theta": 1e4}, "rope_theta=10000.0 is no field of gpt2"),
+        ({"model_type": "gpt2", "attn_pdrop": 1.5}, "attn_pdrop=1.5 must be 0 or more and below 1"),
         ({"model_type": "gpt2", "add_cross_attention": True}, "add_cross_attention=True"),
         ({"model_type": "gpt2", "problem_type": "regression"}, "problem_type='regression'"),
         ({"model_type": "gpt2", "quantization_config": {"bits": 4}}, "quantization_config"),
@@ -94,8 +97,8 @@ def test_older_names_and_overrides():
     ],
 )
 def test_what_is_not_computed_is_refused_by_name(raw, says):
-    with pytest.raises(UserError, match="config") as error:
-        from_hf_dict(raw, "config.json")
+    with pytest.raises(UserError, match=r"config.json|GPT2Config") as error:
+        from_hf(raw, "config.json")
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -108,6 +111,6 @@ def test_unknown_size_and_dtype_name_the_nearest():
 
 
 def test_every_size_has_whole_heads():
-    assert {size: from_size(size).head_dim for size in SIZES} == {
+    assert {size: from_size(size).layer.head_width for size in FAMILIES["gpt2"].sizes} == {
         "tiny": 16, "small": 32, "distilgpt2": 64, "gpt2": 64, "gpt2-medium": 64, "gpt2-large": 64, "gpt2-xl": 64,
     }  # fmt: skip

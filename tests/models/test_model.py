@@ -13,9 +13,11 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmjax.gpt2 import GPT2, from_size, init_params, stack_layers, unstack_layers
-from llmjax.gpt2.model import dropout, last_token
-from llmjax.gpt2.weights import load_pretrained
+from llmjax.kernels.training import dropout
+from llmjax.models.families import from_size, make_model
+from llmjax.models.layers import last_token
+from llmjax.models.params import init_params, param_shapes, stack_layers, unstack_layers
+from llmjax.models.weights import load_pretrained
 
 GOLDEN = Path(__file__).parent.parent / "testdata" / "gpt2_golden.npz"
 CONFIG = from_size("tiny", vocab_size=60, n_positions=24, label_names=("a", "b", "c"))
@@ -23,7 +25,7 @@ CONFIG = from_size("tiny", vocab_size=60, n_positions=24, label_names=("a", "b",
 
 def init(config, head, seed=0):
     """Parameters with biases and norms drawn too: at their initial 0 and 1 they hide mistakes."""
-    params = init_params(GPT2(config, head), jax.random.key(seed))
+    params = init_params(config, head, jax.random.key(seed))
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
     noisy = [
@@ -39,7 +41,7 @@ def params():
 
 @pytest.fixture(scope="module")
 def applies():
-    return {head: jax.jit(GPT2(CONFIG, head).apply) for head in ("lm", "classifier", "none")}
+    return {head: jax.jit(make_model(CONFIG, head).apply) for head in ("lm", "classifier", "none")}
 
 
 def tokens(batch=2, length=9, seed=0):
@@ -56,7 +58,7 @@ def test_logits_equal_torchs_goldens(case, head, tmp_path):
     raw = json.loads(str(golden["config"]))
     (tmp_path / "config.json").write_text(json.dumps(raw))
     config, params = load_pretrained(tmp_path, head)
-    apply = jax.jit(GPT2(config, head).apply)
+    apply = jax.jit(make_model(config, head).apply)
     for side in ("right", "left"):
         mask_BL = golden[f"{side}/mask"]
         got = np.asarray(apply({"params": params}, golden[f"{side}/tokens"], mask_BL))
@@ -78,14 +80,13 @@ def test_logits_equal_torchs_goldens(case, head, tmp_path):
     ],
 )
 def test_parameter_counts_are_the_released_models(size, count):
-    model = GPT2(from_size(size), "lm")
-    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    shapes = param_shapes(from_size(size), "lm")
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == count
 
 
 def test_initial_scales_are_gpt2s():
     config = from_size("small", n_layer=3)
-    params = init_params(GPT2(config, "classifier"), jax.random.key(0))
+    params = init_params(config, "classifier", jax.random.key(0))
     std = config.initializer_range
     for kernel, expected in [
         (params["wte"]["embedding"], std),
@@ -101,13 +102,13 @@ def test_initial_scales_are_gpt2s():
 @pytest.mark.parametrize("scan", [False, True])
 def test_no_gradient_from_a_position_to_later_tokens(scan, params):
     config = dataclasses.replace(CONFIG, scan_layers=scan)
-    tree = stack_layers(params["lm"], config.n_layer) if scan else params["lm"]
+    tree = stack_layers(params["lm"], CONFIG) if scan else params["lm"]
     tokens_BL = tokens(1, 8)
     direction_V = jax.random.normal(jax.random.key(1), (CONFIG.vocab_size,))
 
     def outputs(wpe):  # the position embedding stands at every token, so its rows tell the tokens apart
         changed = {**tree, "wpe": {"embedding": wpe}}
-        return GPT2(config, "lm").apply({"params": changed}, tokens_BL)[0] @ direction_V
+        return make_model(config, "lm").apply({"params": changed}, tokens_BL)[0] @ direction_V
 
     influence_LS = np.abs(jax.jacobian(outputs)(tree["wpe"]["embedding"])).sum(-1)[:, :8]
     later = np.arange(8)[None, :] > np.arange(8)[:, None]
@@ -182,7 +183,7 @@ def test_scan_and_remat_agree_with_unrolled_layers(head, fields, params):
 
     def loss_and_grad(config, tree):
         def loss(tree):
-            logits = GPT2(config, head).apply({"params": tree}, tokens_BL, mask_BL)
+            logits = make_model(config, head).apply({"params": tree}, tokens_BL, mask_BL)
             return jnp.mean(jax.nn.log_softmax(logits)[..., 0])
 
         return jax.jit(jax.value_and_grad(loss))(tree)
@@ -190,26 +191,26 @@ def test_scan_and_remat_agree_with_unrolled_layers(head, fields, params):
     config = dataclasses.replace(CONFIG, **fields)
     want_loss, want_grad = loss_and_grad(config, params[head])
     for scan, remat in [(False, True), (True, False), (True, True)]:
-        tree = stack_layers(params[head], CONFIG.n_layer) if scan else params[head]
+        tree = stack_layers(params[head], CONFIG) if scan else params[head]
         loss, grad = loss_and_grad(dataclasses.replace(config, scan_layers=scan, remat=remat), tree)
-        grad = unstack_layers(grad, CONFIG.n_layer) if scan else grad
+        grad = unstack_layers(grad, CONFIG) if scan else grad
         assert loss == pytest.approx(float(want_loss), rel=1e-5)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), grad, want_grad)
 
 
 def test_init_of_scanned_layers_has_the_stacked_shapes(params):
     config = dataclasses.replace(CONFIG, scan_layers=True)
-    scanned = jax.eval_shape(lambda: init_params(GPT2(config, "lm"), jax.random.key(0)))
-    stacked = stack_layers(params["lm"], CONFIG.n_layer)
+    scanned = jax.eval_shape(lambda: init_params(config, "lm", jax.random.key(0)))
+    stacked = stack_layers(params["lm"], CONFIG)
     assert jax.tree.map(lambda leaf: leaf.shape, scanned) == jax.tree.map(lambda leaf: leaf.shape, stacked)
-    back = unstack_layers(stacked, CONFIG.n_layer)
+    back = unstack_layers(stacked, CONFIG)
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), back, params["lm"]))
 
 
 @pytest.mark.parametrize("head", ["lm", "classifier"])
 def test_bfloat16_is_close_to_float32(head, params, applies):
     want = applies[head]({"params": params[head]}, tokens())
-    got = GPT2(dataclasses.replace(CONFIG, dtype="bfloat16"), head).apply({"params": params[head]}, tokens())
+    got = make_model(dataclasses.replace(CONFIG, dtype="bfloat16"), head).apply({"params": params[head]}, tokens())
     assert got.dtype == jnp.float32
     error = float(jnp.abs(got - want).max() / jnp.abs(want).max())
     assert 0 < error < 0.03  # above 0: it did compute in bfloat16
@@ -217,9 +218,9 @@ def test_bfloat16_is_close_to_float32(head, params, applies):
 
 def test_dtype_and_param_dtype_are_apart():
     config = dataclasses.replace(CONFIG, param_dtype="bfloat16")
-    params = init_params(GPT2(config, "lm"), jax.random.key(0))
+    params = init_params(config, "lm", jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
-    assert GPT2(config, "lm").apply({"params": params}, tokens()).dtype == jnp.float32
+    assert make_model(config, "lm").apply({"params": params}, tokens()).dtype == jnp.float32
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
@@ -239,8 +240,8 @@ def test_dropout_drops_at_its_rate_and_keeps_the_mean(rate):
 def test_every_dropout_acts_and_only_when_asked(field, scan, params):
     off = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0, "scan_layers": scan}
     config = dataclasses.replace(CONFIG, **{**off, field: 0.3})
-    tree = stack_layers(params["lm"], CONFIG.n_layer) if scan else params["lm"]
-    apply = jax.jit(GPT2(config, "lm").apply, static_argnames="deterministic")
+    tree = stack_layers(params["lm"], CONFIG) if scan else params["lm"]
+    apply = jax.jit(make_model(config, "lm").apply, static_argnames="deterministic")
 
     def run(seed):
         return np.asarray(
@@ -251,21 +252,21 @@ def test_every_dropout_acts_and_only_when_asked(field, scan, params):
     np.testing.assert_array_equal(run(0), run(0))
     assert not np.allclose(run(0), run(1))
     assert not np.allclose(run(0), quiet)
-    zero = jax.jit(GPT2(dataclasses.replace(CONFIG, **off), "lm").apply, static_argnames="deterministic")
+    zero = jax.jit(make_model(dataclasses.replace(CONFIG, **off), "lm").apply, static_argnames="deterministic")
     np.testing.assert_allclose(zero({"params": tree}, tokens(), deterministic=False), quiet, atol=1e-6)
 
 
 def test_layers_drop_different_elements():
     """Each module folds its own path into the key: equal masks in every layer would be a silent mistake."""
     config = dataclasses.replace(CONFIG, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.5)
-    model = GPT2(config, "none")
+    model = make_model(config, "none")
     params = init(config, "none")
     _, state = model.apply(
         {"params": params}, tokens(), deterministic=False, rngs={"dropout": jax.random.key(0)},
         capture_intermediates=lambda module, _: module.name == "resid_dropout", mutable=["intermediates"],
     )  # fmt: skip
     masks = [np.asarray(leaf) == 0 for leaf in jax.tree.leaves(state["intermediates"])]
-    assert len(masks) == 2 * CONFIG.n_layer
+    assert len(masks) == 2 * CONFIG.layers
     for i, one in enumerate(masks):
         for other in masks[i + 1 :]:
             assert 0.4 < (one == other).mean() < 0.6

@@ -1,0 +1,1 @@
+"""Products, attention and autodiff tricks, in the form that each machine does fastest."""

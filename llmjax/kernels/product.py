@@ -1,0 +1,43 @@
+"""Products of activations and weights, and rows looked up by token, for every form that a weight has.
+
+Shape letters: T tokens, D inputs, V vocabulary.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from llmjax.kernels.formats import Packed
+
+
+def product(x: Float[Array, "... D"], kernel: Array | Packed, outputs: int) -> Float[Array, "... E"]:
+    """Returns the product of the last axis of `x` with a weight of `outputs` outputs E.
+
+    A plain array is [D, E] and gives a result of its type; a packed weight gives float32 as its `multiply` says.
+    """
+    x_TD = x.reshape(-1, x.shape[-1])
+    if isinstance(kernel, Packed):
+        y_TE = kernel.multiply(x_TD)[:, :outputs]
+    else:
+        # Two dimensions: of three, XLA on CPU answers the kernel's gradient with strided copies of every activation.
+        y_TE = lax.dot_general(x_TD, kernel, (((1,), (0,)), ((), ())))
+    return y_TE.reshape(*x.shape[:-1], outputs)
+
+
+def lookup(table: Array | Packed, tokens: Int[Array, "..."], dtype: str) -> Float[Array, "... D"]:
+    """Returns the rows of a vocabulary's weight [V, D] that `tokens` name, in `dtype`."""
+    if isinstance(table, Packed):
+        return table.rows(tokens.reshape(-1)).reshape(*tokens.shape, -1).astype(dtype)
+    return jnp.take(table.astype(dtype), tokens, axis=0)
+
+
+def unembed(x: Float[Array, "... D"], table: Array | Packed, vocabulary: int) -> Float[Array, "... V"]:
+    """Returns float32 logits: the product of `x` with every row of a vocabulary's weight [V, D]."""
+    if isinstance(table, Packed):
+        return product(x, table, vocabulary)
+    return jnp.einsum("...d,vd->...v", x, table.astype(x.dtype), preferred_element_type=jnp.float32)
+
+
+def is_plain(weight: Array | Packed) -> bool:
+    """Whether a weight is a plain array, of which the model's own type decides how it is multiplied."""
+    return not isinstance(weight, Packed)

@@ -1,0 +1,81 @@
+"""A model's parameters as a tree: their shapes, layers apart or stacked, and the forms that products read."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from llmjax.kernels.formats import Format, pack
+from llmjax.models.config import ModelConfig
+from llmjax.models.families import make_model
+
+Params = dict[str, Any]
+Head = Literal["lm", "score", "classifier", "pooler", "none"]
+
+
+def init_params(config: ModelConfig, head: Head, key: PRNGKeyArray | jax.Array) -> Params:
+    """Returns freshly drawn parameters of a model: normal(`initializer_range`), as the family scales them."""
+    model = make_model(config, head)
+    return jax.jit(lambda key: model.init(key, jnp.zeros((1, 1), jnp.int32))["params"])(key)
+
+
+@functools.lru_cache(maxsize=32)
+def param_shapes(config: ModelConfig, head: Head) -> Params:
+    """Returns the tree of a model's parameters, layers apart, as `jax.ShapeDtypeStruct`s."""
+    config = dataclasses.replace(config, scan_layers=False)
+    return jax.eval_shape(lambda: init_params(config, head, jax.random.key(0)))
+
+
+def stack_layers(params: Params, config: ModelConfig) -> Params:
+    """Turns per-layer parameters (`h_0`, `h_1`, ...) into those of `scan_layers` (`h/block`, stacked)."""
+    name = config.layer.names.layer
+    layers = [params[f"{name}_{layer}"] for layer in range(config.layers)]
+    rest = {at: value for at, value in params.items() if not re.fullmatch(rf"{name}_\d+", at)}
+    return {**rest, name: {"block": jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)}}
+
+
+def unstack_layers(params: Params, config: ModelConfig) -> Params:
+    """Turns the stacked parameters of `scan_layers` into per-layer ones; leaves per-layer ones as they are."""
+    name = config.layer.names.layer
+    if name not in params:
+        return params
+    rest = {at: value for at, value in params.items() if at != name}
+    block = params[name]["block"]
+    return {**rest, **{f"{name}_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], block) for i in range(config.layers)}}
+
+
+@functools.partial(jax.jit, static_argnames=("config", "format"))
+def prepare(params: Params, config: ModelConfig, format: Format) -> Params:
+    """Arranges parameters for inference: kernels and the vocabulary's embedding by rows in `format` (`pack`).
+
+    No step then transposes or copies a weight. Biases, norms and other embeddings are float32, and so is the residual
+    stream.
+    """
+    table = vocabulary_table(params)
+
+    def arrange(at: tuple[Any, ...], leaf: jax.Array) -> Any:
+        names = [entry.key for entry in at]
+        if names[-1] == "kernel":
+            return pack(leaf.T, format)
+        return pack(leaf, format) if names == [table, "embedding"] else leaf.astype(jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(arrange, unstack_layers(params, config))
+
+
+def cache_dtype(params: Params) -> str:
+    """Returns the type that a cache beside prepared parameters has: bfloat16 where any weight is of a short type."""
+    widths = {leaf.dtype.itemsize for leaf in jax.tree.leaves(params)}
+    return "float32" if widths == {4} else "bfloat16"
+
+
+VOCABULARIES = ("wte", "embed_tokens", "word_embeddings")
+
+
+def vocabulary_table(names: Iterable[str]) -> str:
+    """Returns which of the names of a model's parts is that of the vocabulary's embedding."""
+    return next(name for name in names if name in VOCABULARIES)
