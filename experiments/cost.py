@@ -12,7 +12,7 @@ from experiments._reports import write_views
 from experiments._settings import values_of
 from llmjax.analyser import read_hlo, role_table
 from llmjax.analysis import Analysis, analysis_of
-from llmjax.cost.names import RoleTable
+from llmjax.cost.roles import RoleTable
 from llmjax.cycles.device import Device, device_names, load_device, override
 from llmjax.cycles.measured import Profile
 from llmjax.errors import UserError, did_you_mean

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmjax.analysis import analysis_of
-from llmjax.cost.names import RoleTable, read_roles
+from llmjax.cost.roles import RoleTable, read_roles
 from llmjax.cycles.device import Device, load_device
 from llmjax.errors import UserError
 from llmjax.hlo import parse
@@ -37,7 +37,7 @@ def analyze(
         args, kwargs: its arguments; `jax.ShapeDtypeStruct`s will do. None where it is lowered already.
         trip_counts: iterations of loops whose length the program does not say, by the name of the `while`.
         roles: how module paths become roles: (regular expression, role) rows, first match wins, a JSON file of them,
-            or a RoleTable; llmjax.cost.names.ROLES is the default.
+            or a RoleTable; llmjax.cost.roles.ROLES is the default.
         branch_probabilities: of each `conditional` named, one a branch; else its most expensive branch counts.
         target: a chip that need not be here: "tpu:v5e:2x2", "gpu:h100", "cpu" (llmjax/targets/names.py has them all).
             An argument of `program` itself that is called so cannot be given by name.

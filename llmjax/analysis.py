@@ -10,7 +10,7 @@ from typing import Any
 
 from llmjax.cost import ModuleCost, cost_module
 from llmjax.cost.attribution import KEYS, AttributedOp, Key, Row, attribute, breakdown, share_of
-from llmjax.cost.names import RoleTable
+from llmjax.cost.roles import RoleTable
 from llmjax.cost.values import Cost, Number, total
 from llmjax.cycles.compiler_clock import OpClock, compiler_clock
 from llmjax.cycles.device import Device, device_names, load_device
@@ -38,8 +38,8 @@ class TimedRow(Row):
 class Alike:
     """Ops that differ in nothing but the layer they stand in, and their sums.
 
-    `where` is their module path with * for the layer's number, or their role; times are in seconds, None where none of
-    them has one.
+    `where` is their module path with * for the layer's number, else their line, else their role; times are in seconds,
+    None where none of them has one.
     """
 
     ops: tuple[AttributedOp, ...]
@@ -209,8 +209,8 @@ def analysis_of(
 
 
 def where(op: AttributedOp) -> str:
-    """The module path, with * for the layer's number, or the role where there is none."""
-    path = op.place.module_path or op.place.role
+    """The module path, with * for the layer's number; the source line where there is none; else the role."""
+    path = op.place.module_path or op.place.source.rpartition("/")[2] or op.place.role
     if op.place.layer is not None:
         path = re.sub(rf"(?<=[_/.]){op.place.layer}(?=/|$)", "*", path, count=1)
     return path + (" (bwd)" if op.place.direction == "backward" else "")

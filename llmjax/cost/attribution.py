@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from llmjax.cost.names import DATA_MOVEMENT, MOVES, UNATTRIBUTED, Reader, RoleTable
+from llmjax.cost.names import MOVES, Reader
+from llmjax.cost.paths import class_path, is_product_with_weights, weights_path
+from llmjax.cost.roles import DATA_MOVEMENT, UNATTRIBUTED, RoleTable
 from llmjax.cost.values import ZERO, Cost, ModuleCost, Number, OpCost, moved, total
 from llmjax.hlo.ir import Computation, Instruction, Module, Shape
 
@@ -153,16 +155,15 @@ class _Attribution:
 
     def __init__(self, module: Module, roles: RoleTable):
         self.module = module
-        self.callers: dict[str, Instruction] = {}
-        self.homes: dict[int, str] = {}
+        self.callers: dict[str, tuple[Instruction, str]] = {}  # who calls a computation, and where it stands
         names: set[str] = set()
+        arguments = frozenset(p.metadata.op_name for p in module.entry.parameters)
         for computation in module.computations.values():
             for i in computation:
                 names.add(i.metadata.op_name)
                 for callee in i.called_computations:
-                    self.callers.setdefault(callee, i)
-                    self.homes.setdefault(id(i), computation.name)
-        self.reader = Reader(roles, names)
+                    self.callers.setdefault(callee, (i, computation.name))
+        self.reader = Reader(roles, names, arguments)
         self.places: dict[object, Place] = {}
         self.readers: dict[str, dict[str, tuple[Instruction, ...]]] = {}
 
@@ -241,14 +242,19 @@ class _Attribution:
         # What has no scope, as torch-xla writes `op_name="aten__mm"`, may say its line all the same.
         own_source = self.module.source(i) is not None
         line = i.metadata if own_source else m
-        key = (m.op_name, line.stack_frame_id, line.source_file, line.source_line, moves, opcode)
+        path = ""
+        if not self.reader.scoped:  # as of Flax NNX
+            path = weights_path(self.module, self.callers, i, home)
+            path = path or class_path(self.module, i if own_source else named)
+        weights = is_product_with_weights(i)
+        key = (m.op_name, line.stack_frame_id, line.source_file, line.source_line, moves, opcode, weights, path)
         if key not in self.places:
             source, function = self.source(i) if own_source else self.source(named)
             self.places[key] = Place(
-                self.reader.name(m.op_name).path,
-                DATA_MOVEMENT if moves else self.reader.role(m.op_name, opcode),
-                self.reader.layer(m.op_name),
-                self.reader.direction(m.op_name),
+                path or self.reader.name(m.op_name).path,
+                DATA_MOVEMENT if moves else self.reader.role(m.op_name, opcode, weights, path),
+                self.reader.layer(m.op_name, path),
+                self.reader.direction(m.op_name, path),
                 source,
                 function,
             )
@@ -259,20 +265,24 @@ class _Attribution:
         for _ in range(_HOPS):
             if self.has_name(i):
                 return i
-            caller = self.callers.get(home)
+            caller, around = self.callers.get(home, (None, ""))
             neighbour = None if caller is not None and "fusion" in caller.opcode else self.neighbour(i, home)
             if neighbour is not None and self.has_name(neighbour):
                 return neighbour
             if neighbour is not None and neighbour.name in self.module.computations[home].by_name:
                 i = neighbour
             elif caller is not None:
-                i, home = caller, self.homes[id(caller)]
+                i, home = caller, around
             else:
                 break
         return i if self.has_name(i) else _NAMELESS
 
     def has_name(self, i: Instruction) -> bool:
-        return bool(i.metadata.op_name) and not self.reader.name(i.metadata.op_name).argument
+        """Whether `i` says what it is part of: by scopes, or as an operation that knows its line."""
+        op_name = i.metadata.op_name
+        if not op_name or self.reader.name(op_name).argument:
+            return False
+        return "/" in op_name or self.module.source(i) is not None
 
     def neighbour(self, i: Instruction, home: str) -> Instruction | None:
         """The first named reader of `i`, of a fusion the interior instruction that reads it; else the first named maker

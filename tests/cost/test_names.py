@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmjax.cost.names import LAYER, ROLES, Reader, RoleTable, read_name, read_roles
+from llmjax.cost.names import Reader, read_name
+from llmjax.cost.roles import LAYER, ROLES, RoleTable, read_roles
 from llmjax.errors import UserError
 
 TRAIN = "jit(train_step)/transpose(jvp(GPT2))/ln_f/mul"  # its presence says that the program takes derivatives
@@ -33,6 +34,15 @@ TRAIN = "jit(train_step)/transpose(jvp(GPT2))/ln_f/mul"  # its presence says tha
         ("jit(f)/GPT2/h_0/attn/scores/dot_general/mul", "GPT2/h_0/attn/scores"),
         ("model/dense/MatMul", "model/dense"),
         ("params['wte']['embedding']", ""),
+        (
+            "jit(s)/jvp(TransformerLinenPure.apply)/TransformerLinenPure/decoder/layers/mlp/add",
+            "TransformerLinenPure/decoder/layers/mlp",
+        ),
+        (
+            "BertModel.1/BertEncoder[encoder]/BertLayer[3]/Linear[dense]/aten__mm.3/aten__mm",
+            "BertModel/encoder/BertLayer_3/dense",
+        ),
+        ("aten__mm", ""),
         ("", ""),
     ],
 )
@@ -104,6 +114,78 @@ def test_roles_of_a_train_step(op_name, role):
 )
 def test_roles_of_inference(op_name, opcode, role):
     assert Reader(RoleTable(), [op_name]).role(op_name, opcode) == role
+
+
+@pytest.mark.parametrize(
+    ("path", "role"),
+    [
+        # Llama
+        ("Llama/layers_0/self_attn/q_proj/dot", "attention projections"),
+        ("Llama/layers_0/self_attn/o_proj/dot", "attention projections"),
+        ("Llama/layers_0/self_attn/rope/mul", "rotary positions"),
+        ("Llama/layers_0/self_attn/q_norm/rsqrt", "layer norm"),
+        ("Llama/layers_0/input_layernorm/rsqrt", "layer norm"),
+        ("Llama/layers_0/post_attention_layernorm/mul", "layer norm"),
+        ("Llama/layers_0/mlp/gate_proj/dot", "MLP"),
+        ("Llama/layers_0/mlp/down_proj/dot", "MLP"),
+        ("Llama/layers_0/add", "residual"),
+        ("Llama/norm/mul", "layer norm"),
+        ("Llama/embed_tokens/jit(_take)/gather", "embedding"),
+        ("Llama/lm_head/dot", "vocabulary projection"),
+        # BERT, as here and as Hugging Face calls its parts
+        ("Bert/layer_3/attention/query/dot", "attention projections"),
+        ("Bert/layer_3/attention/output/dot", "attention projections"),
+        ("Bert/layer_3/mlp/intermediate/dot", "MLP"),
+        ("Bert/layer_3/mlp/output/dot", "MLP"),
+        ("Bert/layer_3/attention_norm/rsqrt", "layer norm"),
+        ("Bert/word_embeddings/gather", "embedding"),
+        ("Bert/add", "embedding"),
+        ("BertModel/encoder/layer_3/attention/self/query/dot", "attention projections"),
+        ("BertModel/encoder/layer_3/attention/self/softmax/exp", "softmax"),
+        ("BertModel/encoder/layer_3/attention/output/dense/dot", "attention projections"),
+        ("BertModel/encoder/layer_3/attention/output/LayerNorm/mul", "layer norm"),
+        ("BertModel/encoder/layer_3/intermediate/dense/dot", "MLP"),
+        ("BertModel/encoder/layer_3/output/dense/dot", "MLP"),
+        # MaxText
+        ("TransformerLinenPure/decoder/layers/self_attention/query/dot", "attention projections"),
+        ("TransformerLinenPure/decoder/layers/self_attention/out/dot", "attention projections"),
+        ("TransformerLinenPure/decoder/layers/self_attention/attention_op/dot", "attention scores"),
+        ("TransformerLinenPure/decoder/layers/self_attention/attention_op/qk_product/dot", "attention scores"),
+        ("TransformerLinenPure/decoder/layers/pre_self_attention_layer_norm/mul", "layer norm"),
+        ("TransformerLinenPure/decoder/layers/mlp/wi_0/dot", "MLP"),
+        ("TransformerLinenPure/decoder/layers/MoeBlock_0/gate/dot", "router"),
+        ("TransformerLinenPure/decoder/layers/MoeBlock_0/dot", "experts"),
+        ("TransformerLinenPure/decoder/decoder_norm/mul", "layer norm"),
+        ("TransformerLinenPure/decoder/logits_dense/dot", "vocabulary projection"),
+        ("TransformerLinenPure/token_embedder/gather", "embedding"),
+        # Mixer, U-Net, Linen's own blocks
+        ("MlpMixer/MixerBlock_0/token_mixing/Dense_0/dot", "MLP"),
+        ("MlpMixer/MixerBlock_0/channel_mixing/Dense_1/dot", "MLP"),
+        ("UNet/down_blocks_0/resnets_1/conv1/convolution", "convolutions"),
+        ("UNet/down_blocks_0/attentions_0/to_q/dot", "attention projections"),
+        ("Net/EncoderBlock_2/MultiHeadDotProductAttention_0/query/dot", "attention projections"),
+        ("Net/EncoderBlock_2/MlpBlock_0/Dense_0/dot", "MLP"),
+        ("Net/Block/Attn/softmax/exp", "softmax"),
+    ],
+)
+def test_one_table_knows_the_words_of_many_models(path, role):
+    scopes, _, primitive = path.rpartition("/")
+    op_name = f"jit(f)/{scopes}/{primitive}"
+    assert (
+        Reader(RoleTable(), [op_name]).role(op_name, primitive if primitive in ("dot", "convolution") else "") == role
+    )
+
+
+@pytest.mark.parametrize(("weights", "role"), [(True, "attention projections"), (False, "attention scores")])
+@pytest.mark.parametrize("path", ["M/h_0/attention", "M/h_0/SelfAttention_0", "Net/Block/Attn"])
+def test_a_product_with_weights_under_attention_is_a_projection(path, weights, role):
+    op_name = f"jit(f)/{path}/dot_general"
+    assert Reader(RoleTable(), [op_name]).role(op_name, "dot", weights) == role
+
+
+def test_a_users_table_need_not_know_of_weights():
+    name = "jit(f)/net/a/dot_general"
+    assert Reader(RoleTable((("/a/dot$", "mine"),)), [name]).role(name, "dot", weights=True) == "mine"
 
 
 @pytest.mark.parametrize(

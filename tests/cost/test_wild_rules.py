@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from llmjax.analysis import where
 from llmjax.cost import cost_module
 from llmjax.cycles.device import load_device
 from llmjax.cycles.features import features
@@ -63,3 +64,16 @@ def test_loop_transpose_uncoalesced(wild):
     found = counted(wild, "loop_transpose_uncoalesced")
     (op,) = features(found, load_device("gpu:a100"))
     assert op.minor_moves and op.strided
+
+
+def test_torch_xla_metadata(wild):
+    (op,) = attribute(counted(wild, "torch_xla_metadata"))
+    assert op.place.source == "/home/me/net/linear.py:114"
+    assert op.place.role != "unattributed"
+    assert where(op) == "linear.py:114"
+
+
+def test_torch_xla_scope(wild):
+    (op,) = attribute(counted(wild, "torch_xla_scope"))
+    assert op.place.module_path == "BertModel/encoder/dense"
+    assert op.place.source == "/home/me/net/linear.py:114"
