@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmjax.cost.names import MOVES, Reader
-from llmjax.cost.paths import class_path, is_product_with_weights, weights_path
+from llmjax.cost.paths import class_path, is_installed, is_product_with_weights, weights_path
 from llmjax.cost.roles import DATA_MOVEMENT, UNATTRIBUTED, RoleTable
 from llmjax.cost.values import ZERO, Cost, ModuleCost, Number, OpCost, moved, total
 from llmjax.hlo.ir import Computation, Instruction, Module, Shape
@@ -24,7 +24,6 @@ NO_LAYER = "no layer"
 _SAME_BUFFER = frozenset({"bitcast", "reshape", "tuple", "get-tuple-element"})
 _HOPS = 16  # so far a name is looked for
 _NAMELESS = Instruction("", "", Shape("token"))
-_LIBRARIES = ("/site-packages/", "/dist-packages/", "/lib/python3", "<frozen ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +303,7 @@ class _Attribution:
 
     def source(self, i: Instruction) -> tuple[str, str]:
         stack = self.module.stack(i)
-        own = (frame for frame in stack if not any(library in frame.file for library in _LIBRARIES))
+        own = (frame for frame in stack if not is_installed(frame))
         frame = next(own, stack[0] if stack else None)
         return (f"{frame.file}:{frame.line}", frame.function) if frame else ("", "")
 

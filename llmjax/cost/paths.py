@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import dropwhile
 from typing import Any
 
 from llmjax.cost.names import once
+from llmjax.hlo.attributes import SourceLocation
 from llmjax.hlo.ir import Instruction, Module
 
 Callers = Mapping[str, tuple[Instruction, str]]
@@ -17,8 +19,14 @@ bitcast broadcast convert copy copy-done copy-start dynamic-slice get-tuple-elem
 _SAME_ARRAY = frozenset(_RENAMES.split())
 _STEP = re.compile(r"""\[["']?([\w\-]+)["']?\]|\.([A-Za-z_]\w*)""")
 _LEAVES = frozenset(("bias", "embedding", "kernel", "raw_value", "scale", "value", "weight"))
+_LIBRARIES = ("/site-packages/", "/dist-packages/", "/lib/python3", "<frozen ")
 _METHOD = re.compile(r"([A-Z]\w*)\.(\w+)")
 _CALLS = frozenset({"__call__", "forward", "apply"})
+
+
+def is_installed(frame: SourceLocation) -> bool:
+    """Whether a frame is of an installed package or of Python itself, not of the user's program."""
+    return any(library in frame.file for library in _LIBRARIES)
 
 
 def is_product_with_weights(i: Instruction) -> bool:
@@ -58,10 +66,11 @@ def argument_path(op_name: str) -> str:
 def class_path(module: Module, i: Instruction) -> str:
     """The classes whose methods stand on an instruction's stack, the outermost first: `Net/Block/Attention/Linear`.
 
-    Of a method that is no call of the module its name stays: `Embed.attend`.
+    Of a method that is no call of the module its name stays: `Embed.attend`. Installed programs that run the user's own
+    (pytest) are left out.
     """
     found: list[str] = []
-    for frame in reversed(module.stack(i)):
+    for frame in dropwhile(is_installed, reversed(module.stack(i))):
         m = _METHOD.fullmatch(frame.function)
         if m is None:
             continue

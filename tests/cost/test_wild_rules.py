@@ -6,6 +6,7 @@ import pytest
 
 from llmjax.analysis import where
 from llmjax.cost import cost_module
+from llmjax.cost.attribution import attribute
 from llmjax.cycles.device import load_device
 from llmjax.cycles.features import features
 from llmjax.cycles.model import predict
