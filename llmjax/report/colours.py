@@ -5,7 +5,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Iterable
 
-from llmjax.cost.names import OTHER, ROLES, UNATTRIBUTED
+from llmjax.cost.roles import OTHER, ROLES, UNATTRIBUTED
 
 _PLAIN = {OTHER: "#8a8583", UNATTRIBUTED: "#b8b4b0"}
 # Told apart beside one another, on white and on black: Tableau 10 and the darker half of Tableau 20, without its greys.
