@@ -72,6 +72,9 @@ def test_a_row_a_chip_and_failures_are_rows(tmp_path, capsys, monkeypatch, compi
     table = [line for line in shown.splitlines() if line.startswith(("chip", *rows))]
     assert len(table) == 1 + len(rows) and max(map(len, table)) <= columns
     assert ("tokens/s" in shown) == (columns == 120)
+    page = (tmp_path / "w" / "compare.html").read_text()
+    assert all(name in page for name in rows) and page.count('class="chart plot"') == 3
+    assert sum(h100["seconds_by_bound"].values()) > 0 and h100["bound"] in h100["seconds_by_bound"]
     assert "Does not fit: gpu:h100 (14.1 GB too much), tpu:v5e:2x2 (" in " ".join(shown.split())
 
 
