@@ -30,7 +30,8 @@ def settle() -> str:
             _say(f"computing on {device.device_kind} ({device.platform}); JAX_PLATFORMS=cpu chooses the CPU")
         return device.platform
     keep_freed_memory()
-    jax.config.update("jax_platforms", "cpu")
+    if not asked:
+        jax.config.update("jax_platforms", "cpu")
     os.environ["JAX_PLATFORMS"] = "cpu"  # for child processes: here JAX has read it already
     if plugins:
         _say(f"computing on the CPU: no chip is here for {' and '.join(plugins)}; JAX_PLATFORMS chooses another device")

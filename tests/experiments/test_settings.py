@@ -2,6 +2,8 @@
 
 import importlib
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -142,3 +144,30 @@ def test_lists_are_typed_with_commas_between(typed: str, kept: tuple[str, ...]) 
             config = config[part]
         assert config == kept
     assert settled(defaults("clock"), [("batches", "1, 2,4")]).batches == (1, 2, 4)
+
+
+ABSURD = """
+import sys
+import launch
+for setting in sys.argv[2:]:
+    name, _, rest = setting.partition(":")
+    status = launch.main(["launch.py", f"--config=configs/{name}.py", f"--config.{rest}", f"--workdir={sys.argv[1]}"])
+    print(status, "jax" in sys.modules)
+"""
+
+
+def test_absurd_sizes_end_a_job_before_jax_is_imported_or_a_file_written(tmp_path: Path) -> None:
+    settings = (
+        "benchmark:repeats=1e9", "calibrate:runs=-1", "classify:dtype=float", "clock:batches=1,1e9", "compare:batch=0",
+        "cost:top=1e11", "diff:top=nan", "evaluate:dtype=int8", "finetune:train.batch_size=1000000000",
+        "generate:seed=1e23", "generate:top_k=1e11", "microscope:runs=0", "perplexity:formats=",
+        "quickstart:model.n_layer=100000000", "quickstart:model.attn_pdrop=1.5",
+        "sst2:train.optimizer.learning_rate=inf", "validate:rounds=",
+    )  # fmt: skip
+    command = [sys.executable, "-c", ABSURD, str(tmp_path / "w"), *settings]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["2 False"] * len(settings)
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(settings) and not (tmp_path / "w").exists()
+    for setting, line in zip(settings, lines, strict=True):
+        assert line.startswith(f"error: config.{setting.partition(':')[2].partition('=')[0]}")
