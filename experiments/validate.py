@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from experiments._phases import Shape, build
 from experiments._settings import values_of
@@ -65,6 +66,7 @@ def run(config: ConfigDict, workdir: str) -> None:
         console.print(
             f"[{number}/{len(cases)}] {case.name}: predicted {case.predicted * 1e3:.3f} ms, measured"
             f" {case.measured * 1e3:.3f} ms, off by {case.error:.1%}",
+            markup=False,
             highlight=False,
         )
     found = summary(cases)
@@ -83,7 +85,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     }
     atomic_write(folder / "validation.json", json.dumps(result, indent=1))
     atomic_write(folder / "validation.html", picture(cases))
-    console.print(f"validation.json and validation.html: {workdir}", highlight=False)
+    console.print(f"validation.json and validation.html: {workdir}", markup=False, highlight=False)
 
 
 def _measure(settings: _Settings) -> tuple[Device, dict[str, list[float]], list[Case]]:
@@ -254,8 +256,8 @@ def print_summary(found: dict[str, Any], cases: list[Case], console: Console) ->
     console.print("Ops off by the most time:", highlight=False)
     for op in worst(cases):
         times = f"predicted {op.predicted * 1e6:,.0f} us, measured {op.measured * 1e6:,.0f} us"
-        console.print(f"{op.program}: {op.name}: {times}", highlight=False, soft_wrap=True)
-        console.print(Padding(reason(op), (0, 0, 0, 2)), highlight=False)
+        console.print(f"{op.program}: {op.name}: {times}", markup=False, highlight=False, soft_wrap=True)
+        console.print(Padding(Text(reason(op)), (0, 0, 0, 2)), highlight=False)
 
 
 def _at(figures: Any, path: tuple[str, ...]) -> Any:
