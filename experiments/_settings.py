@@ -120,6 +120,7 @@ JOBS: dict[str, Schema] = {
         "threads": whole(0, 2**12),
     },
     "calibrate": {"target": text(), "runs": _RUNS, "programs": _COUNT},
+    "fit_card": {"chips": text(), "aiconfigurator": flag(), "neusight": text()},
     "classify": {
         **_MODEL_FOLDER,
         "text": text(),

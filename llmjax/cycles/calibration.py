@@ -20,11 +20,13 @@ from llmjax.cost import cost_module
 from llmjax.cost.values import ModuleCost
 from llmjax.cycles.device import Device
 from llmjax.cycles.features import Features, features
+from llmjax.cycles.fitted import DEFAULTS, Row, Terms, coordinates, interpolate, key_of, parts
 from llmjax.cycles.measured import Profile
-from llmjax.cycles.model import BETWEEN, DEFAULTS, Row, Terms, between, combine, coordinates, interpolate, key_of, parts
+from llmjax.cycles.model import BETWEEN, between
 from llmjax.cycles.probe import probe
 from llmjax.cycles.profile import Runnable, interleave, runnable
 from llmjax.cycles.programs import Program, products, programs
+from llmjax.cycles.times import combine
 from llmjax.hlo import parse
 
 Say = Callable[[str, float], None]

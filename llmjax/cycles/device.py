@@ -13,7 +13,7 @@ from typing import Any
 from llmjax.errors import UserError, did_you_mean
 from llmjax.json_file import read_json
 
-PROVENANCES = ("datasheet", "measured", "estimate", "user")
+PROVENANCES = ("datasheet", "measured", "published", "estimate", "user")
 FOLDER = Path(__file__).parent / "devices"
 SCHEMA = "llmjax.device/2"
 
@@ -47,9 +47,11 @@ class Device:
     `clock_hz` is the clock of its compute unit (CPU core, GPU SM, TPU TensorCore), `cores` how many of them there are.
     `matmul` and `vector` are peaks of the whole chip in FLOP/s by HLO dtype (f32, bf16, s8, ...), `transcendental` in
     results/s. `memory` has the nearest level first, main memory last. `link` is what one chip sends to the others, in
-    bytes/s, None where it stands alone, `host_link` what it and its host send each other one way (PCIe). `launch` is
-    the time between two ops, in seconds. `simd_bits` is the width of a CPU's vectors, which its peaks have in them.
-    `fit` are a calibration's terms (empty for a datasheet), `made_with` what it was calibrated with.
+    bytes/s, None where it stands alone, as far as `host_devices` of them are in one host; `network` is what it sends to
+    those of other hosts, `host_link` what it and its host send each other one way (PCIe). `launch` is the time between
+    two ops, in seconds. `simd_bits` is the width of a CPU's vectors, which its peaks have in them. `terms` are the
+    chip's physics by name (terms.py), `fit` a calibration's terms (empty for a datasheet), `made_with` what it was
+    calibrated with.
     """
 
     name: str
@@ -64,7 +66,10 @@ class Device:
     launch: Figure
     link: Figure | None = None
     host_link: Figure | None = None
+    network: Figure | None = None
+    host_devices: Figure | None = None
     simd_bits: Figure | None = None
+    terms: Mapping[str, Figure] = field(default_factory=dict)
     fit: Mapping[str, Any] = field(default_factory=dict)
     made_with: Mapping[str, str] = field(default_factory=dict)
 
@@ -75,7 +80,10 @@ class Device:
 
 
 def peak(peaks: Mapping[str, Figure], dtype: str) -> Figure:
-    """The peak for an HLO dtype; of one that the device does not list, that of the narrowest listed which holds it."""
+    """The peak for an HLO dtype; of one that the device does not list, that of the narrowest listed which holds it.
+
+    "tf32" is float32 as GPUs round it for their matrix units by default.
+    """
     if dtype in peaks:
         return peaks[dtype]
     wider = {"f16": "bf16", "bf16": "f16", "u8": "s8", "s4": "s8", "u4": "s8", "pred": "s8", "f64": "f32"}
@@ -162,17 +170,17 @@ def _replace(device: Device, key: str, new: Figure) -> Device:
         memory = (*near, device.memory[-1])
         rate = _times(device.transcendental, times)
         return replace(device, clock_hz=new, transcendental=rate, memory=memory, **scaled)
-    if key in ("cores", "launch", "link", "host_link", "transcendental"):
+    if key in ("cores", "launch", "link", "network", "host_link", "transcendental"):
         return replace(device, **{key: new})
-    if head in ("matmul", "vector") and rest in getattr(device, head):
+    if head in ("matmul", "vector", "terms") and rest in getattr(device, head):
         return replace(device, **{head: {**getattr(device, head), rest: new}})
     level, _, what = rest.rpartition(".") if head == "memory" else (device.memory[-1].name, "", key)
     names = [m.name for m in device.memory]
     if level in names and what in ("bandwidth", "capacity"):
         return replace(device, memory=tuple(replace(m, **{what: new}) if m.name == level else m for m in device.memory))
-    valid = ["clock_hz", "cores", "launch", "link", "host_link", "transcendental", "bandwidth", "capacity"]
+    valid = ["clock_hz", "cores", "launch", "link", "network", "host_link", "transcendental", "bandwidth", "capacity"]
     valid += [f"memory.{name}.{part}" for name in names for part in ("bandwidth", "capacity")]
-    valid += [f"{unit}.{dtype}" for unit in ("matmul", "vector") for dtype in getattr(device, unit)]
+    valid += [f"{unit}.{dtype}" for unit in ("matmul", "vector", "terms") for dtype in getattr(device, unit)]
     raise UserError(f"--config.device.{key}: {device.name} has no such number.{did_you_mean(key, valid)}")
 
 
@@ -191,19 +199,33 @@ def _scaled(figures: Mapping[str, Figure], times: float) -> dict[str, Figure]:
     return {name: _times(figure, times) for name, figure in figures.items()}
 
 
+_FIGURES = (
+    "clock_hz",
+    "cores",
+    "transcendental",
+    "launch",
+    "link",
+    "network",
+    "host_devices",
+    "host_link",
+    "simd_bits",
+)
+
+
 def _read(key: str, value: Any) -> Any:
-    if key in ("matmul", "vector"):
-        return {dtype: _figure(figure) for dtype, figure in value.items()}
+    if key in ("matmul", "vector", "terms"):
+        return {name: _figure(figure, key == "terms") for name, figure in value.items()}
     if key == "memory":
         return tuple(Memory(m["name"], _figure(m["capacity"]), _figure(m["bandwidth"])) for m in value)
-    if key in ("clock_hz", "cores", "transcendental", "launch", "link", "host_link", "simd_bits"):
+    if key in _FIGURES:
         return _figure(value)
     return value
 
 
-def _figure(value: Mapping[str, Any]) -> Figure:
+def _figure(value: Mapping[str, Any], may_be_zero: bool = False) -> Figure:
     figure = Figure(float(value["value"]), value["provenance"], value["source"], value.get("spread"))
-    if figure.provenance not in PROVENANCES or not figure.value > 0 or not figure.source:
+    large = figure.value > 0 or (may_be_zero and figure.value == 0)
+    if figure.provenance not in PROVENANCES or not large or not figure.source:
         raise ValueError(f"{dict(value)} is not a positive number with a source and one of {', '.join(PROVENANCES)}")
     return figure
 

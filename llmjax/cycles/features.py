@@ -11,12 +11,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from llmjax.cost.collectives import group_size
 from llmjax.cost.layouts import minor_moves
 from llmjax.cost.values import FusedCost, ModuleCost, OpCost
+from llmjax.cycles.contracted import MATRIX, Attention, attention_of, is_attention, largest_product
 from llmjax.cycles.device import Device
 from llmjax.hlo.ir import Instruction, Module
 
-TERMS = ("gemm", "gemv", "loop", "reduce", "move", "gather", "sort", "library", "collective")
+TERMS = ("gemm", "gemv", "attention", "loop", "reduce", "move", "gather", "sort", "library", "collective")
 
 # Operations that cost several additions an element where they are compiled to vector code: XLA's own polynomials
 # (xla/backends/cpu/codegen: exp, log, tanh, erf), and division and square roots by the latency of x86's units (Agner
@@ -27,7 +29,6 @@ WEIGHTS = {
     **dict.fromkeys(("log", "log-plus-one", "tanh", "erf"), 20),
     **dict.fromkeys(("sine", "cosine", "tan", "atan2", "acos", "asin", "atan", "power", "sinh", "cosh"), 40),
 }
-_MATRIX = ("dot", "convolution", "scaled-dot", "ragged-dot")
 _MOVES = ("copy", "transpose", "concatenate", "pad", "reverse", "slice", "broadcast", "reshape", "bitcast")
 _LOOKUPS = ("gather", "scatter", "dynamic-slice", "dynamic-update-slice")
 
@@ -41,13 +42,15 @@ class Features:
     where it is none) and `batch` how many there are. `bytes` go by memory level, nearest first; `strided` are those
     not read or written in the order they lie in. `threads` is how many cores can work on it, `count` how often the op
     runs; `functions` tells whether it has exponentials and the like, `convolution` whether it is one, `wide` whether it
-    stands among ops that may run side by side, `wire` is what goes to other chips, `host` what the host's memory gives
-    and takes over its link, `minor_moves` whether what lies side by side does so no more (cost/layouts.py).
-    `does` are the opcodes of what is computed, and those of `MANNERS` that hold: "strided", and "remote" where the data
-    lie with other cores.
+    stands among ops that may run side by side, `wire` is what goes to other chips of a `group`, `host` what the host's
+    memory gives and takes over its link, `minor_moves` whether what lies side by side does so no more
+    (cost/layouts.py). `exponentials` counts all transcendentals, `attention` is of a fused attention kernel. `does` are
+    the opcodes of what is computed, and those of `MANNERS` that hold: "strided", and "remote" where the data lie with
+    other cores.
     """
 
     name: str
+    opcode: str
     term: str
     library: str
     dtype: str
@@ -65,6 +68,9 @@ class Features:
     convolution: bool
     wide: bool
     wire: float
+    group: int
+    exponentials: float
+    attention: Attention
     does: str
     host: float = 0.0
     minor_moves: bool = False
@@ -79,10 +85,9 @@ def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
         if not op.count:
             continue
         term = term_of(op)
-        m, n, k, batch, dtype = _product(op, cost.module)
+        product = largest_product(op, cost.module, device.kind == "gpu")
+        n, k = product.n, product.k
         work = _work(op)
-        if dtype == "":
-            dtype = _dtype(op.instruction)
         strided = _strided(op, cost.module)
         vector = sum(
             (part.cost.vector_flops + part.cost.transcendentals) * WEIGHTS.get(part.instruction.opcode, 1)
@@ -95,16 +100,17 @@ def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
         found.append(
             Features(
                 op.name,
+                op.opcode,
                 term,
                 op.library or "",
-                dtype,
+                product.dtype or _dtype(op.instruction),
                 float(op.count),
-                float(op.cost.matmul_flops) - written_out,
+                (float(op.cost.matmul_flops) - written_out) * product.passes,
                 float(vector + written_out),
-                m,
+                product.m,
                 n,
                 max(k, 1),
-                batch,
+                product.batch,
                 levels[op.computation, op.name],
                 float(op.cost.bytes) if strided else 0.0,
                 _threads(op, device),
@@ -112,6 +118,9 @@ def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
                 any(part.instruction.opcode == "convolution" for part in _work(op)),
                 op.computation in wide,
                 float(op.cost.collective_bytes),
+                group_size(op.instruction, cost.module) if term == "collective" else 1,
+                float(op.cost.transcendentals),
+                attention_of(op.instruction) if term == "attention" else Attention(),
                 _does(op, strided=strided, remote=(op.computation, op.name) in remote),
                 float(op.cost.host_bytes) if device.host_link else 0.0,
                 minor_moves(op, cost.module),
@@ -125,7 +134,9 @@ def term_of(op: OpCost) -> str:
     opcodes = {part.instruction.opcode for part in op.fused} or {op.opcode}
     if op.cost.collective_bytes:
         return "collective"
-    if opcodes & set(_MATRIX) or (op.opcode.startswith("custom-call") and op.cost.matmul_flops):
+    if is_attention(op):
+        return "attention"
+    if opcodes & set(MATRIX) or (op.opcode.startswith("custom-call") and op.cost.matmul_flops):
         return "gemm"
     if op.cost.matmul_flops:
         return "gemv"
@@ -138,33 +149,6 @@ def term_of(op: OpCost) -> str:
     if opcodes & set(_LOOKUPS):
         return "gather"
     return "move" if not op.cost.flops and not op.cost.transcendentals else "loop"
-
-
-def _product(op: OpCost, module: Module) -> tuple[int, int, int, int, str]:
-    """m, n, k, batch and dtype of the largest matrix product in an op; (1, 1, 0, 1, "") where there is none."""
-    work = _work(op)
-    best: tuple[int, int, int, int, str] = (1, 1, 0, 1, "")
-    most = 0.0
-    for part in work:
-        i = part.instruction
-        if i.opcode not in _MATRIX and not i.opcode.startswith("custom-call"):
-            continue
-        flops = float(part.cost.matmul_flops)
-        if flops <= most or not i.operands:
-            continue
-        shapes = [module.computations[part.computation].by_name[name].shape for name in i.operands[:2]]
-        if len(shapes) < 2 or not all(shape.is_array for shape in shapes):
-            continue
-        out = next((leaf.elements for leaf in i.shape.leaves), 1)
-        k = max(1, round(flops / 2 / max(out, 1)))
-        batch = 1
-        if i.opcode == "dot":
-            dims = i.dot_dims
-            batch = math.prod(shapes[0].dims[d] for d in dims.lhs_batch)
-        columns = max(1, shapes[1].elements // (k * batch))
-        rows = max(1, out // (columns * batch))
-        best, most = (rows, columns, k, batch, shapes[1].dtype), flops
-    return best
 
 
 def _dtype(i: Instruction) -> str:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from llmjax.cycles.calibration import check_card, combine_all, fit_terms
+from llmjax.cycles.contracted import Attention
 from llmjax.cycles.device import Figure, from_json, load_device, to_json
 from llmjax.cycles.features import Features
-from llmjax.cycles.model import Terms
+from llmjax.cycles.fitted import Terms
 from llmjax.cycles.programs import products, programs
 from llmjax.errors import UserError
 
@@ -19,7 +20,8 @@ CPU = replace(load_device("gpu:h100"), kind="cpu", cores=Figure(2, "user", "test
 def product(m: int, n: int, k: int) -> Features:
     moved = (0.0,) * (len(CPU.memory) - 1) + (4.0 * (m * k + k * n + m * n),)
     return Features(
-        "dot", "gemm", "", "f32", 1.0, 2.0 * m * n * k, 0.0, m, n, k, 1, moved, 0.0, 2, False, False, False, 0.0, "dot"
+        *("dot", "dot", "gemm", "", "f32", 1.0, 2.0 * m * n * k, 0.0, m, n, k, 1, moved, 0.0, 2),
+        *(False, False, False, 0.0, 1, 0.0, Attention(), "dot"),
     )
 
 

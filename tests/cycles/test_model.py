@@ -10,18 +10,9 @@ from hypothesis import strategies as st
 from llmjax.cost import cost_module
 from llmjax.cycles.device import Figure, load_device, override
 from llmjax.cycles.features import features
-from llmjax.cycles.model import (
-    DEFAULTS,
-    Terms,
-    combine,
-    coordinates,
-    interpolate,
-    key_of,
-    op_time,
-    predict,
-    terms_of,
-    unlike,
-)
+from llmjax.cycles.fitted import DEFAULTS, Terms, coordinates, interpolate, key_of, terms_of, unlike
+from llmjax.cycles.model import op_time, predict
+from llmjax.cycles.times import combine
 from llmjax.hlo import parse
 
 HLO = Path(__file__).parent.parent / "testdata" / "hlo"
@@ -49,10 +40,10 @@ def vars_of(terms):
 def test_a_product_by_hand():
     device = exact()
     dot, exp = features(cost_module(parse(DOT)), device)
-    assert (dot.term, dot.m, dot.n, dot.k, dot.batch, dot.dtype) == ("gemm", 512, 2048, 1024, 1, "f32")
+    assert (dot.term, dot.m, dot.n, dot.k, dot.batch, dot.dtype) == ("gemm", 512, 2048, 1024, 1, "tf32")
     assert dot.matmul == 2 * 512 * 1024 * 2048
     assert exp.term == "loop" and exp.vector == 14 * 512 * 2048
-    compute = dot.matmul / device.matmul["f32"].value
+    compute = dot.matmul / device.matmul["tf32"].value
     memory = sum(b / m.bandwidth.value for b, m in zip(dot.bytes, device.memory, strict=True))
     expected = device.launch.value + (compute**3 + memory**3) ** (1 / 3)
     assert op_time(dot, device).seconds == pytest.approx(expected)
@@ -131,16 +122,17 @@ def test_what_passes_between_ops_adds_up():
     cost = cost_module(parse(HANDED_ON))
     seconds = {"dispatch": 5e-5, "argument": 2e-6, "gap": 1e-6}
     assert predict(cost, replace(H100, fit=seconds)).dispatch == pytest.approx(5e-5 + 2e-6 + 3 * 1e-6)
-    assert predict(cost, H100).dispatch == H100.launch.value
+    assert predict(cost, replace(H100, terms={})).dispatch == H100.launch.value
+    assert predict(cost, H100).dispatch == H100.terms["host.start"].value
 
 
 def test_terms_are_those_of_the_nearest_kind():
     (dot, exp) = features(cost_module(parse(DOT)), H100)
     assert terms_of(dot, H100) == DEFAULTS["gemm"]
     fitted = replace(
-        H100, fit={"terms": {"gemm:f32": vars_of(Terms(compute=3.0)), "loop": vars_of(Terms(compute=5.0))}}
+        H100, fit={"terms": {"gemm:tf32": vars_of(Terms(compute=3.0)), "loop": vars_of(Terms(compute=5.0))}}
     )
-    assert key_of(dot) == "gemm:f32" and terms_of(dot, fitted).compute == 3.0
+    assert key_of(dot) == "gemm:tf32" and terms_of(dot, fitted).compute == 3.0
     assert terms_of(exp, fitted).compute == 5.0
     assert terms_of(replace(dot, library="cublas"), fitted).compute == 3.0
 

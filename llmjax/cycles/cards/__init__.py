@@ -1,0 +1,1 @@
+"""Published measurements of chips that are not here, and the cards fitted to them."""

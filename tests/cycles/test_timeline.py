@@ -1,0 +1,64 @@
+"""What asynchronous ops hide behind."""
+
+import pytest
+
+from llmjax.cost import cost_module
+from llmjax.cycles.timeline import elapsed, is_asynchronous
+from llmjax.hlo import parse
+
+TEXT = """HloModule m, num_partitions=2, is_scheduled=true
+add { a = f32[] parameter(0)
+  b = f32[] parameter(1)
+  ROOT c = f32[] add(a, b) }
+ENTRY main {
+  x = f32[1024] parameter(0)
+  start = f32[1024] all-reduce-start(x), channel_id=1, replica_groups={{0,1}}, to_apply=add, backend_config=CONFIG
+  e = f32[1024] exponential(x)
+  done = f32[1024] all-reduce-done(start)
+  f = f32[1024] negate(e)
+  ROOT z = f32[1024] add(done, f)
+}
+"""
+BESIDE, SYNC = '{"collective_backend_config":{"is_sync":false}}', '{"collective_backend_config":{"is_sync":true}}'
+
+
+def total(start, e, f, config=BESIDE):
+    cost = cost_module(parse(TEXT.replace("CONFIG", config)))
+    return elapsed(cost, {("main", "start"): start, ("main", "e"): e, ("main", "f"): f})
+
+
+def test_only_what_stands_between_start_and_done_hides_it():
+    assert total(3.0, 1.0, 5.0) == pytest.approx(3.0 + 5.0)
+    assert total(3.0, 4.0, 5.0) == pytest.approx(4.0 + 5.0)
+    assert total(3.0, 4.0, 5.0, SYNC) == pytest.approx(3.0 + 4.0 + 5.0)
+
+
+def test_a_name_makes_nothing_asynchronous():
+    plain = TEXT.replace("all-reduce-start", "all-reduce").replace("all-reduce-done(start)", "negate(start)")
+    module = parse(plain.replace(", backend_config=CONFIG", ""))
+    assert not any(is_asynchronous(i) for i in module.entry)
+
+
+LOOP = """HloModule m, is_scheduled=true
+body { p = (s32[], f32[8]) parameter(0)
+  i = s32[] get-tuple-element(p), index=0
+  one = s32[] constant(1)
+  j = s32[] add(i, one)
+  x = f32[8] get-tuple-element(p), index=1
+  y = f32[8] exponential(x)
+  ROOT t = (s32[], f32[8]) tuple(j, y) }
+condition { p = (s32[], f32[8]) parameter(0)
+  i = s32[] get-tuple-element(p), index=0
+  n = s32[] constant(7)
+  ROOT less = pred[] compare(i, n), direction=LT }
+ENTRY main {
+  z = s32[] constant(0)
+  x = f32[8] parameter(0)
+  t = (s32[], f32[8]) tuple(z, x)
+  ROOT w = (s32[], f32[8]) while(t), condition=condition, body=body, backend_config={"known_trip_count":{"n":"7"}}
+}
+"""
+
+
+def test_a_loop_takes_its_turns():
+    assert elapsed(cost_module(parse(LOOP)), {("body", "y"): 2.0}) == pytest.approx(14.0)
