@@ -28,7 +28,7 @@ def answer(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     (folder / "program.hlo").write_text(program.text)
     name = program.text.partition(",")[0].split()[1]
     found: dict[str, Any] = {"summary": phase.summary, "module": name, "trips": phase.trips}
-    found["caches"] = probe.caches()
+    found["caches"] = [(name, size.value) for name, size in probe.caches()]
     if request["runs"]:
         measured = profile(program.executable, *phase.args, runs=request["runs"])
         found["profile"] = {

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ class Entry(NamedTuple):
     formats: dict[str, str]
     kinds: tuple[str, ...]
     rows: int
+    distribution: str = ""  # that pip knows and can build from source
 
 
 _ALL = ("decode", "prefill", "classify", "train", "start")
@@ -33,7 +35,9 @@ ENTRIES = (
     Entry("llmjax", "jax", {"float32": "float32", "16-bit": "bfloat16", "8-bit": "int8"}, _ALL, 1 << 20),
     Entry("transformers", "torch", {"float32": "float32", "16-bit": "bfloat16"}, _ALL, 1 << 20),
     Entry("ctranslate2", "ctranslate2", {"float32": "float32", "8-bit": "int8"}, _ALL[:2], 1 << 20),
-    Entry("llama.cpp", "llama_cpp", {"float32": "f32", "16-bit": "f16", "8-bit": "q8_0"}, _ALL[:2], 1),
+    Entry(
+        "llama.cpp", "llama_cpp", {"float32": "f32", "16-bit": "f16", "8-bit": "q8_0"}, _ALL[:2], 1, "llama-cpp-python"
+    ),
 )
 PEERS = tuple(entry.name for entry in ENTRIES[1:])
 
@@ -102,11 +106,23 @@ class Workers:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise Failed(f"its process ended with status {process.wait()}; {self.log.name} has its output")
+            raise Failed(ended(contestant.name, process.wait(), self.peer_python, self.log.name))
         answer = json.loads(line)
         if "error" in answer:
             raise Failed(answer["error"])
         return answer
+
+
+def ended(name: str, status: int, python: str, log: str) -> str:
+    """Returns why a contestant's process is no more, and what to do where that is known."""
+    if status != -signal.SIGILL:
+        return f"its process ended with status {status}; {log} has its output"
+    distribution = next((entry.distribution for entry in ENTRIES if entry.name == name), "")
+    mend = "install a version built for this one"
+    if distribution:
+        command = f"{python} -m pip install --force-reinstall --no-deps --no-cache-dir --no-binary"
+        mend = f"build it here, from source: {command} {distribution} {distribution}"
+    return f"illegal instruction (SIGILL): it was built for another processor; {mend}"
 
 
 def environment(name: str, threads: int) -> dict[str, str]:

@@ -27,8 +27,7 @@ def probe(runs: int = 5) -> Device:
     """Measures clock, peaks and bandwidths of the default device."""
     chip = jax.devices()[0]
     kind = chip.platform
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = here if kind == "cpu" else 1
+    count = len(usable()) if kind == "cpu" else 1
     flops = {"f32": _matmul(jnp.float32, runs), "bf16": _matmul(jnp.bfloat16, runs), "s8": _matmul(jnp.int8, runs)}
     how = f"jaxlib {version('jaxlib')}, {runs} runs"
     vector = _vector(runs)
@@ -160,12 +159,12 @@ def core_clock(kind: str, runs: int) -> Figure:
 def _memory(kind: str, runs: int, how: str) -> tuple[Memory, ...]:
     """Bandwidth of each cache and of the main memory, by summing arrays that fit into it."""
     levels = caches() if kind == "cpu" else []
-    largest = levels[-1][1] if levels else 64 * _MIB
+    largest = levels[-1][1].value if levels else 64 * _MIB
     found = []
     for name, capacity in [*levels, ("DRAM" if kind == "cpu" else "HBM", None)]:
-        size = int(capacity * 0.5) if capacity else max(256 * _MIB, 4 * int(largest))
+        size = int(capacity.value * 0.5) if capacity else max(256 * _MIB, 4 * int(largest))
         seconds, spread = _read(size, runs)
-        room = Figure(capacity, "measured", "the system's own figure") if capacity else _main_memory(kind)
+        room = capacity or _main_memory(kind)
         rate = Figure(size / seconds, "measured", f"read sweep over {size / _MIB:.0f} MiB, {how}", round(spread, 3))
         found.append(Memory(name, room, rate))
     return tuple(found)
@@ -212,29 +211,64 @@ def pulse() -> Callable[[], dict[str, float]]:
     return beat
 
 
-def caches() -> list[tuple[str, float]]:
-    """L2 (of all cores) and L3 of this machine, from the kernel; typical sizes where it does not say."""
-    found: dict[str, float] = {}
-    folder = "/sys/devices/system/cpu/cpu0/cache"
+_CACHES = "/sys/devices/system/cpu/cpu{}/cache"
+_TYPICAL = {"L2": float(_MIB), "L3": 16.0 * _MIB}
+
+
+def caches() -> list[tuple[str, Figure]]:
+    """L2 and L3 of the processors that this process may use, from the kernel; typical sizes where it does not say.
+
+    A cache that several of them share counts once.
+    """
+    cores = usable()
+    found: dict[str, dict[str, float]] = {}
+    for core in cores:
+        for level, shared_by, size in _caches_of(core):
+            found.setdefault(level, {})[shared_by] = size
+    levels = []
+    for level, typical in _TYPICAL.items():
+        if level in found:
+            each = found[level].values()
+            source = f"the system's own figure, {len(each)} of them for {len(cores)} processors"
+            levels.append((level, Figure(sum(each), "measured", source)))
+        else:
+            size = typical * (len(cores) if level == "L2" else 1)
+            levels.append((level, Figure(size, "estimate", "a typical size: the system does not say")))
+    return levels
+
+
+def usable() -> list[int]:
+    """The processors that this process may use: those of its affinity, which a container narrows."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def _caches_of(core: int) -> list[tuple[str, str, float]]:
+    """A processor's caches of data: level ("L2"), the processors that share it ("0-1"), bytes."""
+    found = []
+    folder = _CACHES.format(core)
+    units = {"K": 1024, "M": _MIB, "G": 1024 * _MIB}
     try:
-        for index in sorted(os.listdir(folder)):
-            if index.startswith("index"):
-                with open(f"{folder}/{index}/level") as level, open(f"{folder}/{index}/size") as size:
-                    text = size.read().strip()
-                    units = {"K": 1024, "M": _MIB, "G": 1024 * _MIB}
-                    found[f"L{level.read().strip()}"] = float(text[:-1]) * units[text[-1]]
-    except (OSError, ValueError, KeyError):
-        pass
-    cores = os.cpu_count() or 1
-    return [("L2", found.get("L2", _MIB) * cores), ("L3", found.get("L3", 16 * _MIB))]
+        for index in sorted(name for name in os.listdir(folder) if name.startswith("index")):
+            told = {}
+            for name in ("level", "type", "size", "shared_cpu_list"):
+                with open(f"{folder}/{index}/{name}") as file:
+                    told[name] = file.read().strip()
+            if told["type"] != "Instruction":
+                size = float(told["size"][:-1]) * units[told["size"][-1]]
+                found.append((f"L{told['level']}", told["shared_cpu_list"], size))
+    except (OSError, ValueError, KeyError, IndexError):
+        return found
+    return found
 
 
 def _main_memory(kind: str) -> Figure:
     if kind == "cpu" and hasattr(os, "sysconf"):
         size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return Figure(float(size), "measured", "the system's own figure")
-    stats = jax.devices()[0].memory_stats() or {}
-    return Figure(float(stats.get("bytes_limit", 16 * 2**30)), "measured", "the driver's own figure")
+    told = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    if told:
+        return Figure(float(told), "measured", "the driver's own figure")
+    return Figure(16.0 * 2**30, "estimate", "16 GiB is a placeholder: neither the system nor the driver tells it")
 
 
 def _launch(runs: int, how: str) -> Figure:

@@ -1,10 +1,36 @@
 """A live progress bar on a terminal, a plain line now and then elsewhere."""
 
+import itertools
+import statistics
 import sys
 import time
+from collections import deque
 from typing import Any
 
 _SECONDS_BETWEEN_LINES = 10.0
+_STEPS, _FEWEST = 64, 3  # steps whose pace counts at most, and at least
+
+
+class Clock:
+    """Tells how long a run still takes by its last steps alone: the first ones wait for the compiler."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._seen: deque[tuple[int, float]] = deque(maxlen=_STEPS)
+
+    def left(self, done: int, now: float) -> str:
+        """Returns minutes and seconds (hours, minutes and seconds from an hour on) after the step that makes `done`.
+
+        "-:--" where too few steps were seen. A step counts the median of the last ones: compiling for another length,
+        or an evaluation, is no step.
+        """
+        self._seen.append((done, now))
+        pace = [(b - a) / max(1, n - m) for (m, a), (n, b) in itertools.pairwise(self._seen)]
+        if len(pace) < _FEWEST:
+            return "-:--"
+        left = round(statistics.median(pace) * (self._total - done))
+        hours, minutes, seconds = left // 3600, left // 60 % 60, left % 60
+        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 class Display:
@@ -16,19 +42,17 @@ class Display:
         self._task: Any = None
         self._text, self._dev = "", ""
         self._next_line = 0.0
-        self._started, self._first = time.perf_counter(), done
+        self._clock = Clock(total)
         if sys.stdout.isatty():
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress, TextColumn
+            from rich.table import Column
 
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[text]}"),
-                TextColumn("ETA"),
-                TimeRemainingColumn(),
+            # One line whose end, the least of it, is cut where the terminal is narrow.
+            line = TextColumn(
+                "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
             )
-            self._task = self._bar.add_task("train", total=total, completed=done, text="")
+            self._bar = Progress(line)
+            self._task = self._bar.add_task(f"step {done}/{total}", total=total, completed=done)
 
     def __enter__(self) -> "Display":
         if self._bar is not None:
@@ -48,18 +72,19 @@ class Display:
 
     def update(self, phase: str, done: int, figures: dict[str, Any]) -> None:
         """Shows the figures of the step that makes `done` steps."""
+        now = time.perf_counter()
+        left = self._clock.left(done, now)
         text = (
             f"loss {figures['loss']:.3f} acc {figures['accuracy']:.3f}{self._dev} "
             f"{figures['tokens_per_second']:,.0f} tok/s MFU {100 * figures['mfu']:.0f}%"
         )
         if self._bar is not None:
-            self._bar.update(self._task, description=phase, completed=done, text=text)
+            line = f"{phase} {done}/{self._total} ETA {left}  {text}"
+            self._bar.update(self._task, description=line, completed=done)
             return
-        now = time.perf_counter()
         if now >= self._next_line:
             self._next_line = now + _SECONDS_BETWEEN_LINES
-            left = (now - self._started) / max(1, done - self._first) * (self._total - done)
-            print(f"{phase} step {done}/{self._total}  {text}  ETA {left // 60:.0f}:{left % 60:02.0f}", flush=True)
+            print(f"{phase} step {done}/{self._total}  {text}  ETA {left}", flush=True)
 
     def evaluated(self, done: int, accuracy: float, loss: float, best: bool) -> None:
         """Shows a dev evaluation."""
