@@ -13,54 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmjax.hlo import HloParseError, parse
+from tests.hlo.wounds import TOKENS, mutate
 
 COUNT = int(os.environ.get("LLMJAX_FUZZ", "2000"))
 FILES = sorted((Path(__file__).resolve().parent.parent / "testdata" / "hlo").glob("*.hlo"))
-TOKENS = [
-    "{", "}", "(", ")", "[", "]", '"', "\\", ",", "=", "%", "->", "<=", "/*", "*/", "//", "\n", " ", "ROOT ", "ENTRY ",
-    "HloModule x", "f32[", "s4[2]{0:E(4)}", "?", "metadata={", "backend_config={", "calls=", "to_apply={",
-    "window={size=",
-    "constant(", "{...}", "-", "0", "99999999999999999999999", "nan", "\x00", "é", "\u2028", "FileNames\n",
-    "sharding={", "replica_groups=[2,2]<=[4]T(", "b(", "T(8,128)(", "a.b-c", ":", "_",
-]  # fmt: skip
-
 # A loaded machine may stop for longer than hypothesis allows an example.
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-def mutate(text, rng):
-    """One to four small wounds, of a randomly cut window of the text so that small parts matter too."""
-    for _ in range(rng.randint(1, 4)):
-        pos = rng.randrange(len(text) + 1)
-        match rng.randrange(10):
-            case 0:  # a byte more
-                text = text[:pos] + chr(rng.randrange(256)) + text[pos:]
-            case 1:  # some bytes less
-                text = text[:pos] + text[pos + rng.randint(1, 8) :]
-            case 2:  # another byte
-                text = text[:pos] + chr(rng.randrange(32, 127)) + text[pos + 1 :]
-            case 3:  # a token more
-                text = text[:pos] + rng.choice(TOKENS) + text[pos:]
-            case 4:  # a token again and again
-                text = text[:pos] + rng.choice(TOKENS) * rng.choice([2, 100, 5000]) + text[pos:]
-            case 5:  # truncated
-                text = text[:pos] if rng.random() < 0.5 else text[pos:]
-            case 6 | 7:  # a line twice, gone, or elsewhere
-                lines = text.split("\n")
-                line = rng.randrange(len(lines))
-                there = rng.randrange(len(lines))
-                taken = lines[line] if rng.random() < 0.5 else lines.pop(line)
-                if rng.random() < 0.7:
-                    lines.insert(there, taken)
-                text = "\n".join(lines)
-            case 8:  # a stretch moved
-                length = rng.randint(1, 300)
-                there = rng.randrange(len(text) + 1)
-                text = text[:there] + text[pos : pos + length] + text[there:]
-            case 9:  # one kind of bracket or quote all over
-                a, b = rng.sample(['"', "{", "}", "(", ")", ",", "=", " ", "\n"], 2)
-                text = text.replace(a, b, rng.choice([1, 50]))
-    return text
 
 
 def trial(text):
