@@ -84,7 +84,7 @@ def _paged(instruction: Instruction, context: Context) -> Cost:
     raise UnmodelledError("attention over pages: how many keys each query meets is known at run time only")
 
 
-def _grouped(instruction: Instruction, context: Context) -> Cost:
+def grouped(instruction: Instruction, context: Context) -> Cost:
     """Rows [M, K] each times its group's matrix [G, K, N] or [G, N, K]; all rows are taken to be in a group."""
     out = instruction.shape.leaves[0]
     lhs = _arrays(context.shapes(instruction), 2)[0]
@@ -103,9 +103,12 @@ def _grouped_gradient(instruction: Instruction, context: Context) -> Cost:
 
 
 def matmul(instruction: Instruction, context: Context) -> Cost:
-    """Two matrices and their product: K follows from the three sizes, (M K) (K N) / (M N) = K^2."""
+    """Two matrices and their product: K follows from the three sizes, (M K) (K N) / (M N) = K^2.
+
+    Of rows [.., M, K] too, if the other matrix is one for all.
+    """
     out, arrays = instruction.shape.leaves[0], _arrays(context.shapes(instruction), 2, floats=False)
-    if len(arrays) < 2 or out.rank != 2:
+    if len(arrays) < 2 or out.rank < 2:
         raise UnmodelledError("a matrix product without two matrices")
     square = arrays[0].elements * arrays[1].elements // max(1, out.elements)
     contracted = math.isqrt(square)
@@ -154,7 +157,7 @@ _RULES: tuple[tuple[str, Callable[[Instruction, Context], Cost]], ...] = (
     (r"(flash|splash|fused|dot_product)_?\w*(attention|attn|m[hq]a)|attention_(kernel|fwd)", _attention),
     (r"(?<![a-z])m[hq]a(_forward|_fwd|$)", _attention),
     (r"(?<![a-z])tgmm(?![a-z])|transposed_ragged_dot", _grouped_gradient),
-    (r"(?<![a-z])gmm(?![a-z])|ragged_dot|grouped_(matmul|gemm)|megablox", _grouped),
+    (r"(?<![a-z])gmm(?![a-z])|ragged_dot|grouped_(matmul|gemm)|megablox", grouped),
     (r"(?<![a-z])rms_?(norm|forward)", rms_norm),
     (r"layer_?norm(?!\w*(bwd|backward))|(?<![a-z])ln_forward", gemm.layer_norm),
     (r"softmax(?!\w*(bwd|backward))", gemm.softmax),

@@ -102,6 +102,16 @@ CUSTOM_CALLS: tuple[tuple[str, CustomCall], ...] = (
     # Scale, then a softmax; the gradient scales once more (transformer_engine/jax/csrc/extensions/softmax.cpp).
     (r"te_scaled_(masked_|upper_triang_masked_)?softmax_forward(_ffi)?", CustomCall(partial(_activation, 5, 1), _TE)),
     (r"te_scaled_(masked_|upper_triang_masked_)?softmax_backward(_ffi)?", CustomCall(partial(_activation, 5, 0), _TE)),
+    (r"te_(layer|rms)?norm_forward(_fp8)?(_ffi)?", CustomCall(gemm.layer_norm, _TE, _without_workspace)),
+    # Of its gradient: x - mean times its root, sums of g and of g x, those of both weighted, and the combination.
+    (r"te_(layer|rms)?norm_backward(_ffi)?", CustomCall(partial(_activation, 13, 0), _TE, _without_workspace)),
+    # An activation's name is a number there: counted as GELU.
+    (r"te_act_lu(_fp8)?(_ffi)?", CustomCall(partial(_activation, 8, 1), _TE)),
+    (r"te_dact_(lu|dbias_quantize|lu_dbias_quantize)(_ffi)?", CustomCall(partial(_activation, 9, 2), _TE)),
+    (r"te_(grouped_)?(dbias_)?(de)?quantize(_v2)?(_ffi)?", CustomCall(partial(_activation, 2, 0), _TE)),
+    (r"te_gemm(_v2)?(_ffi)?", CustomCall(kernels.matmul, "cublas", _without_workspace)),
+    (r"te_grouped_gemm(_v2)?(_ffi)?", CustomCall(kernels.grouped, "cublas", _without_workspace)),
+    (r"te_grouped_gemm_d2h_group_sizes(_ffi)?", _MOVE),
     (r"TopK|__gpu\$TopK|xla\.topk", _TOP_K),
     (r"PartialReduce|ApproxTopK", CustomCall(_comparisons)),
     (r"__cub\$DeviceRadixSort\w*|xla\.gpu\.ext\.cub_sort_\w+", _SORT),

@@ -178,7 +178,7 @@ def _rich(made: Grid, shown: Sequence[Sequence[Text]], part: Sequence[int]) -> R
         else:
             found.add_column(head, overflow="fold", min_width=min(_TEXT_MIN, _room(made, shown, k)))
     for row in shown:
-        found.add_row(*(Text(row[k]) if isinstance(row[k], str) else row[k] for k in part))
+        found.add_row(*(row[k] for k in part))
     return found
 
 

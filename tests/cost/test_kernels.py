@@ -184,6 +184,14 @@ def test_calls_of_other_stacks(target, flops, transcendentals):
     assert op.cost.bytes == (2 * 4 * 512 if moved else 0)
 
 
+def test_transformer_engine_besides_attention():
+    x = "bf16[4,16,32]"
+    assert call("te_norm_forward_ffi", f"{x} bf16[32]", f"({x}, f32[64])").cost.vector_flops == 7 * 4 * 16 * 32
+    assert call("te_act_lu_ffi", x, x).cost.transcendentals == 4 * 16 * 32
+    gemm = call("te_gemm_ffi", f"{x} f32[1] bf16[32,24] f32[1] bf16[24]", "(bf16[4,16,24], u8[4096])")
+    assert gemm.cost.matmul_flops == 2 * 4 * 16 * 32 * 24 and gemm.library == "cublas"
+
+
 def test_a_neuron_kernel_is_opaque():
     assert "does not show" in call("AwsNeuronCustomNativeKernel", "f32[8,64]", "f32[8,64]").unmodelled
 
