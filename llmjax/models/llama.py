@@ -43,8 +43,9 @@ class LlamaConfig(ModelConfig):
     eos_token_id: int | None = 2
 
     family: ClassVar[str] = "llama"
-    only: ClassVar[dict[str, tuple[Any, ...]]] = ONLY | {
-        "model_type": ("llama",), "rope_scaling": (None,), "rope_parameters": (None,), "use_sliding_window": (False,),
+    only: ClassVar[dict[str, tuple[Any, ...]]] = {
+        **ONLY, "model_type": ("llama",), "rope_scaling": (None,), "rope_parameters": (None,), "layer_types": (None,),
+        "max_window_layers": (0,),
     }  # fmt: skip
     counts: ClassVar[tuple[str, ...]] = (
         "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -52,7 +53,7 @@ class LlamaConfig(ModelConfig):
     )  # fmt: skip
     rates: ClassVar[tuple[str, ...]] = ("attention_dropout",)
     activations: ClassVar[tuple[str, ...]] = ("hidden_act",)
-    unread: ClassVar[frozenset[str]] = frozenset({"rope_interleaved", "max_window_layers"})
+    unread: ClassVar[frozenset[str]] = frozenset({"rope_interleaved"})
     # How the relatives differ in what their files do not say.
     qkv_bias: ClassVar[bool | None] = None  # None: as `attention_bias` says
     out_bias: ClassVar[bool | None] = None
@@ -92,9 +93,14 @@ class LlamaConfig(ModelConfig):
         if not isinstance(nested, Mapping):
             return raw | {"rope_scaling": nested}
         raw |= {known.get(name, f"rope_parameters.{name}"): value for name, value in nested.items()}
-        if not raw.get("use_sliding_window", True):
+        kinds = set(raw.pop("layer_types", None) or ())
+        uses, first = raw.pop("use_sliding_window", None), raw.pop("max_window_layers", 0)
+        if kinds == {"full_attention"} or uses is False:
             raw["sliding_window"] = None
-        raw.pop("use_sliding_window", None) if raw.get("sliding_window") is None else None
+        elif kinds - {"sliding_attention"}:
+            raw["layer_types"] = sorted(kinds)
+        elif uses and first and not kinds:
+            raw["max_window_layers"] = first
         return raw
 
     def to_hf(self, head: str) -> dict[str, Any]:
@@ -107,7 +113,11 @@ class LlamaConfig(ModelConfig):
         if rope["rope_type"] == "llama3":
             rope |= {"low_freq_factor": low, "high_freq_factor": high}
             rope["original_max_position_embeddings"] = original or self.max_position_embeddings
-        values["num_key_value_heads"], values["head_dim"] = self.kv_heads, self.head_width
+        for name in ("head_dim", "num_key_value_heads"):  # some of transformers' classes take a null for a number
+            if values[name] is None:
+                del values[name]
+        if self.family.startswith("qwen"):  # whose window is off unless said
+            values |= {"use_sliding_window": self.sliding_window is not None, "max_window_layers": 0}
         return values | {"rope_parameters": rope}
 
     @property

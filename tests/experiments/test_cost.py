@@ -231,7 +231,7 @@ def test_phases_have_the_products_of_the_config(phase):
         ({"batch": 0}, "batch=0 must be at least 1"),
         ({"length": 10**6}, "are more than tiny's 128"),
         ({"dtype": "int8"}, "dtype='int8' must be one of float32, bfloat16 for phase='classify'"),
-        ({"model": "gpt3"}, "'gpt3' is unknown"),
+        ({"model": "gpt3"}, "model='gpt3' is neither a size"),
     ],
 )
 def test_shapes_that_do_not_fit(change, said):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llmjax.errors import UserError
 from llmjax.models.activation import ACTIVATIONS
-from llmjax.models.families import FAMILIES, from_hf, from_size
+from llmjax.models.families import FAMILIES, SIZES, from_hf, from_size
 from llmjax.models.gpt2 import GPT2Config
 
 OURS = {"dtype", "param_dtype", "scan_layers", "remat"}
@@ -114,3 +114,48 @@ def test_every_size_has_whole_heads():
     assert {size: from_size(size).layer.head_width for size in FAMILIES["gpt2"].sizes} == {
         "tiny": 16, "small": 32, "distilgpt2": 64, "gpt2": 64, "gpt2-medium": 64, "gpt2-large": 64, "gpt2-xl": 64,
     }  # fmt: skip
+
+
+LLAMA = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4}
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (LLAMA | {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_type='yarn'"),
+        (
+            LLAMA | {"rope_parameters": {"rope_theta": 1e4, "attention_factor": 2.0}},
+            "attention_factor=2.0",
+        ),
+        (LLAMA | {"num_key_value_heads": 3}, "num_key_value_heads=3"),
+        (LLAMA | {"hidden_size": 66}, "hidden_size=66"),
+        (LLAMA | {"hidden_size": 60}, "width 15"),
+        (LLAMA | {"model_type": "qwen3", "layer_types": ["full_attention", "sliding_attention"]}, "layer_types="),
+        (LLAMA | {"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 3}, "max_window_layers=3"),
+        (LLAMA | {"model_type": "mixtral", "num_local_experts": 8}, "Did you mean 'mistral'?"),
+        ({"model_type": "bert", "position_embedding_type": "relative_key"}, "position_embedding_type='relative_key'"),
+        ({"model_type": "bert", "hidden_size": 100}, "num_attention_heads=12"),
+        ({"model_type": "roberta", "max_position_embeddings": 2}, "leaves no position"),
+    ],
+)
+def test_what_other_families_do_not_compute_is_refused_by_name(raw, says):
+    with pytest.raises(UserError) as error:
+        from_hf(raw, "config.json")
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_rope_is_read_as_both_generations_of_files_write_it():
+    fields = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    old = LLAMA | {"rope_theta": 5e5, "rope_scaling": fields | {"original_max_position_embeddings": 8192}}
+    new = LLAMA | {"rope_parameters": fields | {"rope_theta": 5e5, "original_max_position_embeddings": 8192}}
+    older = LLAMA | {"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}}
+    assert from_hf(old, "x") == from_hf(new, "x")
+    rope = from_hf(new, "x").layer.rope
+    assert (rope.theta, rope.scaling, rope.factor, rope.original) == (5e5, "llama3", 8.0, 8192)
+    assert from_hf(older, "x").layer.rope.scaling == "linear"
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_size_of_every_family_survives_its_file(size):
+    config = from_size(size)
+    assert from_hf(json.loads(json.dumps(config.to_hf("classifier"))), "x") == config
