@@ -15,11 +15,12 @@ from llmjax.errors import UserError
 from llmjax.infer.checkpoint import folder_tokenizer, language_model_folder
 from llmjax.infer.kept import kept
 from llmjax.infer.loop import News, Programs, Shape, State, compile_programs
-from llmjax.infer.memory import available, check_memory
+from llmjax.infer.memory import check_memory
 from llmjax.infer.plain_tokenizer import plain_tokenizer
 from llmjax.infer.sampling import Sampling
 from llmjax.infer.text import continuation, find_stop, settled
 from llmjax.kernels.formats import Format
+from llmjax.memory import available
 from llmjax.models.cache import bucket
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import from_size
@@ -96,7 +97,7 @@ class Generator:
         stop: Sequence[str] = (),
         **options: Any,
     ) -> list[Completion]:
-        """Returns one completion a prompt, in order; see `generate_stream` for the options."""
+        """Returns one completion a prompt, in order; see `generate_batches` for the options."""
         return [done for done, _ in self.generate_batches(prompts, max_new_tokens, sampling, stop, **options)]
 
     def generate_batches(

@@ -64,15 +64,16 @@ class Programs(NamedTuple):
 
 
 def compile_programs(config: ModelConfig, params: Params, shape: Shape, plan: Plan) -> Programs:
-    """Returns the compiled programs of a shape; the same ones when asked again."""
+    """Returns the compiled programs of a shape for JAX's default device; the same ones when asked again."""
     leaves, structure = jax.tree.flatten(params)
-    return _compile(config, structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves), shape, plan)
+    device = str(jax.config.jax_default_device or jax.local_devices()[0])  # pyright: ignore[reportAttributeAccessIssue]
+    return _compile(config, structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves), shape, plan, device)
 
 
 @functools.lru_cache(maxsize=64)
-def _compile(config: ModelConfig, structure: Any, leaves: tuple, shape: Shape, plan: Plan) -> Programs:
+def _compile(config: ModelConfig, structure: Any, leaves: tuple, shape: Shape, plan: Plan, device: str) -> Programs:
     began = time.perf_counter()
-    identity = repr((config, str(structure), leaves, shape, plan))
+    identity = repr((config, str(structure), leaves, shape, plan, device))
     programs = kept(identity, lambda: _compiled(config, structure, leaves, shape, plan))
     return Programs(programs[0], programs[1], time.perf_counter() - began)
 

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
 from llmjax.errors import UserError, did_you_mean
 from llmjax.models.activation import ACTIVATIONS
+from llmjax.schema import MOST_WHOLE, shown
 
 if TYPE_CHECKING:
     from llmjax.models.spec import LayerSpec
 
 DTYPES = ("float32", "bfloat16")
+MOST_LAYERS = 1000  # tracing more would take minutes, and no model has them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +56,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         name = type(self).__name__
         for field in self.counts:
-            if getattr(self, field) < 1:
-                raise UserError(f"{name}: {field}={getattr(self, field)} must be at least 1.")
+            if not 1 <= getattr(self, field) <= MOST_WHOLE:
+                raise UserError(
+                    f"{name}: {field}={getattr(self, field)} must be at least 1 and at most {MOST_WHOLE:,}."
+                )
         for field in self.rates:
             if not 0 <= getattr(self, field) < 1:
                 raise UserError(f"{name}: {field}={getattr(self, field)} must be 0 or more and below 1.")
@@ -67,6 +71,8 @@ class ModelConfig:
         for field in ("dtype", "param_dtype"):
             if getattr(self, field) not in DTYPES:
                 raise UserError(f"{name}: {field}={getattr(self, field)!r} must be one of {', '.join(DTYPES)}.")
+        if self.family and not 1 <= self.layers <= MOST_LAYERS:
+            raise UserError(f"{name}: {self.layers} layers must be at least 1 and at most {MOST_LAYERS:,}.")
 
     @property
     def num_labels(self) -> int:
@@ -190,9 +196,11 @@ def _checked(name: str, value: Any, field: dataclasses.Field, source: str) -> An
         value = value[0]
     kind: Any = kinds[0]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) <= MOST_WHOLE else value
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise UserError(f"{source}: {name}={value!r} should be of type {kind.__name__}.")
+        raise UserError(f"{source}: {name}={shown(value)} should be of type {kind.__name__}.")
+    if isinstance(value, int) and abs(value) > MOST_WHOLE:
+        raise UserError(f"{source}: {name}={shown(value)} must be at most {MOST_WHOLE:,}.")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{source}: {name}={value!r} must be a finite number.")
     return value

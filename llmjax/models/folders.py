@@ -2,13 +2,13 @@
 
 import contextlib
 import difflib
-import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
 from llmjax.errors import UserError, did_you_mean
+from llmjax.json_file import read_json
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import SIZES, from_hf, from_size
 
@@ -52,7 +52,7 @@ def read_config(folder: Path, **overrides: Any) -> ModelConfig:
     file = folder / CONFIG_FILE
     if not file.is_file():
         raise UserError(f"{folder}: has no {CONFIG_FILE}, so it is not a saved model.{_contents(folder)}")
-    return from_hf(_read_json(file), str(file), **overrides)
+    return from_hf(read_json(file), str(file), **overrides)
 
 
 def named_config(name: str, **overrides: Any) -> ModelConfig:
@@ -65,7 +65,7 @@ def named_config(name: str, **overrides: Any) -> ModelConfig:
     """
     file = Path(name).expanduser()
     if file.is_file():
-        return from_hf(_read_json(file), name, **overrides)
+        return from_hf(read_json(file), name, **overrides)
     if name in SIZES and not file.is_dir():
         return from_size(name, **overrides)
     if "/" not in name and not file.is_dir():
@@ -81,9 +81,9 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS_FILE).exists():
         return [folder / WEIGHTS_FILE]
     if (folder / INDEX_FILE).exists():
-        weight_map = _read_json(folder / INDEX_FILE).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise UserError(f"{folder / INDEX_FILE}: has no 'weight_map' of tensor names to files.")
+        weight_map = read_json(folder / INDEX_FILE).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map or not all(map(_is_file_name, weight_map.values())):
+            raise UserError(f"{folder / INDEX_FILE}: has no 'weight_map' of tensor names to files in its folder.")
         files = [folder / name for name in sorted(set(weight_map.values()))]
         absent = [file.name for file in files if not file.exists()]
         if absent:
@@ -99,14 +99,8 @@ def weight_files(folder: Path) -> list[Path]:
     raise UserError(f"{folder}: has no {WEIGHTS_FILE}.{_contents(folder)}")
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads(file.read_text("utf-8"))
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        raise UserError(f"{file}: is not JSON ({error}).") from error
-    if not isinstance(raw, dict):
-        raise UserError(f"{file}: should hold a JSON object, not a {type(raw).__name__}.")
-    return raw
+def _is_file_name(value: Any) -> bool:
+    return isinstance(value, str) and "\0" not in value and Path(value).name == value
 
 
 def _is_hub_id(name: str) -> bool:

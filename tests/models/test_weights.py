@@ -208,7 +208,10 @@ def test_a_missing_shard_is_named(saved):
     assert "model-00002-of-00003.safetensors" in line_of(lambda: load_pretrained(saved, "classifier"))
 
 
-@pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": {}}', '{"weight_map": []}'])
+@pytest.mark.parametrize(
+    "index",
+    ["{", "[]", "{}", *(f'{{"weight_map": {value}}}' for value in ("{}", "[]", '{"a": null}', '{"a": "../b"}', "NaN"))],
+)
 def test_a_broken_index_is_named(saved, index):
     shard(saved)
     (saved / "model.safetensors.index.json").write_text(index)
