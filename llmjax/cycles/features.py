@@ -142,7 +142,7 @@ def term_of(op: OpCost) -> str:
         return "gemv"
     if op.opcode.startswith("custom-call"):
         return "library"
-    if opcodes & {"sort", "topk", "top-k"}:
+    if opcodes & {"sort", "topk"}:
         return "sort"
     if opcodes & {"reduce", "reduce-window", "select-and-scatter"}:
         return "reduce"
