@@ -78,3 +78,9 @@ def test_torch_xla_scope(wild):
     (op,) = attribute(counted(wild, "torch_xla_scope"))
     assert op.place.module_path == "BertModel/encoder/dense"
     assert op.place.source == "/home/me/net/linear.py:114"
+
+
+def test_conv_groups_dilated(wild):
+    grouped, dilated = counted(wild, "conv_groups_dilated").ops
+    assert grouped.cost.matmul_flops == 2 * 4 * 32 * (3 * 16 - 2) ** 2  # a tap falls off at each end
+    assert dilated.cost.matmul_flops == 2 * 4 * 32 * 64 * (3 * 12) ** 2
