@@ -169,6 +169,7 @@ def predicted(
     for op in time.ops:
         bounds[op.bound] = bounds.get(op.bound, 0.0) + op.seconds
     hertz = device.clock_hz.value
+    most = peak(device.matmul, "tf32" if dtype == "f32" else dtype)
     agreed = agreement(clock, {op.name: op.seconds * hertz for op in time.ops}, 5)
     return {
         "seconds": time.overlapped,
@@ -180,7 +181,7 @@ def predicted(
         "tokens_per_second": tokens / time.overlapped if time.overlapped else None,
         "bound": max(bounds, key=lambda name: bounds[name]) if bounds else None,
         "seconds_by_bound": bounds,
-        "utilisation": report.totals.flops / peak(device.matmul, dtype).value / time.overlapped,
+        "utilisation": report.totals.flops / most.value / time.overlapped,
         "agreement": dataclasses.asdict(agreed) if clock else None,
     }
 

@@ -98,6 +98,12 @@ def agreement(clock: Mapping[str, OpClock], predicted: Mapping[str, float], wors
     return Agreement(len(both), ratio, tau, rho, tuple(both[:worst]))
 
 
+def scheduled_cycles(instruction: Instruction) -> float:
+    """Cycles of one execution by a TPU's compiler; 0 where it says nothing."""
+    estimate = _estimate(instruction)
+    return estimate[0] if estimate and estimate[2] == TPU_MODEL else 0.0
+
+
 def _estimate(instruction: Instruction) -> tuple[float, float | None, str] | None:
     """(cycles, seconds, model) of one execution."""
     config = instruction.backend_config

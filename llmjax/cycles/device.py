@@ -33,7 +33,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A memory level: its name, capacity in bytes, and bandwidth of the whole chip in bytes/s."""
+    """A memory level: its name, capacity in bytes, and bandwidth of the whole device in bytes/s."""
 
     name: str
     capacity: Figure
@@ -42,10 +42,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class Device:
-    """A chip.
+    """A chip, as far as it is one JAX device: of a TPU v2, v3 or 7x one of its two cores.
 
     `clock_hz` is the clock of its compute unit (CPU core, GPU SM, TPU TensorCore), `cores` how many of them there are.
-    `matmul` and `vector` are peaks of the whole chip in FLOP/s by HLO dtype (f32, bf16, s8, ...), `transcendental` in
+    `matmul` and `vector` are peaks of the device in FLOP/s by HLO dtype (f32, bf16, s8, ...), `transcendental` in
     results/s. `memory` has the nearest level first, main memory last. `link` is what one chip sends to the others, in
     bytes/s, None where it stands alone, as far as `host_devices` of them are in one host; `network` is what it sends to
     those of other hosts, `host_link` what it and its host send each other one way (PCIe). `launch` is the time between

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from llmjax.cost.collectives import group_size
 from llmjax.cost.layouts import minor_moves
 from llmjax.cost.values import FusedCost, ModuleCost, OpCost
+from llmjax.cycles.compiler_clock import scheduled_cycles
 from llmjax.cycles.contracted import MATRIX, Attention, attention_of, is_attention, largest_product
 from llmjax.cycles.device import Device
 from llmjax.hlo.ir import Instruction, Module
@@ -46,7 +47,8 @@ class Features:
     memory gives and takes over its link, `minor_moves` whether what lies side by side does so no more
     (cost/layouts.py). `exponentials` counts all transcendentals, `attention` is of a fused attention kernel. `does` are
     the opcodes of what is computed, and those of `MANNERS` that hold: "strided", and "remote" where the data lie with
-    other cores.
+    other cores. `estimated` are the cycles of one execution that a TPU's compiler expects (0: it says nothing),
+    `devices` how many the program runs on.
     """
 
     name: str
@@ -73,6 +75,8 @@ class Features:
     attention: Attention
     does: str
     host: float = 0.0
+    estimated: float = 0.0
+    devices: int = 1
     minor_moves: bool = False
 
 
@@ -123,7 +127,9 @@ def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
                 attention_of(op.instruction) if term == "attention" else Attention(),
                 _does(op, strided=strided, remote=(op.computation, op.name) in remote),
                 float(op.cost.host_bytes) if device.host_link else 0.0,
-                minor_moves(op, cost.module),
+                minor_moves=minor_moves(op, cost.module),
+                estimated=scheduled_cycles(op.instruction) if device.kind == "tpu" else 0.0,
+                devices=max(1, cost.module.replica_count) * max(1, cost.module.num_partitions),
             )
         )
     return tuple(found)
@@ -263,7 +269,8 @@ def _levels(cost: ModuleCost, device: Device) -> dict[tuple[str, str], tuple[flo
     known of the way to it, and else none of the chip's.
     """
     places = {"on-chip": 0, "host": None if device.host_link else len(device.memory) - 1}
-    capacities = [memory.capacity.value * KEEPS for memory in device.memory[:-1]] + [math.inf]
+    keeps = 0.0 if device.kind == "tpu" else KEEPS  # a program puts into a TPU's VMEM what is to lie there
+    capacities = [memory.capacity.value * keeps for memory in device.memory[:-1]] + [math.inf]
     found: dict[tuple[str, str], tuple[float, ...]] = {}
     for computation in dict.fromkeys(op.computation for op in cost.ops):
         ops = [op for op in cost.ops if op.computation == computation and op.count]

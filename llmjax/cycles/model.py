@@ -6,12 +6,12 @@ An op takes
 
 A roofline is p -> infinity: work and traffic overlap wholly; p = 3 leaves a fifth where the two are equal. Each form of
 a device gives these parts in its own way: a calibrated machine by fitted terms (fitted.py), a GPU whose physics is
-known by its kernels (gpu.py).
+known by its kernels (gpu.py), a TPU by its compiler's cycles and physics where they end (tpu.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from llmjax.cost.values import ModuleCost
 from llmjax.cycles.device import Device, peak
@@ -21,6 +21,7 @@ from llmjax.cycles.gpu import gpu_parts
 from llmjax.cycles.terms import value
 from llmjax.cycles.timeline import elapsed
 from llmjax.cycles.times import OpTime, Parts, ProgramTime
+from llmjax.cycles.tpu import tpu_parts
 
 
 def predict(cost: ModuleCost, device: Device) -> ProgramTime:
@@ -56,7 +57,7 @@ def between(cost: ModuleCost) -> dict[str, float]:
 
 def physical(device: Device) -> bool:
     """Whether a device's times come from named terms of physics, not from a calibration."""
-    return bool(device.terms) and not device.fit
+    return bool(device.terms) and not device.fit and device.kind in FORMS
 
 
 def _dispatch(cost: ModuleCost, device: Device) -> float:
@@ -66,9 +67,12 @@ def _dispatch(cost: ModuleCost, device: Device) -> float:
     return sum(count * float(seconds.get(name, 0.0)) for name, count in between(cost).items())
 
 
+FORMS: Mapping[str, Callable[[Features, Device], Parts]] = {"gpu": gpu_parts, "tpu": tpu_parts}
+
+
 def op_time(f: Features, device: Device) -> OpTime:
     """Predicts one op from its features."""
-    parts = gpu_parts(f, device) if physical(device) else fitted_parts(f, device)
+    parts = (FORMS[device.kind] if physical(device) else fitted_parts)(f, device)
     names = [memory.name for memory in device.memory]
     seconds = parts.seconds
     return OpTime(
@@ -82,7 +86,7 @@ def op_time(f: Features, device: Device) -> OpTime:
         {name: time * f.count for name, time in zip(names, parts.memory, strict=True) if time},
         parts.overhead * f.count,
         parts.link * f.count,
-        _roof(f, device, seconds) if physical(device) else _largest(parts, names),
+        _roof(f, device, parts) if physical(device) else _largest(parts, names),
     )
 
 
@@ -95,8 +99,13 @@ def _largest(parts: Parts, names: list[str]) -> str:
 LATENCY = 0.5  # of an op's time that no roof explains, above which latency bounds it
 
 
-def _roof(f: Features, device: Device, seconds: float) -> str:
-    """What bounds an op: the highest of its roofs, peaks and bandwidths of the data sheet; "overhead" under all."""
+def _roof(f: Features, device: Device, parts: Parts) -> str:
+    """What bounds an op: the highest of its roofs, peaks and bandwidths of the data sheet; "overhead" under all.
+
+    A collective's roof is that of the links it runs on, which its form knows.
+    """
+    if f.term == "collective":
+        return "link" if parts.link >= parts.overhead else "overhead"
     roofs = {
         "compute": f.matmul / peak(device.matmul, f.dtype).value + f.vector / peak(device.vector, f.dtype).value,
         "link": (f.wire / device.link.value if device.link else 0.0)
@@ -105,4 +114,4 @@ def _roof(f: Features, device: Device, seconds: float) -> str:
     for size, level in zip(f.bytes, device.memory, strict=True):
         roofs[f"memory:{level.name}"] = size / level.bandwidth.value
     highest = max(roofs, key=lambda name: roofs[name])
-    return highest if roofs[highest] >= (1 - LATENCY) * seconds else "overhead"
+    return highest if roofs[highest] >= (1 - LATENCY) * parts.seconds else "overhead"

@@ -75,7 +75,22 @@ def _collectives() -> dict[str, Term]:
     return found
 
 
-TERMS: Mapping[str, Mapping[str, Term]] = {"gpu": {**_kernels(), **_collectives()}}
+def _cores() -> dict[str, Term]:
+    return {
+        "host.start": Term("s", 1e-6, 1e-4, 1e-5, "from the host's call to the first op of a program"),
+        "op.start": Term("s", 5e-8, 5e-6, 3e-7, "between two ops of a program"),
+        "product.scale": Term("factor", 0.5, 2.0, 1.0, "measured over the compiler's cycles, of matrix products"),
+        "vector.scale": Term("factor", 0.5, 2.0, 1.0, "measured over the compiler's cycles, of all else"),
+        "product.share": Term("share", 0.3, 1.0, 0.83, "share of the matrix unit's peak, where the compiler is silent"),
+        "vector.share": Term("share", 0.1, 1.0, 0.5, "share of the vector peak, where the compiler is silent"),
+        "hbm.bandwidth": Term("share", 0.4, 1.0, 0.85, "sustained share of the main memory's bandwidth"),
+        "ici.start": Term("s", 1e-7, 5e-5, 5e-6, "a collective: fixed time"),
+        "ici.hop": Term("s", 1e-7, 5e-6, 1e-6, "a collective: time for each device along an axis"),
+        "ici.bandwidth": Term("share", 0.2, 1.0, 0.85, "a collective: sustained share of the links it runs on"),
+    }
+
+
+TERMS: Mapping[str, Mapping[str, Term]] = {"gpu": {**_kernels(), **_collectives()}, "tpu": _cores()}
 
 
 def figure(device: Device, name: str) -> Figure:

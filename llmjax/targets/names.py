@@ -17,6 +17,9 @@ TPUS = {
     "v6e": "2x2",
     "tpu7x": "2x2x1",
 }
+# libtpu's name of how a chip's cores are joined, where its default is not what JAX gives on such a chip: a v4's two are
+# one device.
+_JOINED = {"v4": "megacore"}
 _SAME = {"v7": "tpu7x", "v7x": "tpu7x", "tpu7": "tpu7x", "v5litepod": "v5e", "v5lite": "v5e"}
 
 
@@ -24,7 +27,8 @@ _SAME = {"v7": "tpu7x", "v7x": "tpu7x", "tpu7": "tpu7x", "v5litepod": "v5e", "v5
 class Target:
     """A chip to compile for. `platform` is JAX's name (cpu, tpu, cuda); `attached` means the one in this machine.
 
-    `topology` is libtpu's name of an arrangement of TPUs, `config` XLA's GpuTargetConfig of a GPU, as a text proto.
+    `topology` is libtpu's name of an arrangement of TPUs, `config` XLA's GpuTargetConfig of a GPU, as a text proto, or
+    libtpu's name of how a TPU's cores are joined ("" for its default).
     """
 
     name: str
@@ -66,6 +70,7 @@ def parse_target(name: str) -> Target:
             example = TPUS[generation]
             if not re.fullmatch(rf"[1-9]\d*(x[1-9]\d*){{{example.count('x')}}}", shape):
                 raise UserError(f"target {name!r}: a topology of {generation} is written tpu:{generation}:{example}.")
-            return Target(f"tpu:{generation}:{shape}", "tpu", topology=f"{generation}:{shape}")
+            name, joined = f"{generation}:{shape}", _JOINED.get(generation, "")
+            return Target(f"tpu:{name}", "tpu", topology=name, config=joined)
     names = target_names()
     raise UserError(f"target {name!r} is none of {', '.join(names)}.{did_you_mean(text, names)}")

@@ -25,7 +25,8 @@ def devices(request: dict[str, Any]) -> list[Any]:
     from jax.experimental import topologies
 
     if request["platform"] == "tpu":
-        return list(topologies.get_topology_desc(topology_name=request["topology"], platform="tpu").devices)
+        joined = {"chip_config_name": request["target_config"]} if request["target_config"] else {}
+        return list(topologies.get_topology_desc(topology_name=request["topology"], platform="tpu", **joined).devices)
     if request["platform"] == "cuda":
         shape = f"1x1x{request['num_devices']}"
         return list(

@@ -1,6 +1,5 @@
 """Terms fitted to the compiler's own clock."""
 
-import statistics
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,7 +8,7 @@ import pytest
 from llmjax.cost import cost_module
 from llmjax.cycles import compiler_fit
 from llmjax.cycles.compiler_clock import agreement, compiler_clock
-from llmjax.cycles.device import device_names, load_device, to_json
+from llmjax.cycles.device import load_device, to_json
 from llmjax.cycles.model import predict
 from llmjax.errors import UserError
 from llmjax.hlo import parse
@@ -48,11 +47,3 @@ def test_no_program_has_a_size_of_gpt2():
         if program.name.startswith("decode") or program.name.startswith("block"):
             continue
         assert not {3072, 50257, 768} & {d for leaf in program.args for d in leaf.shape} & sizes
-
-
-def test_the_tpus_that_come_with_llmjax_are_fitted():
-    found = [load_device(name) for name in device_names() if name.startswith("tpu:")]
-    assert found
-    for device in found:
-        assert device.made_with["fitted_to"] == "estimated_cycles"
-        assert statistics.median(terms["spread"] for terms in device.fit["terms"].values()) < 2

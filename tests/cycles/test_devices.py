@@ -79,3 +79,8 @@ def test_every_term_is_inside_its_physical_range(name):
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("gpu:")])
 def test_nothing_waits_between_kernels_in_an_l1(name):
     assert load_device(name).memory[0].name == "L2"
+
+
+@pytest.mark.parametrize(("name", "cores"), [("tpu:v2", 1), ("tpu:v3", 1), ("tpu:v4", 2), ("tpu:tpu7x", 1)])
+def test_figures_belong_to_a_jax_device(name, cores):
+    assert load_device(name).cores.value == cores
