@@ -16,6 +16,7 @@ from experiments._command import launch_command
 from experiments._settings import values_of
 from llmjax.cycles.calibration import calibrate
 from llmjax.cycles.device import Device, Figure, to_json
+from llmjax.cycles.noise import warning
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
 from llmjax.report.units import short
@@ -35,6 +36,8 @@ def run(config: ConfigDict, workdir: str) -> None:
     console = Console()
     console.print(numbers(device))
     console.print(terms(device))
+    if told := warning(device):
+        print(f"warning: {told}")
     seconds = time.perf_counter() - began
     how = f"by {target}'s compiler, not measured," if target else "measured"
     print(f"{device.fit['samples']} ops of {device.fit['programs']} programs {how} in {seconds:.0f} s: {path}")

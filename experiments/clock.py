@@ -13,6 +13,7 @@ from experiments.clock_parts.settings import Machine, Settings, read_settings
 from llmjax.cycles import counters
 from llmjax.cycles.calibration import calibrate, check_card
 from llmjax.cycles.device import Device, load_device
+from llmjax.cycles.noise import warning
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
 from llmjax.report.page import Page, Section, print_page, to_html, to_json
@@ -26,12 +27,14 @@ def run(config: ConfigDict, workdir: str) -> None:
     settings = read_settings(values_of(config))
     began = time.perf_counter()
     say("measuring this machine" if not settings.card else f"reading {settings.card}")
-    machine = Machine(_device(settings), counters.available())
+    device = _device(settings)
+    machine = Machine(device, counters.available())
     sections: dict[str, Section] = {}
     for number, name in enumerate(settings.sections, start=1):
         say(f"[{number}/{len(settings.sections)}, {time.perf_counter() - began:.0f} s] {name}")
         sections[name] = _section(name, settings, machine, sections)
-    page = Page(*_title(settings, machine), tuple(sections.values()))
+    noise = (Section("noise", "Too noisy", (f"{told[0].upper()}{told[1:]}",)),) if (told := warning(device)) else ()
+    page = Page(*_title(settings, machine), (*noise, *sections.values()))
     print_page(page, console())
     folder = Path(workdir)
     try:

@@ -8,7 +8,7 @@ from experiments.clock_parts.cases import Case, Timing, attempt_cases
 from experiments.clock_parts.phases import say
 from experiments.clock_parts.predictions import Forecast, Predicted, predict_cases
 from experiments.clock_parts.settings import Machine, Settings
-from experiments.clock_parts.words import clear, ratios, reason, roof_of, times
+from experiments.clock_parts.words import clear, noisy, ratios, reason, roof_of, times
 from llmjax.cycles.device import Device, load_device
 from llmjax.models.cache import bucket
 from llmjax.models.families import from_size
@@ -112,7 +112,7 @@ def make_section(
         roof = None if row.before.threads else roof_of(a, b, device)
         why = reason(factor, ratios(a, b), row.by, roof)
         there = [_predicted(row, target, forecast) for target in settings.targets]
-        verdict = _verdict(factor) if clear(a, b) else "not clear"
+        verdict = _verdict(factor) if clear(a, b) else "too noisy" if noisy(a[1], b[1]) else "not clear"
         cells.append((row.name, factor, verdict, *there, why))
         told.append(_Told(row, factor, verdict, there, why))
     told_of_guesses = [_guesses(row, found) for row in rows if row.name.startswith(SPECULATIVE)]
@@ -140,7 +140,8 @@ def make_section(
         "Times as fast a token, with the optimisation against without it",
         columns,
         tuple(cells),
-        "Above 1 it pays; not clear: the quartiles of the two overlap. Fusion of another chip: the compiled program"
+        "Above 1 it pays; not clear: the quartiles of the two overlap; too noisy: those of one lie too far apart."
+        " Fusion of another chip: the compiled program"
         " against its ops one by one, each through main memory. Dynamic shapes: a lone request of a new length,"
         " compiled for it against padded to a bucket.",
     )
@@ -231,6 +232,8 @@ def _guesses(row: Comparison, found: Mapping[Case, Timing]) -> str:
     """From how many right guesses on speculative decoding pays."""
     if row.before not in found or row.after not in found:
         return ""
+    if noisy(found[row.before], found[row.after]):
+        return f"How many guesses must be right for {SPECULATIVE} to pay: too noisy to tell."
     least = found[row.after].seconds.median / found[row.before].seconds.median
     return (
         f"A step that checks {GUESSES} tokens at once takes {least:.3g} times a step of one: {SPECULATIVE} pays here"
@@ -254,8 +257,12 @@ def _buckets(
     extra = other.seconds.median - one.seconds.median
     padding = f"{extra * 1e3:.3g} ms a request" if extra > 0 else "no time that was measured"
     why = f"compiling takes {one.compile_seconds:.3g} s, {padded.length - exact.length} tokens of padding {padding}"
-    cells = [(f"dynamic shapes by buckets ({exact.length} in {padded.length})", factor, _verdict(factor), *there, why)]
-    if extra <= 0:
+    verdict = "too noisy" if noisy(one, other) else _verdict(factor)
+    cells = [(f"dynamic shapes by buckets ({exact.length} in {padded.length})", factor, verdict, *there, why)]
+    if noisy(one, other):
+        what = f"a program for {exact.length} tokens saves against the bucket of {padded.length}"
+        told = f"What {what}: too noisy to tell."
+    elif extra <= 0:
         told = (
             f"A program for {exact.length} tokens instead of the bucket of {padded.length} saves no time at all here."
         )

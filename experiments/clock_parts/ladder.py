@@ -16,7 +16,7 @@ from experiments.clock_parts import code
 from experiments.clock_parts.cases import Case, Timing, attempt_cases
 from experiments.clock_parts.phases import say
 from experiments.clock_parts.settings import Machine, Settings
-from experiments.clock_parts.words import bound, clear, limits, ratios, reason, roof_of, times
+from experiments.clock_parts.words import bound, clear, limits, noisy, ratios, reason, roof_of, times
 from llmjax.report.page import Cell, Column, Plot, Section, Series, Table
 from llmjax.report.units import short
 
@@ -199,7 +199,10 @@ def findings(
     gains = [(_per_token(a, found) / _per_token(b, found), a, b) for a, b in _pairs(kept)]
     if gains:
         factor, a, b = max(gains, key=lambda gain: gain[0])
-        told.append(f"The largest step is “{b.title}”, {times(factor)}: {_why(a, b, machine, found)}.")
+        if noisy(found[a.case], found[b.case]):
+            told.append(f"Which step is the largest is too noisy to tell: “{b.title}” by the medians.")
+        else:
+            told.append(f"The largest step is “{b.title}”, {times(factor)}: {_why(a, b, machine, found)}.")
         for factor, a, b in gains:
             if factor > 1 / 1.05 or not clear((a.case, found[a.case]), (b.case, found[b.case])):
                 continue

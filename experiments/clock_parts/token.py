@@ -10,9 +10,10 @@ from experiments.clock_parts.phases import Run, phases_of, ran, shape_of
 from experiments.clock_parts.settings import Machine, Settings
 from llmjax.cycles.device import Device, Figure, peak
 from llmjax.cycles.model import ProgramTime, predict
+from llmjax.cycles.noise import MOST, adds_up
 from llmjax.errors import UserError
 from llmjax.report.page import Column, Plot, Section, Series, Table
-from llmjax.report.units import short
+from llmjax.report.units import seconds, short
 
 HLO_DTYPES = {"float32": "f32", "bfloat16": "bf16", "int8": "s8"}
 
@@ -112,6 +113,26 @@ def make_section(settings: Settings, machine: Machine, facts: Facts) -> Section:
     )
 
 
+def _noise(facts: Facts) -> list[str]:
+    """What makes the figures doubtful: runs that do not repeat themselves, stages that do not add up to the whole."""
+    found = [
+        f"the quartiles of {phase} lie {run.wall.spread:.0%} apart"
+        for phase, run in facts.runs.items()
+        if run.wall.spread > MOST
+    ]
+    if facts.whole is not None and not adds_up(_stages_sum(facts), facts.whole):
+        apart = _stages_sum(facts) / facts.whole - 1
+        found.append(f"the stages' times are {apart:+.0%} off the whole that they are parts of")
+    return found
+
+
+def _stages_sum(facts: Facts) -> float:
+    """Seconds of the stages of a token, or of a text that is classified."""
+    phase = main_phase(facts)
+    run = facts.runs[phase]
+    return sum(facts.stages[phase].values()) / run.tokens * (run.shape.length if phase == "classify" else 1)
+
+
 def main_phase(facts: Facts) -> str:
     """The phase that makes a token: decoding, or reading a text to classify."""
     return list(facts.runs)[-1]
@@ -126,7 +147,7 @@ def findings(settings: Settings, machine: Machine, facts: Facts) -> list[str]:
     flops, moved = float(run.report.totals.flops) / run.tokens, float(run.report.totals.bytes) / run.tokens
     what = "A new token" if phase == "decode" else "A token of a text"
     said = [
-        f"{what} takes {short(cycles)} cycles of a {hertz / 1e9:.2f} GHz core clock ({run.wall.median * 1e3:.2f} ms a"
+        f"{what} takes {short(cycles)} cycles of a {hertz / 1e9:.2f} GHz core clock ({seconds(run.wall.median)} a"
         f" run of {run.tokens:,} token{'s' if run.tokens > 1 else ''}), for {short(flops, 'FLOP')} and"
         f" {short(moved, 'B')} moved."
     ]
@@ -140,6 +161,9 @@ def findings(settings: Settings, machine: Machine, facts: Facts) -> list[str]:
         )
     parts = {name: value for name, value in facts.stages[phase].items() if value}
     whole = sum(parts.values())
+    if noise := _noise(facts):
+        mend = "The figures below say little: measure again on an idle machine."
+        said.insert(0, f"Too noisy: {'; '.join(noise)}. {mend}")
     top = sorted(parts, key=lambda name: -parts[name])[:3]
     said.append(f"Most of it goes to {_list([f'{name} ({parts[name] / whole:.0%})' for name in top])}.")
     host = sum(parts.get(name, 0.0) for name in stages.HOST)
@@ -283,12 +307,10 @@ def _notes(machine: Machine, facts: Facts) -> list[str]:
     notes += absurd(facts.chips)
     if facts.whole is not None:
         phase = main_phase(facts)
-        run = facts.runs[phase]
-        each = run.shape.length if phase == "classify" else 1
-        total = sum(facts.stages[phase].values()) / run.tokens * each
+        total = _stages_sum(facts)
         unit = "text" if phase == "classify" else "token"
         notes.append(
-            f"Check: a {unit} from end to end took {facts.whole * 1e3:.3f} ms; its stages add up to"
-            f" {total * 1e3:.3f} ms, {total / facts.whole - 1:+.0%}."
+            f"Check: a {unit} from end to end took {seconds(facts.whole)}; its stages add up to {seconds(total)},"
+            f" {total / facts.whole - 1:+.0%}."
         )
     return notes

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from experiments.clock_parts.cases import Case, Timing
 from experiments.clock_parts.predictions import Predicted
 from llmjax.cycles.device import Device, peak
+from llmjax.cycles.noise import MOST
 
 _SAME = 1.05  # what differs by less is called the same
 _NEAR = 0.3  # a count explains a gain if their logarithms differ by no more than this share
@@ -26,9 +27,16 @@ def times(factor: float) -> str:
 
 
 def clear(before: tuple[Case, Timing], after: tuple[Case, Timing]) -> bool:
-    """Whether the quartiles of two cases, a token, lie apart: else the difference may be chance."""
+    """Whether the quartiles of two cases, a token, lie apart and are narrow: else the difference may be chance."""
     (a, x), (b, y) = before, after
+    if noisy(x, y):
+        return False
     return x.seconds.low / a.tokens > y.seconds.high / b.tokens or x.seconds.high / a.tokens < y.seconds.low / b.tokens
+
+
+def noisy(*timings: Timing) -> bool:
+    """Whether any of the cases repeats itself too badly to be compared with another."""
+    return any(timing.seconds.spread > MOST for timing in timings)
 
 
 def ratios(before: tuple[Case, Timing | Predicted], after: tuple[Case, Timing | Predicted]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -20,6 +20,7 @@ from llmjax.cycles.programs import Program
 # x86: a 32-bit multiply takes 3 cycles and an xor 1, and no algebra shortens a chain of them (Agner Fog's instruction
 # tables: Intel since Nehalem, AMD since Zen).
 CHAIN_CYCLES = 4
+CLOCK_ROUNDS = 5
 _MIB = 2**20
 
 
@@ -150,8 +151,21 @@ def core_clock(kind: str, runs: int) -> Figure:
         return Program("chain", lambda x: lax.fori_loop(0, turns, turn, x), (start,))
 
     # The difference of two lengths: what a turn of the loop costs besides is in both.
-    (less, _), (more, spread) = _best(chain(short), runs), _best(chain(long), runs)
-    pairs = turns * (long - short)
+    calls = [caller(program.compile(), *program.args) for program in (chain(short), chain(long))]
+    rounds = [[min(call() for _ in range(max(3, runs))) for call in calls] for _ in range(CLOCK_ROUNDS)]
+    return _clock_of(rounds, turns * (long - short))
+
+
+def _clock_of(rounds: Sequence[Sequence[float]], pairs: int) -> Figure:
+    """The clock by the fastest seconds of the short chain and of the long one, `pairs` longer, in each round.
+
+    The spread is that of what the rounds say one by one: a processor that others use too gives another clock each time.
+    """
+    less, more = (min(round_[k] for round_ in rounds) for k in (0, 1))
+    if more <= less:
+        return Figure(1e9, "estimate", "too noisy to measure, the longer chain was the faster: 1 GHz is a placeholder")
+    apart = [long - short for short, long in rounds]
+    spread = measured(apart).spread if min(apart) > 0 else 1.0
     source = f"{pairs:,} dependent pairs of xor and 32-bit multiply, {CHAIN_CYCLES} cycles each"
     return Figure(CHAIN_CYCLES * pairs / (more - less), "measured", source, round(spread, 3))
 

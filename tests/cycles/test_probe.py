@@ -1,12 +1,15 @@
 """What a machine tells of itself."""
 
 import builtins
+import dataclasses
 import io
 
 import pytest
 
 from llmjax.cycles import probe
-from llmjax.cycles.probe import caches, simd_bits
+from llmjax.cycles.device import Figure, load_device
+from llmjax.cycles.noise import MOST, adds_up, noisy_figures, warning
+from llmjax.cycles.probe import _clock_of, caches, simd_bits
 
 
 @pytest.mark.parametrize(
@@ -30,6 +33,31 @@ def test_vectors_are_as_wide_as_the_kernel_says(monkeypatch, text, bits):
     found = simd_bits()
     monkeypatch.undo()
     assert (found.value if found else None) == bits
+
+
+def test_the_clock_of_a_busy_machine_is_noisy() -> None:
+    quiet = _clock_of([[0.2, 1.2], [0.2, 1.2], [0.21, 1.21]], 10**9)
+    assert quiet.value == pytest.approx(4e9) and quiet.spread == 0.0
+    busy = _clock_of([[0.2, 1.2], [0.3, 2.9], [1.2, 4.2], [0.2, 7.2], [0.5, 2.5]], 10**9)
+    assert busy.spread is not None and busy.spread > MOST
+    crossed = _clock_of([[2.0, 3.0], [9.0, 3.0], [2.0, 8.0]], 10**9)
+    assert crossed.spread == 1.0  # one of the rounds says that time runs backwards
+    assert _clock_of([[3.0, 2.0]], 10**9).provenance == "estimate"
+
+
+def test_numbers_that_do_not_repeat_are_named() -> None:
+    device = load_device("gpu:h100")
+    assert warning(device) == ""
+    busy = dataclasses.replace(device, clock_hz=Figure(5.7e8, "measured", "", 0.43))
+    assert noisy_figures(busy) == ["clock (43% apart)"]
+    assert warning(busy).startswith("too noisy: the quartiles of clock (43% apart)")
+
+
+@pytest.mark.parametrize(
+    ("parts", "whole", "said"), [(0.9, 1.0, True), (0.6, 1.0, False), (1.5, 1.0, False), (0, 0, False)]
+)
+def test_parts_are_held_against_their_whole(parts: float, whole: float, said: bool) -> None:
+    assert adds_up(parts, whole) is said
 
 
 def system(tmp_path, monkeypatch, cores, l2="512K", l3="32768K"):

@@ -78,6 +78,9 @@ def test_a_difference_within_the_quartiles_is_not_clear():
     assert not words.clear((one, timing(1.0)), (one, timing(1.15)))
     assert words.clear((one, timing(1.0)), (one, timing(1.5)))
     assert words.clear((one, timing(1.5)), (many, timing(1.5)))
+    wild = dataclasses.replace(timing(1.0), seconds=Measured(1.0, 0.7, 1.3))
+    assert words.noisy(wild) and not words.noisy(timing(1.0))
+    assert not words.clear((one, wild), (one, timing(9.0)))
 
 
 def test_counts_are_compared_by_token():
