@@ -77,7 +77,7 @@ def test_parts_add_up_in_every_memory():
         assert total(row.cost for row in breakdown(ops, key)) == found.totals
 
 
-@pytest.mark.parametrize(("chip", "rate"), [("gpu:a100", 31.5e9), ("gpu:h100", 63e9), ("tpu:v6e", 32e9)])
+@pytest.mark.parametrize(("chip", "rate"), [("gpu:a100", 25e9), ("gpu:h100", 50e9), ("tpu:v6e", 32e9)])
 def test_what_goes_to_the_host_goes_over_pcie(chip, rate):
     device = load_device(chip)
     assert device.host_link is not None and device.host_link.value == rate
