@@ -221,12 +221,14 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x_BLD: Float[Array, "B L D"], deterministic: bool) -> Float[Array, "B L D"]:
         spec = self.spec
-        up = [_dense(spec, spec.inner, name, spec.mlp_bias, spec.std)(x_BLD) for name in spec.names.up]
-        x_BLF = activation(spec.activation, up[0])
+        # Tokens of all rows in one dimension: XLA fuses the activation with the rounding to 8 bits after it only then.
+        x_TD = x_BLD.reshape(-1, spec.width)
+        up = [_dense(spec, spec.inner, name, spec.mlp_bias, spec.std)(x_TD) for name in spec.names.up]
+        x_TF = activation(spec.activation, up[0])
         if len(up) == 2:
-            x_BLF = x_BLF * up[1]
-        x_BLD = _dense(spec, spec.width, spec.names.down, spec.mlp_bias, spec.out_std)(x_BLF)
-        return Dropout(spec.dropout, name="resid_dropout")(x_BLD, deterministic)
+            x_TF = x_TF * up[1]
+        x_TD = _dense(spec, spec.width, spec.names.down, spec.mlp_bias, spec.out_std)(x_TF)
+        return Dropout(spec.dropout, name="resid_dropout")(x_TD.reshape(x_BLD.shape), deterministic)
 
 
 class Layer(nn.Module):
