@@ -74,10 +74,6 @@ class BertConfig(ModelConfig):
         return self.max_position_embeddings - self.first_position
 
     @property
-    def layers(self) -> int:
-        return self.num_hidden_layers
-
-    @property
     def layer(self) -> LayerSpec:
         names = Names(
             "layer", "attention", ("query", "key", "value"), "output", "mlp", ("intermediate",), "output",

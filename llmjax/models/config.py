@@ -46,6 +46,8 @@ class ModelConfig:
     unread: ClassVar[frozenset[str]] = frozenset()
     # other names of the same fields
     aliases: ClassVar[Mapping[str, str]] = {}
+    # the field that says how many layers there are
+    layers_field: ClassVar[str] = "num_hidden_layers"
     # fields that must be at least 1
     counts: ClassVar[tuple[str, ...]] = ("vocab_size",)
     # probabilities
@@ -87,7 +89,7 @@ class ModelConfig:
     @property
     def layers(self) -> int:
         """Number of layers N."""
-        raise NotImplementedError
+        return getattr(self, self.layers_field)
 
     @property
     def layer(self) -> "LayerSpec":

@@ -33,6 +33,7 @@ class GPT2Config(ModelConfig):
     eos_token_id: int | None = 50256
 
     family: ClassVar[str] = "gpt2"
+    layers_field: ClassVar[str] = "n_layer"
     only: ClassVar[dict[str, tuple[Any, ...]]] = ONLY | {"model_type": ("gpt2",)}
     aliases: ClassVar[Any] = {
         "n_ctx": "n_positions", "hidden_size": "n_embd", "num_hidden_layers": "n_layer",
@@ -50,10 +51,6 @@ class GPT2Config(ModelConfig):
     @property
     def context(self) -> int:
         return self.n_positions
-
-    @property
-    def layers(self) -> int:
-        return self.n_layer
 
     @property
     def layer(self) -> LayerSpec:

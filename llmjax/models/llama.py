@@ -135,10 +135,6 @@ class LlamaConfig(ModelConfig):
         return self.max_position_embeddings
 
     @property
-    def layers(self) -> int:
-        return self.num_hidden_layers
-
-    @property
     def layer(self) -> LayerSpec:
         original = self.rope_original or self.max_position_embeddings
         factors = (self.rope_factor, self.rope_low_freq_factor, self.rope_high_freq_factor)
