@@ -13,6 +13,7 @@ from llmjax.errors import UserError
 from llmjax.gguf.reader import RawTensor
 
 GROUP = 32
+_HEADS = {"Q8_0": 1, "Q4_0": 1, "Q4_1": 2}  # float16s before a block's quants
 _FLOATS = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(ml_dtypes.bfloat16)}
 
 
@@ -20,20 +21,29 @@ _FLOATS = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(ml_d
 class Blocks:
     """Quantised values in groups of 32 along the last axis: value = scale * quant (+ minimum), rounded to float32.
 
-    quants: Q8_0 -128 to 127, Q4_0 -8 to 7, Q4_1 0 to 15; one a byte.
-    scales, minima: one a group, float16 as the file has them; `minima` of Q4_1 only.
-    bits: a quant has in the file, 4 or 8.
+    type: "Q8_0" (quants -128 to 127), "Q4_0" (-8 to 7) or "Q4_1" (0 to 15, and a minimum).
+    packed: a group's quants as the file has them. Q8_0: 32 signed bytes. Else 16 bytes, whose low halves are the first
+        16 quants and whose high halves are the others; Q4_0 stores quant + 8.
+    scales, minima: one a group; `minima` of Q4_1 only.
     """
 
-    quants: Int8[np.ndarray, "*rows width"]
+    type: str
+    packed: UInt8[np.ndarray, "*rows groups bytes"]
     scales: Float16[np.ndarray, "*rows groups"]
-    minima: Float16[np.ndarray, "*rows groups"] | None
-    bits: int
+    minima: Float16[np.ndarray, "*rows groups"] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the values: (*rows, width)."""
-        return self.quants.shape
+        return (*self.scales.shape[:-1], self.scales.shape[-1] * GROUP)
+
+    @property
+    def quants(self) -> Int8[np.ndarray, "*rows width"]:
+        """The quants, one a byte."""
+        if self.type == "Q8_0":
+            return np.ascontiguousarray(self.packed).view(np.int8).reshape(self.shape)
+        halves = np.concatenate([self.packed & 15, self.packed >> 4], axis=-1).view(np.int8).reshape(self.shape)
+        return halves - np.int8(8) if self.type == "Q4_0" else halves
 
     def dequantize(self) -> Float32[np.ndarray, "*rows width"]:
         """Returns the values, bit for bit those of the package gguf and of ggml's reference code."""
@@ -46,36 +56,27 @@ class Blocks:
     def take(self, rows: np.ndarray) -> "Blocks":
         """Returns the blocks with the first axis reordered by `rows`."""
         minima = None if self.minima is None else self.minima[rows]
-        return replace(self, quants=self.quants[rows], scales=self.scales[rows], minima=minima)
+        return replace(self, packed=self.packed[rows], scales=self.scales[rows], minima=minima)
 
 
 def decode(tensor: RawTensor) -> np.ndarray | Blocks:
     """Returns the values of a tensor: a float array (F32, F16, BF16), blocks (Q8_0, Q4_0, Q4_1), else float32.
 
-    Float arrays are views of the mapped file. Other types go through the dequantisation of the package gguf.
-    Raises UserError, naming the tensor, for a type that it cannot dequantise.
+    Float arrays and the quants of blocks are views of the mapped file. Other types go through the dequantisation of the
+    package gguf. Raises UserError, naming the tensor, for a type that it cannot dequantise.
     """
     if tensor.type in _FLOATS:
         return tensor.data.view(_FLOATS[tensor.type])
-    if tensor.type in ("Q8_0", "Q4_0", "Q4_1"):
-        return _decode_blocks(tensor)
+    if tensor.type in _HEADS:
+        heads = _HEADS[tensor.type]
+        width = 2 * heads + (GROUP if tensor.type == "Q8_0" else GROUP // 2)
+        blocks: UInt8[np.ndarray, "*rows groups bytes"] = tensor.data.reshape(*tensor.shape[:-1], -1, width)
+        floats = np.ascontiguousarray(blocks[..., : 2 * heads]).view("<f2")
+        minima = floats[..., 1] if heads == 2 else None
+        return Blocks(tensor.type, blocks[..., 2 * heads :], floats[..., 0], minima)
     from gguf import GGMLQuantizationType, dequantize
 
     try:
         return dequantize(tensor.data, GGMLQuantizationType[tensor.type]).astype(np.float32).reshape(tensor.shape)
     except NotImplementedError:
         raise UserError(f"tensor {tensor.name!r} is of type {tensor.type}, which cannot be dequantised here.") from None
-
-
-def _decode_blocks(tensor: RawTensor) -> Blocks:
-    heads = {"Q8_0": 1, "Q4_0": 1, "Q4_1": 2}[tensor.type]  # float16s before the quants
-    width = 2 * heads + (GROUP if tensor.type == "Q8_0" else GROUP // 2)
-    blocks: UInt8[np.ndarray, "*rows groups bytes"] = tensor.data.reshape(*tensor.shape[:-1], -1, width)
-    floats = np.ascontiguousarray(blocks[..., : 2 * heads]).view("<f2")
-    packed = blocks[..., 2 * heads :]
-    scales, minima = floats[..., 0], floats[..., 1] if heads == 2 else None
-    if tensor.type == "Q8_0":
-        return Blocks(np.ascontiguousarray(packed).view(np.int8).reshape(tensor.shape), scales, minima, bits=8)
-    # the low halves of a block's 16 bytes are its first 16 values, the high halves the others
-    halves = np.concatenate([packed & 15, packed >> 4], axis=-1).view(np.int8).reshape(tensor.shape)
-    return Blocks(halves - np.int8(8) if tensor.type == "Q4_0" else halves, scales, minima, bits=4)

@@ -29,7 +29,7 @@ def test_values_are_those_of_the_package_gguf_bit_for_bit(kind, seed, rows, grou
     raw = blocks(kind, seed, rows, groups)
     found = decode(RawTensor("w", (rows, groups * 32), kind, raw))
     assert isinstance(found, Blocks)
-    assert found.shape == found.quants.shape == (rows, groups * 32)
+    assert found.shape == (*found.packed.shape[:1], found.quants.shape[1]) == (rows, groups * 32)
     assert found.scales.shape == (rows, groups) and (found.minima is not None) == (kind == "Q4_1")
     low, high = {"Q4_0": (-8, 7), "Q4_1": (0, 15), "Q8_0": (-128, 127)}[kind]
     assert low <= found.quants.min() and found.quants.max() <= high
