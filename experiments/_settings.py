@@ -172,6 +172,7 @@ JOBS: dict[str, Schema] = {
     "generate": {
         **_MODEL_FOLDER,
         "prompt": text(),
+        "chat": flag(),
         "input": text(),
         "column": _NAME,
         "output": text(),

@@ -24,6 +24,7 @@ class _Settings(NamedTuple):
     checkpoint: str
     tokenizer: str
     prompt: str
+    chat: bool
     input: str
     column: str
     output: str
@@ -47,6 +48,8 @@ def run(config: ConfigDict, workdir: str) -> None:
     began = time.perf_counter()
     values = values_of(config)
     settings = _Settings(**{**values, "stop": tuple(word for word in values["stop"] if word)})
+    if settings.prompt and sys.stdout.isatty() and not settings.output and not settings.logprobs:
+        settings = settings._replace(stream=True)
     source = _check(settings)
     settle()
     from llmjax.infer.generate import Speed
@@ -85,8 +88,8 @@ def _check(settings: _Settings) -> Path | None:
 
     if not settings.checkpoint:
         raise UserError(
-            "no model was named: pass --config.checkpoint= a folder that transformers wrote, a language-model run's"
-            " workdir, a hub id such as openai-community/gpt2, or random:gpt2 for random weights."
+            "no model was named: pass --config.checkpoint= smollm2, a folder that transformers wrote, a GGUF file, a"
+            " language-model run's workdir, a hub id such as openai-community/gpt2, or random:gpt2 for random weights."
         )
     if settings.prompt and settings.input:
         raise UserError(f"both prompt={settings.prompt!r} and input={settings.input!r} were given: give one of them.")
@@ -116,7 +119,9 @@ def _load(settings: _Settings, sampling: Any) -> Any:
     first = None
     if settings.prompt:
         first = Expected(settings.prompt, settings.max_new_tokens, sampling, settings.cache_length, settings.trim)
-    return load_generator(settings.checkpoint, settings.tokenizer, check_format(settings.format), shape, first)
+    return load_generator(
+        settings.checkpoint, settings.tokenizer, check_format(settings.format), shape, first, chat=settings.chat
+    )
 
 
 def _prompts(settings: _Settings, source: Path | None) -> Iterable[str]:
@@ -154,7 +159,7 @@ def _stream(settings: _Settings, generator: Any, prompts: Iterable[str], samplin
             trim=settings.trim,
             row=row,
         )
-        print(prompt, end="", flush=True)
+        print(prompt, end="\n" if generator.answers else "", flush=True)
         with contextlib.closing(pieces):
             for piece in pieces:
                 if isinstance(piece, str):

@@ -53,7 +53,8 @@ def test_the_real_minilm_is_a_folder_as_transformers_writes_it():
 
 
 def test_the_real_smollm2():
-    from llmjax.gguf import hf_config, hf_tensors, load_tokenizer, read_gguf, stop_ids
+    from llmjax.gguf import hf_config, hf_tensors, load_tokenizer, read_gguf
+    from llmjax.infer.chat import end_ids
 
     file = read_gguf(cached("smollm2"))
     config = hf_config(file)
@@ -63,7 +64,7 @@ def test_the_real_smollm2():
     tokenizer = load_tokenizer(file)
     # ids that llama.cpp gives for the same text
     assert tokenizer("Hello, world! 12345 it's  fine\n\n x")["input_ids"] == IDS
-    assert stop_ids(file) == (0, 2)
+    assert end_ids(tokenizer) == (0, 2)
     assert "<|im_start|>assistant" in tokenizer.apply_chat_template(
         [{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True
     )

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32, Int64
 
+from llmjax import gguf
 from llmjax.errors import UserError, did_you_mean
 from llmjax.files import atomic_write, cache_folder
+from llmjax.pretrained import resolve
 
 # one of these must come out as known tokens: a tokenizer may know one script only
 _PROBES = (
@@ -58,12 +60,16 @@ def load_tokenizer(name: str) -> Any:
     """Returns a transformers tokenizer that is known to know words, with a pad token.
 
     name: "gpt2" = GPT-2's own vocabulary (packaged, no network); "gpt2-words" = the same for small data sets, where a
-    word should be one token wherever it stands: texts are lower-cased and begin with a space; else a folder that
-    transformers wrote, or a hub id.
+    word should be one token wherever it stands: texts are lower-cased and begin with a space; a trained model of
+    `PRETRAINED`; else a folder that transformers wrote, a GGUF file, or a hub id.
     A tokenizer without a pad token pads with its end-of-text token; attention and pooling go by the mask, never by the
     id. Raises UserError when there is no such tokenizer, or it is empty or broken.
     """
-    tokenizer = _load_gpt2(words=name == "gpt2-words") if name in ("gpt2", "gpt2-words") else _load_auto(name)
+    if name in ("gpt2", "gpt2-words"):
+        tokenizer = _load_gpt2(words=name == "gpt2-words")
+    else:
+        path = name if Path(name).expanduser().exists() else resolve(name) or name
+        tokenizer = _load_gguf(Path(path)) if str(path).endswith(".gguf") else _load_auto(str(path))
     _require_words(tokenizer, name)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -111,6 +117,11 @@ def _load_gpt2(words: bool) -> Any:
     rules.normalizer = normalizers.Lowercase()
     end = tokenizer.eos_token
     return PreTrainedTokenizerFast(tokenizer_object=rules, bos_token=end, eos_token=end, unk_token=end)
+
+
+def _load_gguf(path: Path) -> Any:
+    with _quiet():
+        return gguf.load_tokenizer(gguf.read_gguf(path.expanduser()))
 
 
 def _load_auto(name: str) -> Any:

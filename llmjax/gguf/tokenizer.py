@@ -26,17 +26,6 @@ _WORDS = {
 }
 _DIGITS = ("smollm", "starcoder")  # each digit is cut off before GPT-2's rule
 _LLAMA3 = ("llama-bpe", "llama3", "llama-v3")
-# Ends of an answer that files mark as control tokens without saying that they end one.
-_ENDS = (
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|end|>",
-    "<end_of_turn>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<|eom_id|>",
-    "</s>",
-)
 _NAMES = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 _NAMES |= {"seperator": "sep_token", "mask": "mask_token"}  # the format spells it so
 _NAMES |= {"cls": "cls_token"}  # older files have it; newer ones say bos
@@ -67,16 +56,6 @@ def load_tokenizer(file: GGUF) -> Any:
     if template is not None:
         tokenizer.chat_template = template
     return tokenizer
-
-
-def stop_ids(file: GGUF) -> tuple[int, ...]:
-    """Returns the tokens that end an answer: the file's ends of text and turn, and control tokens known as such."""
-    tokens = _need(file, "tokens")
-    kinds = file.metadata.get("tokenizer.ggml.token_type")
-    said = {file.metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")}
-    at = {token: index for index, token in enumerate(tokens)}
-    known = {at[end] for end in _ENDS if end in at and kinds is not None and kinds[at[end]] == _CONTROL}
-    return tuple(sorted(int(stop) for stop in (said | known) if stop is not None and 0 <= stop < len(tokens)))
 
 
 def _need(file: GGUF, key: str) -> Any:

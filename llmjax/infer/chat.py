@@ -6,8 +6,10 @@ from typing import Any
 from llmjax.errors import UserError
 
 ROLES = ("system", "user", "assistant")
-# Tokens that end a turn in templates of the usual kinds, where the model's end-of-text token is another.
-_TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>")
+# Special tokens that end a turn or a text in the usual families, whichever of them the model names as its own end.
+_ENDS = (
+    "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "</s>"
+)  # fmt: skip
 
 
 def has_template(tokenizer: Any) -> bool:
@@ -46,9 +48,7 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
 
 
 def end_ids(tokenizer: Any, *also: int | None) -> tuple[int, ...]:
-    """Returns the tokens that end an answer: the tokenizer's end of text, ends of turns that it knows, and `also`."""
-    known = {tokenizer.convert_tokens_to_ids(token) for token in _TURN_ENDS if token in tokenizer.all_special_tokens}
-    own = getattr(tokenizer, "added_tokens_decoder", {})
-    known |= {index for index, token in own.items() if str(token) in _TURN_ENDS}
-    found = known | {tokenizer.eos_token_id, *also}
+    """Returns the tokens that end an answer: the tokenizer's end of text, the usual ones that it has, and `also`."""
+    special = [(index, token) for index, token in tokenizer.added_tokens_decoder.items() if token.special]
+    found = {index for index, token in special if token.content in _ENDS} | {tokenizer.eos_token_id, *also}
     return tuple(sorted(index for index in found if index is not None))

@@ -6,17 +6,19 @@ from typing import Any
 from llmjax.data.tokenizer import load_tokenizer
 from llmjax.errors import UserError
 from llmjax.json_file import read_json
-from llmjax.models.folders import TOKENIZER_FILES, resolve_folder
+from llmjax.models.folders import TOKENIZER_FILES, is_gguf, resolve_folder
 from llmjax.schema import many, maybe, text
 
 
 def language_model_folder(path: str | Path, tokenizer: str = "") -> Path:
-    """Returns the folder of a language model: a folder, a run's workdir, or a hub id that is fetched.
+    """Returns the folder of a language model (or its GGUF file): a folder, a run's workdir, or a name that is fetched.
 
     Raises:
         UserError: nothing there, a classifier, or no tokenizer saved with it while `tokenizer` names none.
     """
     folder = resolve_folder(path)
+    if is_gguf(folder):  # holds its tokenizer; what it lacks is named when it is read
+        return folder
     config = folder / "config.json"
     wanted = {"architectures": maybe(many(text()))}
     names = (read_json(config, schema=wanted).get("architectures") or ()) if config.exists() else ()

@@ -12,9 +12,10 @@ import numpy as np
 
 from llmjax.data.tokenizer import load_tokenizer
 from llmjax.errors import UserError
+from llmjax.infer.chat import end_ids, has_template, render
 from llmjax.infer.checkpoint import folder_tokenizer, language_model_folder
 from llmjax.infer.kept import kept
-from llmjax.infer.loop import News, Programs, Shape, State, compile_programs
+from llmjax.infer.loop import ENDS, News, Programs, Shape, State, compile_programs
 from llmjax.infer.memory import check_memory
 from llmjax.infer.plain_tokenizer import plain_tokenizer
 from llmjax.infer.sampling import Sampling
@@ -24,7 +25,7 @@ from llmjax.memory import available
 from llmjax.models.cache import bucket
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import from_size
-from llmjax.models.folders import read_config
+from llmjax.models.folders import is_gguf, read_config
 from llmjax.models.params import Params, init_params, param_shapes, prepare
 from llmjax.models.weights import map_pretrained
 
@@ -75,12 +76,21 @@ class Expected(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Generator:
-    """A loaded GPT-2 language model: a value; make one with `load_generator` or `from_params`."""
+    """A loaded language model: a value; make one with `load_generator` or `from_params`.
+
+    chat: where the model has a chat template, prompts are messages that it answers.
+    """
 
     config: ModelConfig
     params: Params
     tokenizer: Any
     format: Format
+    chat: bool = False
+
+    @property
+    def answers(self) -> bool:
+        """Whether prompts are messages that the model answers, not texts that it continues."""
+        return self.chat and has_template(self.tokenizer)
 
     @classmethod
     def from_params(
@@ -88,6 +98,14 @@ class Generator:
     ) -> "Generator":
         """Makes a generator of parameters in memory, as `make_model(config, "lm")` has them."""
         return cls(config, prepare(params, config, format), tokenizer, format)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that end a text: the config's own, and of a model of conversations those that end a turn."""
+        own = self.config.eos_token_id
+        if has_template(self.tokenizer):
+            return end_ids(self.tokenizer, own)[:ENDS]
+        return () if own is None else (own,)
 
     def generate(
         self,
@@ -182,7 +200,8 @@ class Generator:
 
     def encode(self, prompt: str, max_new_tokens: int, trim: bool = False, row: int = 0) -> list[int]:
         """Returns a prompt's tokens, at most as many as leave room for the new ones."""
-        ids = self.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
+        text = render(self.tokenizer, [{"role": "user", "content": prompt}]) if self.answers and prompt else prompt
+        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         if not ids:
             raise UserError(f"prompt {row + 1} is empty ({prompt!r}): it gives no token to continue from.")
         room = self.config.context - max_new_tokens
@@ -260,10 +279,10 @@ class _Batch:
         for at, (row, _, ids) in enumerate(self.rows):
             tokens_BL[at, : len(ids)], lengths_B[at], rows_B[at] = ids, len(ids), row
         done_B = np.arange(self.shape.batch) >= len(self.rows)
-        end_id = self.generator.config.eos_token_id
-        end = np.int32(-1 if end_id is None else end_id)
+        ends_E = np.full(ENDS, -1, np.int32)
+        ends_E[: len(self.generator.ends)] = self.generator.ends
         knobs = self.sampling.knobs()
-        return self.programs.start(self.generator.params, tokens_BL, lengths_B, rows_B, done_B, knobs, end)
+        return self.programs.start(self.generator.params, tokens_BL, lengths_B, rows_B, done_B, knobs, ends_E)
 
     def advance(self, state: State, done_B: np.ndarray, limit: int) -> tuple[State, News]:
         return self.programs.advance(self.generator.params, state, done_B, np.int32(limit))
@@ -271,8 +290,8 @@ class _Batch:
     def ids(self, news: News, at: int) -> list[int]:
         """Tokens of a row so far, to the end-of-text token, which is left out."""
         made = np.asarray(news.tokens_BT)[at, : min(int(news.count), self.max_new_tokens)].tolist()
-        end_id = self.generator.config.eos_token_id
-        return made[: made.index(end_id)] if end_id in made else made
+        ends = self.generator.ends
+        return made[: next((at for at, token in enumerate(made) if token in ends), len(made))]
 
     def completion(self, news: News, at: int, stop: Sequence[str]) -> Completion:
         _, prompt, prompt_ids = self.rows[at]
@@ -326,8 +345,11 @@ def load_generator(
     format: Format = "float32",
     shape: Shape | None = None,
     expected: "Expected | None" = None,
+    *,
+    chat: bool = False,
 ) -> Generator:
-    """Loads a language model: a folder that transformers or `save_pretrained` wrote, a run's workdir, or a hub id.
+    """Loads a language model: a folder that transformers or `save_pretrained` wrote, a run's workdir, a GGUF file,
+    a name of `PRETRAINED`, or a hub id.
 
     Args:
         path: where the model is.
@@ -335,6 +357,7 @@ def load_generator(
         format: of the weights.
         shape: the largest batch that will be generated: it is checked, before loading, that there is memory for it.
         expected: the first generation, for which programs are then made while the weights are read.
+        chat: where the model has a chat template, prompts are messages that it answers.
 
     Raises:
         UserError: nothing readable there, or not enough memory.
@@ -344,14 +367,16 @@ def load_generator(
     check_memory(config, format, shape or batch_shape([1], 64), available())
     with concurrent.futures.ThreadPoolExecutor(1) as other:
         waited = other.submit(_prepared, folder, format)
-        loaded = (None if tokenizer else plain_tokenizer(folder)) or folder_tokenizer(folder, tokenizer)
+        loaded = (None if tokenizer or is_gguf(folder) else plain_tokenizer(folder)) or folder_tokenizer(
+            folder, tokenizer
+        )
         if expected is not None:
             abstract = jax.eval_shape(lambda params: prepare(params, config, format), param_shapes(config, "lm"))
-            generator = Generator(config, abstract, loaded, format)
+            generator = Generator(config, abstract, loaded, format, chat)
             ids = generator.encode(expected.prompt, expected.max_new_tokens, expected.trim)
             size = batch_shape([len(ids)], expected.max_new_tokens, expected.cache_length)
             compile_programs(config, abstract, size, expected.sampling.plan)
-        return Generator(config, waited.result(), loaded, format)
+        return Generator(config, waited.result(), loaded, format, chat)
 
 
 def _prepared(folder: Path, format: Format) -> Params:

@@ -17,6 +17,8 @@ from llmjax.models.cache import Cache, empty_cache
 from llmjax.models.config import ModelConfig
 from llmjax.models.params import Params, cache_dtype
 
+ENDS = 4  # tokens that may end a row: programs are compiled for so many
+
 
 class State(NamedTuple):
     """A batch of generations under way: everything the next token depends on. Donated from call to call."""
@@ -30,7 +32,7 @@ class State(NamedTuple):
     done_B: Bool[Array, "B"]
     rows_B: Int[Array, "B"]
     knobs: Knobs
-    end_id: Int[Array, ""]
+    ends_E: Int[Array, "E"]
 
 
 class News(NamedTuple):
@@ -53,7 +55,7 @@ class Shape:
 
 
 class Programs(NamedTuple):
-    """`start(params, tokens_BL, lengths_B, rows_B, done_B, knobs, end_id)` and `advance(params, state, done_B, limit)`.
+    """`start(params, tokens_BL, lengths_B, rows_B, done_B, knobs, ends_E)` and `advance(params, state, done_B, limit)`.
 
     Both return (State, News). `seconds` is how long tracing and compiling took, or reading what is kept.
     """
@@ -97,7 +99,8 @@ def example_arguments(shape: Shape) -> tuple[Any, ...]:
     shapes: Any = (floating, scalar, floating, floating, jax.ShapeDtypeStruct((2,), "uint32"))
     knobs = Knobs(*shapes)
     tokens_BL = jax.ShapeDtypeStruct((shape.batch, shape.length), "int32")
-    return tokens_BL, ints_B, ints_B, jax.ShapeDtypeStruct((shape.batch,), bool), knobs, scalar
+    ends_E = jax.ShapeDtypeStruct((ENDS,), "int32")
+    return tokens_BL, ints_B, ints_B, jax.ShapeDtypeStruct((shape.batch,), bool), knobs, ends_E
 
 
 def start(
@@ -107,7 +110,7 @@ def start(
     rows_B: Int[Array, "B"],
     done_B: Bool[Array, "B"],
     knobs: Knobs,
-    end_id: Int[Array, ""],
+    ends_E: Int[Array, "E"],
     *,
     config: ModelConfig,
     shape: Shape,
@@ -121,7 +124,7 @@ def start(
         rows_B: each row's number in the whole input.
         done_B: rows that are only there to fill the batch.
         knobs: sampling settings.
-        end_id: the token that ends a row; -1 for none.
+        ends_E: the tokens that end a row, `ENDS` of them; -1 for none.
     """
     cache = empty_cache(config, shape.batch, shape.slots, cache_dtype(params))
     logits_BV, cache = prefill(params, tokens_BL, lengths_B, cache, config=config)
@@ -142,7 +145,7 @@ def start(
         done_B=done_B,
         rows_B=rows_B,
         knobs=knobs,
-        end_id=end_id,
+        ends_E=ends_E,
     )
     state = _take(state, logits_BV, plan)
     return state, _news(state)
@@ -183,7 +186,7 @@ def _take(state: State, logits_BV: jax.Array, plan: Plan) -> State:
         else lax.dynamic_update_slice(state.logprobs_BT, logprob(logits_BV, token_B)[:, None], at),
         seen_BV=None if state.seen_BV is None else state.seen_BV.at[jnp.arange(batch), token_B].set(True),
         count=state.count + 1,
-        done_B=state.done_B | (token_B == state.end_id),
+        done_B=state.done_B | (token_B[:, None] == state.ends_E).any(axis=1),
     )
 
 

@@ -35,7 +35,7 @@ def plain_tokenizer(folder: Path) -> PlainTokenizer | None:
     None for any other, and for one that cannot be read: transformers loads those, or says what is wrong.
     """
     try:
-        if (folder / "added_tokens.json").exists():
+        if any((folder / name).exists() for name in ("added_tokens.json", "chat_template.jinja")):
             return None
         config: dict[str, Any] = {}
         for name in ("special_tokens_map.json", "tokenizer_config.json"):

@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from llmjax.errors import UserError, did_you_mean
+<<<<<<< HEAD
 from llmjax.json_file import read_json
+=======
+from llmjax.gguf import hf_config, read_gguf
+>>>>>>> fbc5427 (Answer with SmolLM2 when no checkpoint is named: GGUF files and pip's models wherever a checkpoint is asked for)
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import SIZES, from_hf, from_size
+from llmjax.pretrained import PRETRAINED, resolve
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -31,8 +36,11 @@ _FOREIGN_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_mod
 def resolve_folder(path: str | Path) -> Path:
     """Returns the folder of a checkpoint: `path` itself, its `best/` if it is a workdir, or the hub's local snapshot.
 
+    A GGUF file stands for a folder: it holds the config, the weights and the tokenizer. The names of `PRETRAINED` are
+    those of trained models that pip brings.
+
     Raises:
-        UserError: there is no such folder, or the hub cannot be reached or has no such model.
+        UserError: there is no such folder, or it cannot be fetched.
     """
     name = str(path)
     folder = Path(name).expanduser()
@@ -40,15 +48,31 @@ def resolve_folder(path: str | Path) -> Path:
         if not any((folder / file).exists() for file in (WEIGHTS_FILE, INDEX_FILE)) and (folder / "best").is_dir():
             return folder / "best"
         return folder
+    if is_gguf(folder) and folder.is_file():
+        return folder
     if folder.exists():
         raise UserError(f"{name!r} is a file; give the folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}.")
+    fetched = resolve(name)
+    if fetched is not None:
+        return fetched
     if not _is_hub_id(name):
         raise UserError(f"{name!r}: no such folder.{_nearest_path(folder)}")
     return _download(name)
 
 
+def is_gguf(path: Path) -> bool:
+    """Whether a checkpoint's path is that of a GGUF file."""
+    return path.suffix == ".gguf"
+
+
 def read_config(folder: Path, **overrides: Any) -> ModelConfig:
-    """Reads `folder/config.json`, with `overrides` on top; `UserError` where it is absent or malformed."""
+    """Reads `folder/config.json`, or what a GGUF file says, with `overrides` on top.
+
+    Raises:
+        UserError: it is absent or malformed.
+    """
+    if is_gguf(folder):
+        return from_hf(hf_config(read_gguf(folder)), str(folder), **overrides)
     file = folder / CONFIG_FILE
     if not file.is_file():
         raise UserError(f"{folder}: has no {CONFIG_FILE}, so it is not a saved model.{_contents(folder)}")
@@ -64,14 +88,19 @@ def named_config(name: str, **overrides: Any) -> ModelConfig:
         UserError: neither a size nor a checkpoint.
     """
     file = Path(name).expanduser()
+<<<<<<< HEAD
     if file.is_file():
         return from_hf(read_json(file), name, **overrides)
+=======
+    if file.is_file() and not is_gguf(file):
+        return from_hf(_read_json(file), name, **overrides)
+>>>>>>> fbc5427 (Answer with SmolLM2 when no checkpoint is named: GGUF files and pip's models wherever a checkpoint is asked for)
     if name in SIZES and not file.is_dir():
         return from_size(name, **overrides)
-    if "/" not in name and not file.is_dir():
+    if "/" not in name and name not in PRETRAINED and not file.exists():
         raise UserError(
-            f"model={name!r} is neither a size ({', '.join(SIZES)}) nor a folder with a {CONFIG_FILE}."
-            f"{did_you_mean(name, SIZES)}"
+            f"model={name!r} is neither a size ({', '.join(SIZES)}), nor a trained model ({', '.join(PRETRAINED)}), nor"
+            f" a folder with a {CONFIG_FILE}.{did_you_mean(name, [*SIZES, *PRETRAINED])}"
         )
     return read_config(resolve_folder(name), **overrides)
 

@@ -14,12 +14,14 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from llmjax.errors import UserError
+from llmjax.gguf import hf_tensors, read_gguf
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import Family, family_of
 from llmjax.models.folders import (
     CONFIG_FILE,
     TOKENIZER_FILES,
     WEIGHTS_FILE,
+    is_gguf,
     read_config,
     resolve_folder,
     some,
@@ -42,7 +44,8 @@ def load_pretrained(
 
     Args:
         path: a folder (config.json and model.safetensors, whole or sharded), a finished run's workdir (its `best/` is
-            taken), or a hub id such as `openai-community/gpt2`.
+            taken), a GGUF file (quantised tensors are dequantised), a name of `PRETRAINED`, or a hub id such as
+            `openai-community/gpt2`.
         head: the head that the parameters are for. The other head's weights, where the file has them, are left out.
         fresh_head_key: draws the classification head afresh from this key where the checkpoint has none or one for
             another number of classes: to fine-tune a language model. Without it both are errors.
@@ -120,7 +123,7 @@ def _read(
     family = family_of(config)
     wanted = {family.tensor_name(at): (at, leaf.shape) for at, leaf in _flat(param_shapes(config, head)).items()}
     stored: dict[str, _Stored] = {}
-    for file in weight_files(folder):
+    for file in [folder] if is_gguf(folder) else weight_files(folder):
         stored |= {name.removeprefix(family.prefix): tensor for name, tensor in _tensors(file).items()}
     fresh = _to_draw(family, stored, wanted) if fresh_head else set()
     _check(folder, head, config, stored, wanted, fresh)
@@ -163,11 +166,14 @@ class _Stored(NamedTuple):
 
 
 def _tensors(file: Path) -> dict[str, _Stored]:
-    """Returns the tensors of a safetensors file by name, mapped into memory.
+    """Returns the tensors of a safetensors file by name, mapped into memory; those of a GGUF file in float32.
 
     The library checks the file; its arrays are copies, so that the views are made here. Source of the layout (length
     of the header in 8 bytes, header in JSON, tensors): the format's description in safetensors' README.
     """
+    if is_gguf(file):
+        found = hf_tensors(read_gguf(file))
+        return {name: _Stored("F32", tensor.shape, tensor.array()) for name, tensor in found.items()}
     import safetensors
 
     try:

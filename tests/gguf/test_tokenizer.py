@@ -6,7 +6,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from llmjax.errors import UserError
-from llmjax.gguf import load_tokenizer, read_gguf, stop_ids
+from llmjax.gguf import load_tokenizer, read_gguf
+from llmjax.infer.chat import end_ids
 from tests.gguf.files import write
 
 NORMAL, UNKNOWN, CONTROL, USER, BYTE = 1, 2, 3, 4, 6
@@ -80,7 +81,7 @@ def test_chat_template_and_stop_tokens(tmp_path, byte_level):
     tokenizer = load_tokenizer(file)
     messages = [{"role": "user", "content": "the cat"}]
     assert tokenizer.apply_chat_template(messages, tokenize=False) == "<|im_start|>user\nthe cat<|im_end|>\n"
-    assert stop_ids(file) == (0, 2)
+    assert end_ids(tokenizer) == (0, 2)
     assert load(tmp_path, byte_level[1]).chat_template is None
 
 
