@@ -27,6 +27,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.text_column = "text"  # the column of the texts
     c.label_column = "label"  # the column of the labels: the model's class names or numbers
     c.dtype = "float32"  # of the computation: float32 or bfloat16
+    # Of a language model, which has no classes: the answers to `question` whose likelihoods are compared.
+    c.classes = ("",)  # --config.classes=negative,positive; empty = the checkpoint is a classifier
+    c.question = "Review: {text}\nIs the sentiment of this review positive or negative? Answer with one word."
 
     if arg == "tiny":
         c.checkpoint = "random:tiny"

@@ -167,6 +167,8 @@ JOBS: dict[str, Schema] = {
         "text_column": _NAME,
         "label_column": _NAME,
         "dtype": one_of(COMPUTE),
+        "classes": many(text()),
+        "question": _NAME,
     },
     "finetune": _FINETUNE,
     "generate": {

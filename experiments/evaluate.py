@@ -20,7 +20,8 @@ def run(config: Any, workdir: str) -> None:
     config = settled(config)
     if not config.input:
         raise UserError("no labelled texts were named: pass --config.input=FILE (with source 'hub:...': a split).")
-    classifier = load(config.checkpoint, config.tokenizer, config.dtype)
+    classes = tuple(name for name in config.classes if name)
+    classifier = _zero_shot(config, classes) if classes else load(config.checkpoint, config.tokenizer, config.dtype)
     dataset = load_dataset(
         DataConfig(
             source=config.source,
@@ -43,3 +44,15 @@ def run(config: Any, workdir: str) -> None:
     atomic_write(file, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
     Console(highlight=False).print(table(found, f"{config.checkpoint} on {config.input}"))
     print(f"written to {file}")
+
+
+def _zero_shot(config: Any, classes: tuple[str, ...]) -> Any:
+    from llmjax.infer.generate import load_generator
+    from llmjax.infer.zeroshot import zero_shot
+
+    if not config.checkpoint:
+        raise UserError(
+            "no language model was named: pass --config.checkpoint=smollm2, a folder, a GGUF file or a hub id."
+        )
+    generator = load_generator(config.checkpoint, config.tokenizer, config.dtype, chat=True)
+    return zero_shot(generator, config.question, classes)
