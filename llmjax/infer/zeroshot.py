@@ -105,5 +105,5 @@ def _answers(generator: Generator, rows: Sequence[tuple[list[int], list[int]]]) 
 
 @functools.partial(jax.jit, static_argnums=3)
 def _scores(params: Params, tokens_BL: jax.Array, lengths_B: jax.Array, config: ModelConfig) -> jax.Array:
-    cache = empty_cache(config, *tokens_BL.shape, cache_dtype(params))
+    cache = empty_cache(config, tokens_BL.shape[0], tokens_BL.shape[1], cache_dtype(params))
     return score(params, tokens_BL, lengths_B, cache, config=config)[0]

@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from llmjax.errors import UserError, did_you_mean
-<<<<<<< HEAD
-from llmjax.json_file import read_json
-=======
 from llmjax.gguf import hf_config, read_gguf
->>>>>>> fbc5427 (Answer with SmolLM2 when no checkpoint is named: GGUF files and pip's models wherever a checkpoint is asked for)
+from llmjax.json_file import read_json
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import SIZES, from_hf, from_size
 from llmjax.pretrained import PRETRAINED, resolve
@@ -88,13 +85,8 @@ def named_config(name: str, **overrides: Any) -> ModelConfig:
         UserError: neither a size nor a checkpoint.
     """
     file = Path(name).expanduser()
-<<<<<<< HEAD
-    if file.is_file():
-        return from_hf(read_json(file), name, **overrides)
-=======
     if file.is_file() and not is_gguf(file):
-        return from_hf(_read_json(file), name, **overrides)
->>>>>>> fbc5427 (Answer with SmolLM2 when no checkpoint is named: GGUF files and pip's models wherever a checkpoint is asked for)
+        return from_hf(read_json(file), name, **overrides)
     if name in SIZES and not file.is_dir():
         return from_size(name, **overrides)
     if "/" not in name and name not in PRETRAINED and not file.exists():
