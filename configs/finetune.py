@@ -6,6 +6,7 @@
 from pathlib import Path
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from llmjax.errors import UserError, did_you_mean
 
@@ -13,7 +14,11 @@ VARIANTS = ("", "tiny")
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Returns the job's settings; `arg` is "" or "tiny"."""
+    """Returns the job's settings; `arg` is "" or "tiny".
+
+    A placeholder is None until it is set: what it should be depends on whether training starts from fresh or pretrained
+    weights, and on the texts. llmjax/train/defaults.py chooses then, and the run says what.
+    """
     if arg not in VARIANTS:
         raise UserError(
             f"configs/finetune.py:{arg}: there is no such variant, only ':tiny'.{did_you_mean(arg, VARIANTS)}"
@@ -33,46 +38,56 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.test_fraction = 0.1  # of train, where test is empty
     c.data.limit = 0  # at most so many examples a split; 0 = all
     c.data.seed = 0  # of splits made here
-    c.data.tokenizer = ""  # "gpt2", "gpt2-words" (lower case), a folder, a hub id; empty = of model.init, else "gpt2"
-    c.data.max_length = 128  # tokens a text; longer texts are cut and counted
+    # "gpt2", "gpt2-words" (lower case), "train" (made of the training texts), a folder or a hub id; empty = that of
+    # model.init; for fresh weights "gpt2-words", or "train" where that takes many tokens a character, as for Chinese.
+    c.data.tokenizer = ""
+    c.data.max_length = placeholder(int)  # tokens a text; longer texts are cut and counted
 
     c.model = ConfigDict()
     c.model.init = ""  # start from these weights: a folder, a run's workdir or a hub id; empty = fresh ones
-    c.model.size = "small"  # of a fresh model: tiny, small, distilgpt2, gpt2, gpt2-medium, gpt2-large, gpt2-xl
+    # Of a fresh model: tiny, small, distilgpt2, gpt2, gpt2-medium, gpt2-large or gpt2-xl; empty = 2 narrow layers.
+    c.model.size = ""
     c.model.n_layer = 0  # layers of a fresh model; 0 = as in size
-    c.model.n_embd = 0  # width of a fresh model; 0 = as in size
-    c.model.n_head = 0  # heads of a fresh model; 0 = as in size
-    c.model.embedding_std = 0.02  # standard deviation of a fresh model's token embeddings
-    c.model.position_std = 0.02  # and of its position embeddings: layer norm keeps tokens small beside large ones
-    c.model.resid_pdrop = 0.1  # dropout of what each layer adds
-    c.model.embd_pdrop = 0.1  # dropout of the embeddings
-    c.model.attn_pdrop = 0.1  # dropout of the attention weights
+    c.model.n_embd = placeholder(int)  # width of a fresh model
+    c.model.n_head = placeholder(int)  # heads of a fresh model
+    c.model.embedding_std = placeholder(float)  # standard deviation of a fresh model's token embeddings
+    c.model.position_std = placeholder(
+        float
+    )  # and of its position embeddings: layer norm keeps tokens small beside large ones
+    c.model.resid_pdrop = placeholder(float)  # dropout of what each layer adds
+    c.model.embd_pdrop = placeholder(float)  # dropout of the embeddings
+    c.model.attn_pdrop = placeholder(float)  # dropout of the attention weights
     c.model.dtype = "float32"  # of the computation: float32 or bfloat16; parameters stay float32
     c.model.scan_layers = False  # one compiled layer in a loop: deep models compile faster, small ones run slower
     c.model.remat = False  # compute activations again in the backward pass: less memory, more time
 
     c.train = ConfigDict()
-    c.train.epochs = 4  # passes over the training texts
-    c.train.batch_size = 32  # texts a step
-    c.train.eval_batch_size = 64  # texts a batch in evaluations
+    c.train.epochs = placeholder(int)  # passes over the training texts and their labels
+    c.train.batch_size = placeholder(int)  # texts a step
+    c.train.eval_batch_size = 128  # texts a batch in evaluations
     c.train.max_buckets = 4  # padded lengths at most; the step is compiled once for each
     c.train.eval_every = 0  # steps between evaluations on dev, each followed by a checkpoint; 0 = once an epoch
     c.train.metric = "accuracy"  # on dev, chooses the best parameters: accuracy, macro_f1 or loss
     c.train.patience = 0  # evaluations without a better metric after which training stops; 0 = never
     c.train.keep = 2  # checkpoints to resume from that are kept
     c.train.seed = 0  # of fresh parameters, dropout and the order of the batches
-    c.train.label_smoothing = 0.0  # share of each label given to all classes alike
-    c.train.token_dropout = 0.0  # share of input tokens replaced by the end-of-text token while training
-    c.train.ema_decay = 0.0  # of the moving average of the parameters, which is then what is saved; 0 = off
+    c.train.label_smoothing = placeholder(float)  # share of each label given to all classes alike
+    c.train.token_dropout = placeholder(float)  # share of input tokens replaced by the end-of-text token while training
+    c.train.ema_decay = placeholder(
+        float
+    )  # of the moving average of the parameters, which is then what is saved; 0 = off
     c.train.wandb = False  # send the metrics to Weights & Biases too (pip install wandb)
-    c.train.optimizer = _optimizer(2e-5)
-    c.train.distill_steps = 0  # batches of made-up texts labelled by a linear classifier of token pairs; 0 = none
+    c.train.optimizer = _optimizer()
+    c.train.optimizer.learning_rate = placeholder(float)  # the peak
+    # Batches of made-up texts labelled by a linear classifier of token pairs, before the labels are learnt; 0 = none.
+    c.train.distill_steps = placeholder(int)
     c.train.turning_words = ()  # such as "but": to that classifier what stands before one counts for half
     c.train.pretrain_epochs = 0  # passes of next-token training over the same texts, before classification; 0 = none
     c.train.pretrain_batch_size = 32  # texts a step there
-    c.train.pretrain_optimizer = _optimizer(1e-3)
+    c.train.pretrain_optimizer = _optimizer()
+    c.train.pretrain_optimizer.learning_rate = 1e-3
 
-    c.examples = ("I love this movie.", "I hate this movie.")  # classified at the end
+    c.examples = ()  # texts to classify at the end; empty = some of the data
 
     if arg == "tiny":
         c.data.source = "files"
@@ -80,16 +95,17 @@ def get_config(arg: str = "") -> ConfigDict:
         c.data.label_names = ("negative", "positive")
         c.data.max_length = 32
         c.model.size = "tiny"
+        c.model.resid_pdrop = c.model.embd_pdrop = c.model.attn_pdrop = 0.1
         c.train.epochs = 3
         c.train.batch_size = 16
+        c.train.label_smoothing = c.train.token_dropout = c.train.ema_decay = 0.0
         c.train.max_buckets = 1
         c.train.optimizer.learning_rate = 3e-3
     return c
 
 
-def _optimizer(learning_rate: float) -> ConfigDict:
+def _optimizer() -> ConfigDict:
     c = ConfigDict()
-    c.learning_rate = learning_rate  # the peak
     c.schedule = "cosine"  # from the peak down: cosine, linear or constant
     c.warmup_fraction = 0.06  # of all updates, in which the rate rises to the peak
     c.final_fraction = 0.0  # of the peak, at the end

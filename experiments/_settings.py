@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from llmjax.errors import UserError, did_you_mean
-from llmjax.schema import Check, Schema, checked, flag, literal, many, number, one_of, shown, table, text, whole
+from llmjax.schema import Check, Schema, checked, flag, literal, many, maybe, number, one_of, shown, table, text, whole
 
 PHASES = ("prefill", "decode", "generate", "classify", "embed", "train", "lm")
 COMPUTE = ("float32", "bfloat16")
@@ -38,8 +38,9 @@ _PROGRAM: Schema = {
 }
 _MODEL_FOLDER: Schema = {"checkpoint": text(), "tokenizer": text()}
 
+_RATE = number(0, 1000, above=True)
 _OPTIMIZER: Schema = {
-    "learning_rate": number(0, 1000, above=True),
+    "learning_rate": _RATE,
     "schedule": one_of(("cosine", "linear", "constant")),
     "warmup_fraction": _SHARE,
     "final_fraction": _SHARE,
@@ -66,26 +67,26 @@ _FINETUNE: Schema = {
         "limit": whole(),
         "seed": _SEED,
         "tokenizer": text(),
-        "max_length": _TOKENS,
+        "max_length": maybe(_TOKENS),
     },
     "model": {
         "init": text(),
-        "size": _NAME,
+        "size": text(),
         "n_layer": whole(0, 1000),
-        "n_embd": whole(0, 2**17),
-        "n_head": whole(0, 2**14),
-        "embedding_std": number(0, 100),
-        "position_std": number(0, 100),
-        "resid_pdrop": _PART,
-        "embd_pdrop": _PART,
-        "attn_pdrop": _PART,
+        "n_embd": maybe(whole(0, 2**17)),
+        "n_head": maybe(whole(0, 2**14)),
+        "embedding_std": maybe(number(0, 100)),
+        "position_std": maybe(number(0, 100)),
+        "resid_pdrop": maybe(_PART),
+        "embd_pdrop": maybe(_PART),
+        "attn_pdrop": maybe(_PART),
         "dtype": one_of(COMPUTE),
         "scan_layers": flag(),
         "remat": flag(),
     },
     "train": {
-        "epochs": _COUNT,
-        "batch_size": _ROWS,
+        "epochs": maybe(_COUNT),
+        "batch_size": maybe(_ROWS),
         "eval_batch_size": _ROWS,
         "max_buckets": whole(1, 1000),
         "eval_every": whole(),
@@ -93,12 +94,12 @@ _FINETUNE: Schema = {
         "patience": whole(),
         "keep": whole(1, 1000),
         "seed": _SEED,
-        "label_smoothing": _PART,
-        "token_dropout": _PART,
-        "ema_decay": _PART,
+        "label_smoothing": maybe(_PART),
+        "token_dropout": maybe(_PART),
+        "ema_decay": maybe(_PART),
         "wandb": flag(),
-        "optimizer": _OPTIMIZER,
-        "distill_steps": whole(),
+        "optimizer": {**_OPTIMIZER, "learning_rate": maybe(_RATE)},
+        "distill_steps": maybe(whole()),
         "turning_words": many(_NAME),
         "pretrain_epochs": _COUNT,
         "pretrain_batch_size": _ROWS,

@@ -53,7 +53,7 @@ def run(config: ConfigDict, workdir: str) -> None:
         transient=True,
         disable=not shown_live,
     )
-    counts = {"texts": 0, "truncated": 0, "empty": 0}
+    counts = {"texts": 0, "truncated": 0, "empty": 0, "unknown": 0}
     start = time.perf_counter()
     with progress:
         size = source.stat().st_size if source and source.is_file() else None
@@ -123,7 +123,9 @@ def _counted(predictions: Iterable[Prediction], counts: dict[str, int]) -> Itera
     for prediction in predictions:
         counts["texts"] += 1
         counts["truncated"] += prediction.truncated
-        counts["empty"] += not prediction.text or prediction.text.isspace()
+        empty = not prediction.text or prediction.text.isspace()
+        counts["empty"] += empty
+        counts["unknown"] += not (prediction.known or empty)
         yield prediction
 
 
@@ -148,7 +150,8 @@ def _print(predictions: Iterator[Prediction]) -> None:
     if few and len(few) <= TABLE_ROWS:
         table = Table("text", "label", "score")
         for prediction in few:
-            table.add_row(Text(prediction.text), Text(prediction.label), f"{prediction.score:.3f}")
+            label = prediction.label if prediction.known else f"{prediction.label} (a guess)"
+            table.add_row(Text(prediction.text), Text(label), f"{prediction.score:.3f}")
         Console().print(table)
         return
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -163,5 +166,10 @@ def _warn(counts: dict[str, int], context: int) -> None:
 
     if counts["truncated"]:
         print(f"{texts(counts['truncated'])} longer than the model's {context} tokens and cut there", file=sys.stderr)
+    if counts["unknown"]:
+        print(
+            f"{texts(counts['unknown'])} without any token that the model was trained on: its label is a guess",
+            file=sys.stderr,
+        )
     if counts["empty"]:
         print(f"{texts(counts['empty'])} blank: the label of a blank text means nothing", file=sys.stderr)

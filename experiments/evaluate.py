@@ -39,10 +39,21 @@ def run(config: Any, workdir: str) -> None:
     probs_NC = np.array([list(prediction.scores.values()) for prediction in predictions])
     log_probs_NC = np.log(np.maximum(probs_NC, np.finfo(np.float32).tiny))
     found = evaluate_logits(log_probs_NC, dataset.train.labels_N, classifier.label_names)
+    temperature = classifier.calibration.temperature
+    before = evaluate_logits(log_probs_NC * temperature, dataset.train.labels_N, classifier.label_names)
     file = Path(workdir) / "eval.json"
     figures = {"checkpoint": str(config.checkpoint), "input": str(config.input), **to_json(found)}
+    figures |= {"temperature": temperature, "calibration_error_at_temperature_1": before.calibration_error}
     atomic_write(file, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
     Console(highlight=False).print(table(found, f"{config.checkpoint} on {config.input}"))
+    if temperature != 1.0:
+        print(
+            f"scores: temperature {temperature:.3f}, kept with the model; expected calibration error without it "
+            f"{before.calibration_error:.4f}, with it {found.calibration_error:.4f}"
+        )
+    unknown = sum(not prediction.known for prediction in predictions)
+    if unknown:
+        print(f"{unknown:,} texts have no token that the model was trained on")
     print(f"written to {file}")
 
 

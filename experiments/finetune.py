@@ -3,67 +3,79 @@
 import json
 import shlex
 import zlib
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from rich.console import Console
 
 from experiments._command import launch_command
+from experiments._figures import baseline_json, examples_json, measured_json, print_figures
 from experiments._reports import write_classifier_page
-from experiments._settings import values_of
-from llmjax.data import DataConfig, Dataset, choose_buckets, encode, encode_cached, load_dataset, load_tokenizer
+from experiments._settings import leaves, values_of
+from llmjax.data import (
+    DataConfig,
+    Dataset,
+    Encoded,
+    choose_buckets,
+    encode,
+    encode_cached,
+    load_dataset,
+    load_tokenizer,
+    token_counts,
+)
+from llmjax.data.trained_tokenizer import MANY, tokens_per_character, train_tokenizer
+from llmjax.data.vader import EXAMPLES as MOVIE_EXAMPLES
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
+from llmjax.infer.calibration import Calibration, fit_temperature, read_calibration, write_calibration
 from llmjax.memory import available
 from llmjax.models.config import ModelConfig
-from llmjax.models.families import from_size
-from llmjax.models.folders import resolve_folder
+from llmjax.models.families import SIZES, from_size
+from llmjax.models.folders import read_config, resolve_folder
 from llmjax.models.params import Params, init_params
 from llmjax.models.weights import load_pretrained, save_pretrained
-from llmjax.train import (
-    OptimizerConfig,
-    Split,
-    TrainConfig,
-    evaluate_logits,
-    fit,
-    make_predict,
-    predict_logits,
-)
+from llmjax.train import OptimizerConfig, Split, TrainConfig, fit, make_predict, predict_logits
+from llmjax.train.defaults import Start, resolve, told
 from llmjax.train.memory import check_training
-from llmjax.train.metrics import from_json, table, to_json
+
+EXAMPLES = {"vader_movies": MOVIE_EXAMPLES}  # of a source; other data show their own texts
+MOST_EXAMPLES = 4
 
 
 def run(config: ConfigDict, workdir: str) -> None:
     """Runs the job, or goes on with it where an earlier try with the same settings stopped, or shows what it gave."""
     folder = Path(workdir)
     values = values_of(config)
-    init, data = values["model"]["init"], dict(values["data"])
-    tokenizer_name, max_length = data.pop("tokenizer"), data.pop("max_length")
-    training = dict(values["train"])
-    turning_words = training.pop("turning_words")
-    data_config, train_config = DataConfig(**data), _train_config(training)
     done = _results(folder, values)
     if done is not None:
         print(f"{workdir}: this run is finished; its results once more (another --workdir starts another run)")
         _print_results(done, folder)
         return
 
+    init = values["model"]["init"]
+    given = {name: value for name, value in values["data"].items() if name not in ("tokenizer", "max_length")}
+    data_config = DataConfig(**given)
     dataset = load_dataset(data_config)
     init = str(resolve_folder(init)) if init else ""
-    tokenizer = load_tokenizer(tokenizer_name or init or "gpt2")
-    train_config = replace(train_config, turning_tokens=_turning_tokens(turning_words, tokenizer))
-    model, params = _model(values["model"], train_config.seed, init, dataset, len(tokenizer))
+    tokenizer, about = _tokenizer(values["data"]["tokenizer"], init, dataset.train.texts)
+    settings = _settings(values)
+    chosen = resolve(settings, Start(bool(init), _width(values["model"]), token_counts(tokenizer, dataset.train.texts)))
+    values = _filled(values, chosen)
+    training = dict(values["train"])
+    turns = _turning_tokens(training.pop("turning_words"), tokenizer)
+    train_config = replace(_train_config(training), turning_tokens=turns)
+    max_length = values["data"]["max_length"]
+    model, params = _model(values["model"], train_config.seed, init, dataset, (len(tokenizer), max_length))
     replacement = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.pad_token_id or 0
     splits = {
         name: Split(encode_cached(tokenizer, part.texts, min(max_length, model.context)), part.labels_N, part.places)
         for name, part in (("train", dataset.train), ("dev", dataset.dev), ("test", dataset.test))
     }
-    _print_data(dataset, splits)
-    settings = _settings(values) | {"data.fingerprint": _fingerprint(splits)}
+    _print_data(dataset, splits, [*about, *([told(chosen, bool(init))] if chosen else [])], max_length)
+    settings |= {"data.fingerprint": _fingerprint(splits), "chosen": chosen}
     _claim(folder, settings)
 
     longest = int(splits["train"].encoded.lengths_N.max())
@@ -75,25 +87,26 @@ def run(config: ConfigDict, workdir: str) -> None:
 
     predict = make_predict(model)
 
-    def logits_of(encoded: Any) -> np.ndarray:
+    def logits_of(encoded: Encoded) -> np.ndarray:
         buckets = choose_buckets(encoded.lengths_N, train_config.max_buckets, longest=model.context)
         return predict_logits(predict, fitted.params, encoded, train_config.eval_batch_size, buckets)
 
-    results: dict[str, Any] = {"best_step": fitted.best_step, "steps": fitted.steps, "label_names": model.label_names}
-    for name in ("test", "dev"):
-        if len(splits[name]):
-            logits_NC = logits_of(splits[name].encoded)
-            results[name] = to_json(evaluate_logits(logits_NC, splits[name].labels_N, model.label_names))
-    results["examples"] = []
-    if values["examples"]:
-        texts = list(values["examples"])
-        logits_NC = logits_of(encode(tokenizer, texts, min(max_length, model.context), empty_id=replacement))
-        for text, probs_C in zip(texts, np.asarray(jax.nn.softmax(logits_NC)), strict=True):
-            best = int(probs_C.argmax())
-            results["examples"].append(
-                {"text": text, "label": model.label_names[best], "score": round(float(probs_C[best]), 6)}
-            )
+    measured = {name: splits[name] for name in ("test", "dev") if len(splits[name])}
+    logits = {name: logits_of(split.encoded) for name, split in measured.items()}
+    temperature = fit_temperature(logits["dev"], splits["dev"].labels_N) if "dev" in logits else 1.0
+    examples, labels = _examples(list(values["examples"]), data_config.source, dataset)
+    example_logits_NC = logits_of(encode(tokenizer, examples, model.context, empty_id=replacement))
+    results = {
+        "best_step": fitted.best_step,
+        "steps": fitted.steps,
+        "label_names": model.label_names,
+        "temperature": temperature,
+        **measured_json(logits, measured, temperature, model.label_names),
+        "baseline": baseline_json(splits["train"], measured, model.label_names, len(tokenizer)),
+        "examples": examples_json(examples, labels, example_logits_NC / temperature, model.label_names),
+    }
     save_pretrained(folder / "best", model, fitted.params, "classifier", tokenizer)
+    write_calibration(folder / "best", Calibration(temperature, _trained_tokens(splits["train"].encoded, init)))
     # Written last: a folder that has it is a finished run.
     atomic_write(folder / "eval.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     try:
@@ -101,6 +114,62 @@ def run(config: ConfigDict, workdir: str) -> None:
     except UserError as error:
         print(f"no cost report: {error}")  # a trained model is not lost for it
     _print_results(results, folder)
+
+
+def _tokenizer(name: str, init: str, texts: list[str]) -> tuple[Any, list[str]]:
+    """Returns the tokenizer that the settings name or the texts want, and a line where that needs one."""
+    if name == "train":
+        return train_tokenizer(texts), []
+    if name or init:
+        tokenizer = load_tokenizer(name or init)
+        many = tokens_per_character(tokenizer, texts)
+        remedy = "" if init else ": --config.data.tokenizer=train makes one of the training texts"
+        return tokenizer, [f"the tokenizer makes {many:.1f} tokens of a character{remedy}"] if many > MANY else []
+    tokenizer = load_tokenizer("gpt2-words")
+    many = tokens_per_character(tokenizer, texts)
+    if many <= MANY:
+        return tokenizer, []
+    tokenizer = train_tokenizer(texts)
+    few = tokens_per_character(tokenizer, texts)
+    return tokenizer, [
+        f"tokenizer: made of the training texts, {len(tokenizer):,} tokens: {few:.2f} a character, where GPT-2's makes "
+        f"{many:.2f} (data.tokenizer=train; gpt2-words is GPT-2's)"
+    ]
+
+
+def _trained_tokens(encoded: Encoded, init: str) -> np.ndarray | None:
+    """Returns the tokens that training has seen; None where pretrained weights may know the others."""
+    before = read_calibration(init).trained_U if init else np.zeros(0, np.int32)
+    return None if before is None else np.union1d(before, encoded.tokens_T).astype(np.int32)
+
+
+def _examples(chosen: list[str], source: str, dataset: Dataset) -> tuple[list[str], list[str]]:
+    """Returns texts to classify at the end, and their labels where they have some: the data's own, one a class."""
+    chosen = chosen or list(EXAMPLES.get(source, ()))
+    if chosen:
+        return chosen, [""] * len(chosen)
+    part = next(part for part in (dataset.test, dataset.dev, dataset.train) if len(part))
+    rows = np.unique(part.labels_N, return_index=True)[1][:MOST_EXAMPLES]
+    return [part.texts[row] for row in rows], [dataset.label_names[part.labels_N[row]] for row in rows]
+
+
+def _width(model: dict[str, Any]) -> int:
+    """Returns the width of the fresh model that was asked for, or 0."""
+    if model["init"]:
+        return 0
+    return model["n_embd"] or (from_size(model["size"]).width if model["size"] else 0)
+
+
+def _filled(values: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings with what was chosen for those that are None, by dotted names."""
+
+    def fill(section: dict[str, Any], prefix: str) -> dict[str, Any]:
+        return {
+            name: fill(value, f"{prefix}{name}.") if isinstance(value, dict) else chosen.get(prefix + name, value)
+            for name, value in section.items()
+        }
+
+    return fill(values, "")
 
 
 def _train_config(values: dict[str, Any]) -> TrainConfig:
@@ -121,16 +190,22 @@ def _turning_tokens(words: tuple[str, ...], tokenizer: Any) -> tuple[int, ...]:
 
 
 def _model(
-    values: dict[str, Any], seed: int, init: str, dataset: Dataset, vocabulary: int
+    values: dict[str, Any], seed: int, init: str, dataset: Dataset, sizes: tuple[int, int]
 ) -> tuple[ModelConfig, Params]:
-    options = {name: value for name, value in values.items() if name not in ("init", "size")}
-    stds = {"wte": options.pop("embedding_std"), "wpe": options.pop("position_std")}
-    shape = {name: options.pop(name) for name in ("n_layer", "n_embd", "n_head")}
+    """Returns the model and its parameters; `sizes`: tokens of the tokenizer, and of a text at most."""
+    vocabulary, max_length = sizes
+    options = {name: value for name, value in values.items() if name not in ("init", "size") and value is not None}
+    stds = {"wte": options.pop("embedding_std", None), "wpe": options.pop("position_std", None)}
+    shape = {name: options.pop(name, 0) for name in ("n_layer", "n_embd", "n_head")}
     options["label_names"] = dataset.label_names
     key = jax.random.key(seed)
     if init:
         if any(shape.values()):
             raise UserError(f"model.init={init!r} fixes the shape: leave model.n_layer, n_embd and n_head at 0")
+        family = type(read_config(Path(init)))
+        strange = set(options) - {field.name for field in fields(family)}
+        if strange:
+            raise UserError(f"model.{min(strange)}: a {family.family} has no such setting: leave it open")
         model, params = load_pretrained(init, "classifier", fresh_head_key=key, **options)
         if vocabulary > model.vocab_size:
             raise UserError(
@@ -139,7 +214,10 @@ def _model(
             )
         return model, params
     chosen = {name: value for name, value in shape.items() if value}
-    model = from_size(values["size"], vocab_size=vocabulary, **chosen, **options)
+    if values["size"] and SIZES.get(values["size"], ("gpt2",))[0] != "gpt2":
+        raise UserError(f"model.size={values['size']!r}: fresh classifiers are GPT-2s; model.init names others")
+    # Places beyond the longest text would keep what was drawn for them.
+    model = from_size(values["size"] or "small", vocab_size=vocabulary, n_positions=max_length, **chosen, **options)
     check_training(model, 0, 0, 0, False, available())
     params = init_params(model, "classifier", key)
     embeddings = {
@@ -150,14 +228,7 @@ def _model(
 
 def _settings(values: dict[str, Any]) -> dict[str, Any]:
     """Returns every setting under its dotted name, as JSON would give it back."""
-
-    def leaves(section: dict[str, Any], prefix: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, value in section.items():
-            found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-        return found
-
-    return json.loads(json.dumps(leaves(values, "")))
+    return json.loads(json.dumps(leaves(values)))
 
 
 def _fingerprint(splits: dict[str, Split]) -> int:
@@ -203,35 +274,30 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     atomic_write(folder / "config.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
 
-def _print_data(dataset: Dataset, splits: dict[str, Split]) -> None:
+def _print_data(dataset: Dataset, splits: dict[str, Split], about: list[str], max_length: int) -> None:
     counts = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
     print(f"data: {counts}; classes: {', '.join(dataset.label_names)}")
+    if all(name.isdecimal() for name in dataset.label_names):
+        names = ",".join(f"NAME{name}" for name in dataset.label_names)
+        print(f"  the classes are called what the file calls them; --config.data.label_names={names} gives them names")
     for note in dataset.notes:
         print(f"  {note}")
-    truncated = sum(split.encoded.truncated for split in splits.values())
-    if truncated:
-        print(f"  {truncated:,} texts were longer than data.max_length tokens and were cut")
+    for line in about:
+        print(line)
+    cut = sum(split.encoded.truncated for split in splits.values())
+    if cut:
+        print(
+            f"  {cut:,} texts were longer than {max_length} tokens and were cut; --config.data.max_length= reads more"
+        )
 
 
 def _print_results(results: dict[str, Any], folder: Path) -> None:
-    console = Console(highlight=False)
-    measured = [name for name in ("test", "dev") if name in results]
-    for name in measured:
-        console.print(table(from_json(results[name]), f"{name} (parameters of step {results['best_step']})"))
-    if measured:
-        figures = results[measured[0]]
-        low, high = figures["accuracy_95"]
-        print(
-            f"{measured[0]} accuracy {figures['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}); "
-            f"always answering the commonest class: {figures['majority_accuracy']:.4f}"
-        )
-    for example in results["examples"]:
-        print(f"  {example['text']!r} -> {example['label']} ({example['score']:.3f})")
+    print_figures(results)
     files = "best/ (transformers loads it), eval.json, metrics.jsonl, checkpoints/, TensorBoard events"
     print(f"\nwritten to {folder}: {files}")
-    best = shlex.quote(str(folder / "best"))
+    best, text = shlex.quote(str(folder / "best")), shlex.quote(results["examples"][0]["text"][:100])
     commands = (
-        launch_command("classify.py", f"--config.checkpoint={best}", '--config.text="What a lovely film."'),
+        launch_command("classify.py", f"--config.checkpoint={best}", f"--config.text={text}"),
         launch_command("finetune.py", "--config.data.train=YOUR.tsv", "--workdir=runs/mine"),
         launch_command("cost.py", "--config.measure=True"),
     )

@@ -10,7 +10,7 @@ from llmjax.data.batches import (
     train_batches,
 )
 from llmjax.data.sources import DataConfig, Dataset, Examples, load_dataset
-from llmjax.data.tokenizer import Encoded, encode, encode_cached, load_tokenizer, pad_id
+from llmjax.data.tokenizer import Encoded, encode, encode_cached, load_tokenizer, pad_id, token_counts
 
 __all__ = [
     "Batch",
@@ -28,5 +28,6 @@ __all__ = [
     "pad_batch",
     "pad_id",
     "steps_per_epoch",
+    "token_counts",
     "train_batches",
 ]

@@ -9,7 +9,7 @@ import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ _PROBES = (
     "I love this movie.", "我很喜欢这部电影", "この映画が大好きです", "이 영화 좋아요", "Мне нравится этот фильм",
     "أحب هذا الفيلم", "यह फिल्म अच्छी है", "Μου αρέσει", "אני אוהב", "ฉันชอบ", "0 1 2",
 )  # fmt: skip
+LOOKED_AT = 2000  # texts that tell how long the texts are
 _CHUNK = 8192  # texts a tokenizer call: bounds the memory of its intermediate objects
 _CACHE_VERSION = 1
 
@@ -49,6 +50,11 @@ class Encoded:
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
         return self.tokens_T[self.offsets_M[row] : self.offsets_M[row + 1]]
+
+    def head(self, count: int) -> "Encoded":
+        """Returns the first `count` texts, or all where there are fewer."""
+        offsets_M = self.offsets_M[: count + 1]
+        return replace(self, tokens_T=self.tokens_T[: offsets_M[-1]], offsets_M=offsets_M)
 
     @property
     def lengths_N(self) -> Int32[np.ndarray, "N"]:
@@ -82,7 +88,7 @@ def pad_id(tokenizer: Any) -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Imports or loads from transformers without its advice (it warns that PyTorch is absent, which we do not need)."""
     name = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
     before = os.environ.get(name)
@@ -105,7 +111,7 @@ def _load_gpt2(words: bool) -> Any:
     vocab = json.loads((data / "encoder.json").read_text("utf-8"))
     lines = (data / "vocab.bpe").read_text("utf-8").split("\n")[1:]  # after the version line
     merges: Any = [tuple(line.split(" ")) for line in lines if line]  # annotated list[str], but pairs are what works
-    with _quiet():
+    with quiet():
         from transformers import GPT2Tokenizer, PreTrainedTokenizerFast  # AutoTokenizer would import torch
     tokenizer = GPT2Tokenizer(vocab=vocab, merges=merges, add_prefix_space=words)
     if not words:
@@ -130,7 +136,7 @@ def _load_auto(name: str) -> Any:
     if not local and (path.exists() or path.is_absolute() or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name)):
         siblings = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
         raise UserError(f"tokenizer {name!r}: no such folder.{did_you_mean(path.name, siblings)}")
-    with _quiet():
+    with quiet():
         from transformers import AutoTokenizer
 
         try:
@@ -193,6 +199,16 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int, empty_id: int 
     np.cumsum([len(row) for row in rows], out=offsets_M[1:])
     tokens_T = np.fromiter((token for row in rows for token in row), np.int32, count=int(offsets_M[-1]))
     return Encoded(tokens_T, offsets_M, truncated, pad_id(tokenizer))
+
+
+def token_counts(tokenizer: Any, texts: Sequence[str]) -> Int32[np.ndarray, "N"]:
+    """Returns how many tokens each of some `LOOKED_AT` of the texts has, uncut, evenly drawn."""
+    return np.array([len(ids) for ids in _ids(tokenizer, sample(texts))], np.int32)
+
+
+def sample(texts: Sequence[str]) -> list[str]:
+    """Returns some `LOOKED_AT` of the texts, evenly drawn."""
+    return list(texts[:: max(1, len(texts) // LOOKED_AT)])
 
 
 def _ids(tokenizer: Any, texts: list[str], **options: Any) -> list[list[int]]:

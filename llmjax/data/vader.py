@@ -13,6 +13,7 @@ from llmjax.data.files import Rows
 from llmjax.packages import Package, fetch
 
 LABEL_NAMES = ("negative", "positive")
+EXAMPLES = ("I love this movie.", "I hate this movie.")  # for trying a classifier of such sentences
 _INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 _SENTENCES = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 SDIST = Package(

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from llmjax.data.tokenizer import Encoded, encode, load_tokenizer
 from llmjax.errors import UserError
+from llmjax.infer.calibration import Calibration, knows_any, read_calibration
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import make_model
 from llmjax.models.folders import TOKENIZER_FILES, resolve_folder
@@ -36,6 +37,7 @@ class Prediction(NamedTuple):
     score: float
     scores: dict[str, float]
     truncated: bool  # the text was longer than the model's context, and its end was not read
+    known: bool = True  # whether the model was trained on any token of the text, as far as its folder says
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,20 +45,23 @@ class Classifier:
     """A loaded GPT-2 classifier: a value; make one with `load_classifier` or `from_params`.
 
     `apply(params, tokens_BL, lengths_B)` is the compiled function that everything goes through: it returns class
-    probabilities [B, C] in float32.
+    probabilities [B, C] in float32, before the calibration's temperature.
     """
 
     config: ModelConfig
     params: Params
     tokenizer: Any
     apply: Callable[[Params, Int[np.ndarray, "B L"], Int[np.ndarray, "B"]], Float[Array, "B C"]]
+    calibration: Calibration = dataclasses.field(default_factory=Calibration)
 
     @classmethod
-    def from_params(cls, config: ModelConfig, params: Params, tokenizer: Any) -> "Classifier":
+    def from_params(
+        cls, config: ModelConfig, params: Params, tokenizer: Any, calibration: Calibration | None = None
+    ) -> "Classifier":
         """Makes a classifier of parameters in memory, as `make_model(config, "classifier")` has them."""
         if config.num_labels < 2:
             raise UserError(f"a classifier needs at least 2 classes; this model has {config.num_labels}: a regression?")
-        return cls(config, params, tokenizer, _compiled(config))
+        return cls(config, params, tokenizer, _compiled(config), calibration or Calibration())
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -124,8 +129,11 @@ class Classifier:
                 f"the tokenizer gives token {largest}, but the model's vocabulary has {self.config.vocab_size}:"
                 " name the tokenizer that the model was trained with (tokenizer=...)"
             )
+        trained_U, known_N = self.calibration.trained_U, np.ones(len(texts), bool)
+        if trained_U is not None:
+            known_N = knows_any(trained_U, encoded.tokens_T, encoded.offsets_M, self.tokenizer.all_special_ids)
         probs_NC = np.zeros((len(texts), self.config.num_labels), np.float32)
-        return _Chunk(texts, truncated_N, probs_NC, list(batches(encoded, limit)))
+        return _Chunk(texts, truncated_N, known_N, probs_NC, list(batches(encoded, limit)))
 
     def _fetch(self, chunk: "_Chunk", rows_B: np.ndarray, probs_BC: jax.Array) -> Iterator[Prediction]:
         """Stores one batch's probabilities, and yields the chunk's predictions where that was its last batch."""
@@ -133,14 +141,16 @@ class Classifier:
         if rows_B is not chunk.batches[-1][0]:
             return
         names, best_N = self.label_names, chunk.probs_NC.argmax(-1).tolist()
-        rows = zip(chunk.texts, chunk.probs_NC.tolist(), best_N, chunk.truncated_N.tolist(), strict=True)
-        for text, probs, best, truncated in rows:
-            yield Prediction(text, names[best], probs[best], dict(zip(names, probs, strict=True)), truncated)
+        probs_NC = self.calibration.apply(chunk.probs_NC)
+        flags = (chunk.truncated_N.tolist(), chunk.known_N.tolist())
+        for text, probs, best, *flagged in zip(chunk.texts, probs_NC.tolist(), best_N, *flags, strict=True):
+            yield Prediction(text, names[best], probs[best], dict(zip(names, probs, strict=True)), *flagged)
 
 
 class _Chunk(NamedTuple):
     texts: list[str]
     truncated_N: np.ndarray
+    known_N: np.ndarray
     probs_NC: np.ndarray  # filled batch by batch
     batches: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
@@ -163,7 +173,8 @@ def load_classifier(path: str | Path, tokenizer: str = "", **overrides: Any) -> 
             f"{folder}: has no tokenizer files; name the tokenizer that the model was trained with (tokenizer='gpt2'"
             " is GPT-2's own)."
         )
-    return Classifier.from_params(config, params, load_tokenizer(tokenizer or str(folder)))
+    words = load_tokenizer(tokenizer or str(folder))
+    return Classifier.from_params(config, params, words, read_calibration(folder))
 
 
 def bucket_lengths(context: int) -> tuple[int, ...]:

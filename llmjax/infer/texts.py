@@ -120,9 +120,14 @@ def _csv(lines: Iterator[str], origin: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def to_json(prediction: Prediction) -> str:
-    """Returns {"text", "label", "score", "scores"} on one line; probabilities to 6 digits."""
+    """Returns {"text", "label", "score", "scores"} on one line; probabilities to 6 digits.
+
+    A text none of whose tokens the model was trained on has "known": false too.
+    """
     scores = {name: round(p, 6) for name, p in prediction.scores.items()}
     record = {"text": prediction.text, "label": prediction.label, "score": round(prediction.score, 6), "scores": scores}
+    if not prediction.known:
+        record["known"] = False
     return json.dumps(record, ensure_ascii=False)
 
 

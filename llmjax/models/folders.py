@@ -135,7 +135,7 @@ def _download(name: str) -> Path:
     """Fetches config, weights and tokenizer of a hub id into the hub's cache, and returns the folder."""
     from huggingface_hub import errors, snapshot_download
 
-    wanted = [CONFIG_FILE, INDEX_FILE, "model*.safetensors", *TOKENIZER_FILES]
+    wanted = [CONFIG_FILE, INDEX_FILE, "model*.safetensors", "calibration.json", *TOKENIZER_FILES]
     nearby = _nearest_path(Path(name))
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))

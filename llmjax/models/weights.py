@@ -294,7 +294,7 @@ def _check_replaceable(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; give the name of a folder to save the model to.")
-    ours = re.compile(r"(model.*\.safetensors|.*\.index\.json|(generation_)?config\.json)")
+    ours = re.compile(r"(model.*\.safetensors|.*\.index\.json|(generation_)?config\.json|calibration\.json)")
     others = [
         file.name for file in folder.iterdir() if file.name not in TOKENIZER_FILES and not ours.fullmatch(file.name)
     ]

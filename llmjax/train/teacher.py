@@ -14,16 +14,19 @@ from jaxtyping import Bool, Float32, Int32, Int64
 from scipy import sparse
 from scipy.optimize import minimize, minimize_scalar
 
+from llmjax.data.batches import pad_batch
 from llmjax.data.tokenizer import Encoded
 
 PENALTY = 1.0  # of the squared weights
 DAMPING = 0.25  # occurrences are divided by this power of the text's length: labels are of phrases, texts are longer
 TURN = 0.5  # what stands before a turning token counts for this much
-LENGTH = 40  # tokens of a made-up text: each of its prefixes is a text to learn from
+LENGTH = 40  # tokens of a made-up text at least: each of its prefixes is a text to learn from
+FIT = 0.98  # share of the texts that are no longer than a made-up one: every place is learnt that most texts reach
 SHUFFLED = 0.3  # share of made-up texts in random order: most pairs in them are new, and say nothing
 REPLACED = 0.05  # share of their tokens that any other may stand for: what no text has must mean nothing
 SHORTEST = 3  # tokens of a piece
 FOLDS = 5  # of whole texts: a teacher that has not seen them tells how far its bias is off
+_ROWS, _ELEMENTS = 256, 1 << 24  # texts answered at a time, and pairs of places that are compared for it
 FEW = 100  # whole texts, with fewer of which the bias stays as it was fitted
 
 
@@ -62,6 +65,18 @@ class Teacher:
         logits_BLC = sums_BLC / lengths_L[:, None] ** DAMPING + self.bias_C
         odds_BLC = 1.0 / (1.0 + np.exp(-logits_BLC))
         return (odds_BLC / odds_BLC.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+    def answers(self, encoded: Encoded) -> Float32[np.ndarray, "N C"]:
+        """Returns the probability of each class for every text."""
+        order_N = np.argsort(encoded.lengths_N, kind="stable")
+        found_NC = np.empty((len(encoded), len(self.bias_C)), np.float32)
+        while len(order_N):
+            longest = int(encoded.lengths_N[order_N[:_ROWS]].max())
+            rows = order_N[: max(1, min(_ROWS, _ELEMENTS // longest**2))]
+            order_N = order_N[len(rows) :]
+            tokens_BL, _ = pad_batch([encoded[int(row)] for row in rows], longest, len(rows), encoded.pad_id)
+            found_NC[rows] = self(tokens_BL)[np.arange(len(rows)), encoded.lengths_N[rows] - 1]
+        return found_NC
 
     def _new_weights(self, keys_BL: Int64[np.ndarray, "B L"]) -> Float32[np.ndarray, "B L C"]:
         """Returns the weights of keys where they stand for the first time in their text, else 0."""
@@ -194,7 +209,8 @@ def taught_batches(
     A made-up text strings pieces of texts together: whole texts, or parts of them, with some tokens replaced. Single
     tokens give no piece where longer texts are there.
     """
-    length = min(LENGTH, longest)
+    fitting = int(np.quantile(encoded.lengths_N, FIT, method="higher"))
+    length = min(max(LENGTH, -(-fitting // 8) * 8), longest)
     long_enough = np.flatnonzero(encoded.lengths_N >= min(SHORTEST, encoded.lengths_N.max()))
     step = start_step
     while True:

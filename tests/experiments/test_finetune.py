@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shlex
 import shutil
@@ -13,6 +14,8 @@ from configs import quickstart, sst2
 from experiments import finetune
 from llmjax.data import Dataset, Examples, load_tokenizer
 from llmjax.errors import UserError
+from llmjax.infer.calibration import Calibration, read_calibration, tempered
+from llmjax.infer.classify import load_classifier
 from tests.train.compile_cache import compile_cache
 
 CONFIGS = {"finetune": finetune_config, "quickstart": quickstart, "sst2": sst2}
@@ -50,14 +53,22 @@ def test_workdir_holds_what_a_finished_run_promises(finished: Path) -> None:
     for split in ("test", "dev"):
         assert results[split]["examples"] == np.sum(results[split]["confusion"]) == 12
         assert results[split]["accuracy_95"][0] <= results[split]["accuracy"] <= results[split]["accuracy_95"][1]
-    assert [example["text"] for example in results["examples"]] == ["I love this movie.", "I hate this movie."]
+    assert [example["labelled"] for example in results["examples"]] == ["negative", "positive"]
+    assert set(results["baseline"]) == {"test", "dev"} and 0 <= results["baseline"]["test"]["accuracy"] <= 1
+    assert results["temperature"] == 1.0  # 12 texts are too few to fit one
+    assert read_calibration(finished / "best").trained_U is not None
 
 
 def test_a_finished_run_is_shown_again_and_not_made_again(finished: Path, capsys: pytest.CaptureFixture) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     finetune.run(quickstart.get_config("tiny"), str(finished))
     out = capsys.readouterr().out
-    assert "this run is finished" in out and "test accuracy" in out and "'I hate this movie.' -> " in out
+    assert (
+        "this run is finished" in out
+        and "test accuracy" in out
+        and ", labelled negative" in out
+        and "a linear classifier of the same tokens" in out
+    )
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
@@ -118,7 +129,7 @@ def test_a_stranger_file_of_three_classes_without_a_test_split(tmp_path: Path, c
     results = json.loads((tmp_path / "run" / "eval.json").read_text())
     assert results["label_names"] == ["blue", "green", "red"] and "test" not in results
     assert results["dev"]["accuracy"] > 0.8 and results["examples"][0]["label"] == "red"
-    assert f"dev accuracy {results['dev']['accuracy']:.4f}" in out and "texts were longer than data.max_length" in out
+    assert f"dev accuracy {results['dev']['accuracy']:.4f}" in out and "texts were longer than 3 tokens" in out
 
 
 def test_changed_data_under_a_stopped_run_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,11 +180,41 @@ def test_turning_words_are_the_tokens_that_stand_inside_texts(tmp_path: Path) ->
         finetune.run(tiny(**{"train.turning_words": ("but,yet",)}), str(tmp_path))
 
 
+def test_own_texts_in_chinese_get_a_tokenizer_and_a_run_says_what_it_chose(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    rows = [f"{place}很{word}。\t{label}" for place in ("房间", "早餐", "位置", "服务") * 30
+            for word, label in (("好", 1), ("差", 0))]  # fmt: skip
+    (tmp_path / "hotel.tsv").write_text("text\tlabel\n" + "\n".join(rows) + "\n", "utf-8")
+    config = finetune_config.get_config()
+    config.update_from_flattened_dict({
+        "data.source": "files", "data.train": str(tmp_path / "hotel.tsv"), "data.test_fraction": 0.3,
+        "data.dev_fraction": 0.3, "train.distill_steps": 40, "model.n_embd": 16, "train.batch_size": 16,
+    })  # fmt: skip
+    finetune.run(config, str(tmp_path / "run"))
+    out = capsys.readouterr().out
+    assert "tokenizer: made of the training texts" in out and "--config.data.label_names=NAME0,NAME1" in out
+    assert "chosen for fresh weights: data.max_length=8, " in out and "train.optimizer.learning_rate=0.003" in out
+    results = json.loads((tmp_path / "run" / "eval.json").read_text("utf-8"))
+    assert results["test"]["accuracy"] > 0.9 and results["temperature"] != 1.0
+    classifier = load_classifier(tmp_path / "run")
+    good, strange, blank = classifier.classify(["早餐很好", "zxq", ""])
+    assert good.label == "1" and good.known and not strange.known and not blank.known
+    probs_NC = np.array([list(good.scores.values())])
+    assert classifier.calibration.temperature == results["temperature"]
+    bare = dataclasses.replace(classifier, calibration=Calibration())
+    np.testing.assert_allclose(
+        tempered(np.array([list(bare.classify(["早餐很好"])[0].scores.values())]), results["temperature"]), probs_NC,
+        atol=1e-5,
+    )  # fmt: skip
+
+
 def test_fresh_embeddings_have_the_spread_that_was_asked_for() -> None:
     config = finetune_config.get_config("tiny")
     config.model.embedding_std, config.model.position_std = 0.3, 0.5
     examples = Examples(["good", "bad"], np.array([1, 0], np.int32))
     dataset = Dataset(examples, examples, examples, ("negative", "positive"))
-    _, params = finetune._model(config.to_dict()["model"], 0, "", dataset, vocabulary=500)
+    model, params = finetune._model(config.to_dict()["model"], 0, "", dataset, (500, 24))
+    assert model.n_positions == 24
     spreads = {name: float(np.std(params[name]["embedding"])) for name in ("wte", "wpe")}
     assert spreads == pytest.approx({"wte": 0.3, "wpe": 0.5}, rel=0.05)
