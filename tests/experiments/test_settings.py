@@ -30,6 +30,7 @@ TYPED = {
     str: ("nul\0", "\udcff"),
 }
 TYPED[int] = (*TYPED[float], "0.5", "1e3")
+TYPED[type(None)] = TYPED[float]  # a number that is chosen where it is not set
 
 
 def defaults(name: str, variant: str = "") -> Any:
@@ -97,7 +98,7 @@ def test_bad_values_are_named_with_their_setting(name: str) -> None:
             continue
         opened = check_at(config.experiment, setting).open
         whole = (5 * 10**9, 0.5, 1.0, True, "1") if type(default) is int else ()
-        for value in (*NEVER, *whole):
+        for value in (*(value for value in NEVER if value is not None or default is not None), *whole):
             refuse(
                 partial(values_of, with_value(config, setting, value)),
                 f"{setting}.a" if opened and isinstance(value, dict) else setting,
