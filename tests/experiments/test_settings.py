@@ -22,6 +22,7 @@ CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
 # What no setting takes, of whatever kind it is: numbers that are none, text that no file can hold, and foreign types.
 NUMBERS = (math.nan, math.inf, -math.inf, 1e308, -1, -1.5, 10**23, 10**400)
 NEVER = (*NUMBERS, None, "\udc80", "nul\0", {"a": "b"}, b"x", [[]], object())
+FILLED = tuple(value for value in NEVER if value is not None)  # for settings that may stay open
 # Typed on a command line where a number, a flag, a list or a text is meant.
 TYPED = {
     float: ("", " ", "nan", "inf", "-inf", "x", "True", "1e400", "1,2", "(1,", "[]", "0x", "1" * 5000, "9" * 23, "-1"),
@@ -98,7 +99,8 @@ def test_bad_values_are_named_with_their_setting(name: str) -> None:
             continue
         opened = check_at(config.experiment, setting).open
         whole = (5 * 10**9, 0.5, 1.0, True, "1") if type(default) is int else ()
-        for value in (*(value for value in NEVER if value is not None or default is not None), *whole):
+        never = FILLED if check_at(config.experiment, setting).optional else NEVER
+        for value in (*never, *whole):
             refuse(
                 partial(values_of, with_value(config, setting, value)),
                 f"{setting}.a" if opened and isinstance(value, dict) else setting,
