@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from llmjax.models import layers
+from llmjax.models import forward, layers
 from llmjax.models.activation import activation
 from llmjax.models.bert import BertConfig, RobertaConfig
 from llmjax.models.params import Head
@@ -47,7 +47,7 @@ class Bert(nn.Module):
         words = layers.Embed(config.vocab_size, config.hidden_size, name="word_embeddings", **options)
         places = layers.Embed(config.max_position_embeddings, config.hidden_size, name="position_embeddings", **options)
         types = layers.Embed(config.type_vocab_size, config.hidden_size, name="token_type_embeddings", **options)
-        _, scene, _ = layers.set_scene(config.layer, tokens_BL, mask_BL, positions_BL, None)
+        _, scene, _ = forward.set_scene(config.layer, tokens_BL, mask_BL, positions_BL, None)
         if positions_BL is None:
             positions_BL = self._positions(tokens_BL, mask_BL)
         segments_BL = jnp.zeros_like(tokens_BL[:1]) if segments_BL is None else segments_BL
@@ -55,14 +55,16 @@ class Bert(nn.Module):
         x_BLD = self._norm("embeddings_norm")(x_BLD)
         x_BLD = layers.Dropout(config.hidden_dropout_prob, name="embeddings_dropout")(x_BLD, deterministic)
         first = self.head in ("classifier", "pooler")
-        x_BLD, _ = layers.run_layers(config, x_BLD, scene, deterministic, None, (lambda x: x[:, :1]) if first else None)
+        x_BLD, _ = forward.run_layers(
+            config, x_BLD, scene, deterministic, None, (lambda x: x[:, :1]) if first else None
+        )
         if self.head == "none":
             return x_BLD.astype(jnp.float32)
         if first:
             return self._first_token(x_BLD[:, 0], deterministic, options).astype(jnp.float32)
         x_BLD = layers.Dense(config.hidden_size, name="transform", **options)(x_BLD)
         x_BLD = self._norm("transform_norm")(activation(self._transform_activation, x_BLD))
-        return layers.language_head("lm", config, words, x_BLD, tokens_BL) + self._lm_bias()
+        return forward.language_head("lm", config, words, x_BLD, tokens_BL) + self._lm_bias()
 
     @nn.nowrap
     def _positions(self, tokens_BL: jax.Array, mask_BL: jax.Array | None) -> jax.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from llmjax.models import layers
+from llmjax.models import forward, layers
 from llmjax.models.cache import Cache
 from llmjax.models.gpt2 import GPT2Config
 from llmjax.models.params import Head
@@ -28,7 +28,7 @@ class GPT2(nn.Module):
 
     `mask_BL` is true at real tokens; padding may stand on either side. `positions_BL` defaults to 0..L-1 in every row,
     padding included, as in transformers. With `deterministic=False` pass `rngs={"dropout": key}`. With a `cache` (see
-    `layers.set_scene`) it returns (result, cache).
+    `forward.set_scene`) it returns (result, cache).
     """
 
     config: GPT2Config
@@ -49,11 +49,11 @@ class GPT2(nn.Module):
         }  # fmt: skip
         wte = layers.Embed(config.vocab_size, config.n_embd, name="wte", **options)
         wpe = layers.Embed(config.n_positions, config.n_embd, name="wpe", **options)
-        positions_BL, scene, cache = layers.set_scene(config.layer, tokens_BL, mask_BL, positions_BL, cache)
+        positions_BL, scene, cache = forward.set_scene(config.layer, tokens_BL, mask_BL, positions_BL, cache)
         x_BLD = wte(tokens_BL) + wpe(positions_BL)
         x_BLD = layers.Dropout(config.embd_pdrop, name="embd_dropout")(x_BLD, deterministic)
-        ask = layers.ask_of(self.head, tokens_BL, mask_BL, cache)
-        x_BLD, cache = layers.run_layers(config, x_BLD, scene, deterministic, cache, ask)
+        ask = forward.ask_of(self.head, tokens_BL, mask_BL, cache)
+        x_BLD, cache = forward.run_layers(config, x_BLD, scene, deterministic, cache, ask)
         norm = Norm("layer", config.layer_norm_epsilon)
         x_BLD = layers.Norm(norm, config.dtype, config.param_dtype, name="ln_f")(x_BLD)
         out = self._head(x_BLD, tokens_BL, wte, options)
@@ -68,4 +68,4 @@ class GPT2(nn.Module):
         if self.head == "classifier":
             score = layers.Dense(self.config.num_labels, use_bias=False, name="score", **options)
             return score(x_BLD[:, 0]).astype(jnp.float32)
-        return layers.language_head(self.head, self.config, wte, x_BLD, tokens_BL)
+        return forward.language_head(self.head, self.config, wte, x_BLD, tokens_BL)

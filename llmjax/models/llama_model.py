@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from llmjax.models import layers
+from llmjax.models import forward, layers
 from llmjax.models.cache import Cache
 from llmjax.models.llama import LlamaConfig
 from llmjax.models.params import Head
@@ -35,9 +35,9 @@ class Llama(nn.Module):
             "std": config.initializer_range, "dtype": config.dtype, "param_dtype": config.param_dtype
         }  # fmt: skip
         embed = layers.Embed(config.vocab_size, config.hidden_size, name="embed_tokens", **options)
-        _, scene, cache = layers.set_scene(config.layer, tokens_BL, mask_BL, positions_BL, cache)
-        ask = layers.ask_of(self.head, tokens_BL, mask_BL, cache)
-        x_BLD, cache = layers.run_layers(config, embed(tokens_BL), scene, deterministic, cache, ask)
+        _, scene, cache = forward.set_scene(config.layer, tokens_BL, mask_BL, positions_BL, cache)
+        ask = forward.ask_of(self.head, tokens_BL, mask_BL, cache)
+        x_BLD, cache = forward.run_layers(config, embed(tokens_BL), scene, deterministic, cache, ask)
         x_BLD = layers.Norm(config.layer.norm, config.dtype, config.param_dtype, name="norm")(x_BLD)
         if self.head == "none":
             out = x_BLD.astype(jnp.float32)
@@ -45,5 +45,5 @@ class Llama(nn.Module):
             score = layers.Dense(config.num_labels, use_bias=False, name="score", **options)
             out = score(x_BLD[:, 0]).astype(jnp.float32)
         else:
-            out = layers.language_head(self.head, config, embed, x_BLD, tokens_BL)
+            out = forward.language_head(self.head, config, embed, x_BLD, tokens_BL)
         return out if cache is None else (out, cache)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from llmjax.kernels.training import dropout
 from llmjax.models.families import from_size, make_model
-from llmjax.models.layers import last_token
+from llmjax.models.forward import last_token
 from llmjax.models.params import init_params, param_shapes, stack_layers, unstack_layers
 from llmjax.models.weights import load_pretrained
 
