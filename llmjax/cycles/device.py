@@ -12,6 +12,7 @@ from typing import Any
 
 from llmjax.errors import UserError, did_you_mean
 from llmjax.json_file import read_json
+from llmjax.schema import checked, maybe, number, one_of, text
 
 PROVENANCES = ("datasheet", "measured", "published", "estimate", "user")
 FOLDER = Path(__file__).parent / "devices"
@@ -127,8 +128,14 @@ def from_json(data: Any, source: str) -> Device:
     try:
         values = {key: _read(key, value) for key, value in data.items() if key in known}
         device = Device(**values)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"device card {source!r} does not hold a whole device: {error}.") from error
+        from llmjax.cycles.fitted import check_fit  # both know what is read of a card, and import this file
+        from llmjax.cycles.terms import TERMS
+
+        check_fit(device.fit)
+        if device.terms and device.kind not in TERMS:
+            raise UserError(f"kind={device.kind!r} must be one of {', '.join(TERMS)}, which terms are known for")
+    except (UserError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"device card {source!r} does not hold a whole device: {str(error).rstrip('.')}.") from error
     if not device.memory or not device.matmul or not device.vector:
         raise UserError(f"device card {source!r} lists no memory, or no peaks.")
     return device
@@ -216,18 +223,20 @@ def _read(key: str, value: Any) -> Any:
     if key in ("matmul", "vector", "terms"):
         return {name: _figure(figure, key == "terms") for name, figure in value.items()}
     if key == "memory":
-        return tuple(Memory(m["name"], _figure(m["capacity"]), _figure(m["bandwidth"])) for m in value)
+        named = [checked(m, {"name": text(filled=True)}, "memory: ", strict=False) for m in value]
+        return tuple(Memory(m["name"], _figure(m["capacity"]), _figure(m["bandwidth"])) for m in named)
     if key in _FIGURES:
         return _figure(value)
-    return value
+    if key in ("name", "title", "kind"):
+        return checked({key: value}, {key: text(filled=True)}, "")[key]
+    return dict(value)
 
 
 def _figure(value: Mapping[str, Any], may_be_zero: bool = False) -> Figure:
-    figure = Figure(float(value["value"]), value["provenance"], value["source"], value.get("spread"))
-    large = figure.value > 0 or (may_be_zero and figure.value == 0)
-    if figure.provenance not in PROVENANCES or not large or not figure.source:
-        raise ValueError(f"{dict(value)} is not a positive number with a source and one of {', '.join(PROVENANCES)}")
-    return figure
+    amount = number() if may_be_zero else number(above=True)
+    kept = {"provenance": one_of(PROVENANCES), "source": text(filled=True), "spread": maybe(number())}
+    found = checked(value, {"value": amount, **kept}, "", strict=False)
+    return Figure(found["value"], found["provenance"], found["source"], found.get("spread"))
 
 
 def _write(value: Any) -> Any:

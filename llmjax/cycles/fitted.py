@@ -9,14 +9,18 @@ bytes / bandwidth. The efficiency of a matrix product with m rows, n columns and
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
 from llmjax.cycles.device import Device, peak
 from llmjax.cycles.features import MANNERS, Features
 from llmjax.cycles.times import Parts
+from llmjax.errors import UserError
+from llmjax.schema import checked, many, number, shown, text
+
+BETWEEN = ("dispatch", "argument", "gap")  # what passes outside of ops: seconds a run, an argument, an op
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,28 @@ class Terms:
     k0: float = 0.0
     strided: float = 1.0
     spread: float = 1.5
+
+
+def check_fit(fit: Mapping[str, Any]) -> None:
+    """Raises `UserError` where what a card holds of a calibration is not what is read of it here."""
+    figure = replace(number(), optional=True)
+    amounts = {**{field.name: figure for field in fields(Terms)}, "spread": replace(number(above=True), optional=True)}
+    checked(fit, dict.fromkeys(BETWEEN, figure), "fit.", strict=False)
+    for kind, values in _named(fit, "terms"):
+        checked(values if isinstance(values, Mapping) else {"": values}, amounts, f"fit.terms.{kind}.")
+    for kind, rows in _named(fit, "table"):
+        place = many(number(), least=4 if kind.startswith("gemm") else 3)
+        kept = {"place": place, "does": text(), "factor": number(above=True)}
+        for row in rows if isinstance(rows, list | tuple) else (rows,):
+            told = row if isinstance(row, list | tuple) and len(row) == 3 else ((), row, None)
+            checked(dict(zip(kept, told, strict=True)), kept, f"fit.table.{kind}: ")
+
+
+def _named(fit: Mapping[str, Any], part: str) -> Iterable[tuple[str, Any]]:
+    found = fit.get(part, {})
+    if not isinstance(found, Mapping):
+        raise UserError(f"fit.{part}={shown(found)} must be a table of kinds of work")
+    return found.items()
 
 
 # For a chip that was never calibrated: 80% of peak FLOPs in large products and of bandwidth are what vendors' libraries

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from llmjax.cost.values import ModuleCost
 from llmjax.cycles.device import Device, peak
 from llmjax.cycles.features import Features, features
-from llmjax.cycles.fitted import fitted_parts
+from llmjax.cycles.fitted import BETWEEN, fitted_parts
 from llmjax.cycles.gpu import gpu_parts
 from llmjax.cycles.terms import value
 from llmjax.cycles.timeline import elapsed
@@ -44,9 +44,6 @@ def _laid_out(cost: ModuleCost, times: Sequence[OpTime]) -> float:
     ran = [op for op in cost.ops if op.count]
     seconds = {(op.computation, op.name): time.seconds / time.count for op, time in zip(ran, times, strict=True)}
     return elapsed(cost, seconds)
-
-
-BETWEEN = ("dispatch", "argument", "gap")  # what passes outside of ops: seconds a run, an argument, an op
 
 
 def between(cost: ModuleCost) -> dict[str, float]:
