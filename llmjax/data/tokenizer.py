@@ -126,7 +126,7 @@ def _load_gpt2(words: bool) -> Any:
 
 
 def _load_gguf(path: Path) -> Any:
-    with _quiet():
+    with quiet():
         return gguf.load_tokenizer(gguf.read_gguf(path.expanduser()))
 
 
