@@ -20,7 +20,9 @@ from llmjax.models.families import family_of, make_model
 from llmjax.models.folders import named_config
 from llmjax.models.params import param_shapes, prepare
 from llmjax.train import OptimizerConfig, init_state, make_optimizer, make_train_step
-from llmjax.train.step import LossFn, classification_loss, lm_loss
+from llmjax.train.classification import classification_loss
+from llmjax.train.lm import lm_loss
+from llmjax.train.task import LossFn
 
 
 class Phase(NamedTuple):

@@ -108,6 +108,42 @@ _FINETUNE: Schema = {
     "examples": many(text()),
 }
 
+_LM: Schema = {
+    "data": {
+        "source": _NAME,
+        "train": text(),
+        "dev": text(),
+        "text_column": _NAME,
+        "dev_fraction": _PART,
+        "tokenizer": text(),
+    },
+    "model": {
+        "init": text(),
+        "size": _NAME,
+        "n_layer": whole(0, 10**4),
+        "n_embd": whole(0, 2**17),
+        "n_head": whole(0, 2**14),
+        "dropout": _PART,
+        "dtype": one_of(COMPUTE),
+        "scan_layers": flag(),
+        "remat": flag(),
+    },
+    "train": {
+        "steps": whole(1),
+        "length": whole(0, 2**24),
+        "batch_size": _ROWS,
+        "eval_every": whole(),
+        "patience": whole(),
+        "keep": whole(1, 1000),
+        "seed": _SEED,
+        "ema_decay": _PART,
+        "wandb": flag(),
+        "optimizer": {**_OPTIMIZER, "learning_rate": number(0, 1000)},
+    },
+    "prompts": many(text()),
+    "sample_tokens": whole(1, 2**20),
+}
+
 JOBS: dict[str, Schema] = {
     "benchmark": {
         "size": _NAME,
@@ -193,6 +229,7 @@ JOBS: dict[str, Schema] = {
         "batch_size": _ROWS,
         "cache_length": _TOKENS_OR_0,
     },
+    "lm": _LM,
     "microscope": {
         **_PROGRAM,
         "op": _NAME,

@@ -2,8 +2,8 @@
 
 import json
 import shlex
-import zlib
-from dataclasses import fields, replace
+from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 from experiments._command import launch_command
 from experiments._figures import baseline_json, examples_json, measured_json, print_figures
 from experiments._reports import write_classifier_page
-from experiments._settings import leaves, values_of
+from experiments._settings import values_of
+from experiments._workdir import RESULTS, claim, fingerprint, flat_settings, held, results
 from llmjax.data import (
     DataConfig,
     Dataset,
@@ -37,7 +38,15 @@ from llmjax.models.families import SIZES, from_size
 from llmjax.models.folders import read_config, resolve_folder
 from llmjax.models.params import Params, init_params
 from llmjax.models.weights import load_pretrained, save_pretrained
-from llmjax.train import OptimizerConfig, Split, TrainConfig, fit, make_predict, predict_logits
+from llmjax.train import (
+    DistillConfig,
+    OptimizerConfig,
+    Split,
+    TrainConfig,
+    fit_classifier,
+    make_predict,
+    predict_logits,
+)
 from llmjax.train.defaults import Start, resolve, told
 from llmjax.train.memory import check_training
 
@@ -47,9 +56,14 @@ MOST_EXAMPLES = 4
 
 def run(config: ConfigDict, workdir: str) -> None:
     """Runs the job, or goes on with it where an earlier try with the same settings stopped, or shows what it gave."""
+    with ExitStack() as stack:
+        _run(config, workdir, stack)
+
+
+def _run(config: ConfigDict, workdir: str, stack: ExitStack) -> None:
     folder = Path(workdir)
     values = values_of(config)
-    done = _results(folder, values)
+    done = results(folder, values)
     if done is not None:
         print(f"{workdir}: this run is finished; its results once more (another --workdir starts another run)")
         _print_results(done, folder)
@@ -61,12 +75,12 @@ def run(config: ConfigDict, workdir: str) -> None:
     dataset = load_dataset(data_config)
     init = str(resolve_folder(init)) if init else ""
     tokenizer, about = _tokenizer(values["data"]["tokenizer"], init, dataset.train.texts)
-    settings = _settings(values)
+    settings = flat_settings(values)
     chosen = resolve(settings, Start(bool(init), _width(values["model"]), token_counts(tokenizer, dataset.train.texts)))
     values = _filled(values, chosen)
     training = dict(values["train"])
     turns = _turning_tokens(training.pop("turning_words"), tokenizer)
-    train_config = replace(_train_config(training), turning_tokens=turns)
+    train_config = _train_config(training, turns)
     max_length = values["data"]["max_length"]
     model, params = _model(values["model"], train_config.seed, init, dataset, (len(tokenizer), max_length))
     replacement = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.pad_token_id or 0
@@ -75,13 +89,15 @@ def run(config: ConfigDict, workdir: str) -> None:
         for name, part in (("train", dataset.train), ("dev", dataset.dev), ("test", dataset.test))
     }
     _print_data(dataset, splits, [*about, *([told(chosen, bool(init))] if chosen else [])], max_length)
-    settings |= {"data.fingerprint": _fingerprint(splits), "chosen": chosen}
-    _claim(folder, settings)
+    arrays = [a for s in splits.values() for a in (s.encoded.tokens_T, s.encoded.offsets_M, s.labels_N)]
+    settings |= {"data.fingerprint": fingerprint(arrays), "chosen": chosen}
+    stack.enter_context(held(folder))
+    claim(folder, settings)
 
     longest = int(splits["train"].encoded.lengths_N.max())
     rows, eval_rows = train_config.batch_size, train_config.eval_batch_size
     check_training(model, rows, eval_rows, longest, train_config.ema_decay > 0, available())
-    fitted = fit(
+    fitted = fit_classifier(
         model, params, splits["train"], splits["dev"], train_config, folder, replacement, settings, fresh=not init
     )
 
@@ -96,7 +112,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     temperature = fit_temperature(logits["dev"], splits["dev"].labels_N) if "dev" in logits else 1.0
     examples, labels = _examples(list(values["examples"]), data_config.source, dataset)
     example_logits_NC = logits_of(encode(tokenizer, examples, model.context, empty_id=replacement))
-    results = {
+    found = {
         "best_step": fitted.best_step,
         "steps": fitted.steps,
         "label_names": model.label_names,
@@ -107,13 +123,12 @@ def run(config: ConfigDict, workdir: str) -> None:
     }
     save_pretrained(folder / "best", model, fitted.params, "classifier", tokenizer)
     write_calibration(folder / "best", Calibration(temperature, _trained_tokens(splits["train"].encoded, init)))
-    # Written last: a folder that has it is a finished run.
-    atomic_write(folder / "eval.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    atomic_write(folder / RESULTS, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     try:
         write_classifier_page(folder / "cost", model, min(max_length, model.context))
     except UserError as error:
         print(f"no cost report: {error}")  # a trained model is not lost for it
-    _print_results(results, folder)
+    _print_results(found, folder)
 
 
 def _tokenizer(name: str, init: str, texts: list[str]) -> tuple[Any, list[str]]:
@@ -172,9 +187,10 @@ def _filled(values: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
     return fill(values, "")
 
 
-def _train_config(values: dict[str, Any]) -> TrainConfig:
+def _train_config(values: dict[str, Any], turns: tuple[int, ...]) -> TrainConfig:
+    distill = DistillConfig(values.pop("distill_steps"), turns)
     optimizers: dict[str, Any] = {name: OptimizerConfig(**values[name]) for name in ("optimizer", "pretrain_optimizer")}
-    return TrainConfig(**values | optimizers)
+    return TrainConfig(**values | optimizers, distill=distill)
 
 
 def _turning_tokens(words: tuple[str, ...], tokenizer: Any) -> tuple[int, ...]:
@@ -224,54 +240,6 @@ def _model(
         name: {"embedding": params[name]["embedding"] * (std / model.initializer_range)} for name, std in stds.items()
     }
     return model, params | embeddings
-
-
-def _settings(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns every setting under its dotted name, as JSON would give it back."""
-    return json.loads(json.dumps(leaves(values)))
-
-
-def _fingerprint(splits: dict[str, Split]) -> int:
-    """Returns a checksum of tokens and labels, so that data which changed under a run are noticed."""
-    value = 0
-    for split in splits.values():
-        for array in (split.encoded.tokens_T, split.encoded.offsets_M, split.labels_N):
-            value = zlib.crc32(array.tobytes(), value)
-    return value
-
-
-def _stored(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def _refuse_changes(folder: Path, settings: dict[str, Any]) -> None:
-    stored = _stored(folder)
-    for name, value in settings.items():
-        if name in stored and stored[name] != value:
-            raise UserError(
-                f"{folder} holds a run with {name}={stored[name]!r}, now it is {value!r}: use another --workdir, or "
-                "the settings of that run"
-            )
-
-
-def _results(folder: Path, values: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the results of a finished run in `folder`, or None; other settings than that run's are refused."""
-    file = folder / "eval.json"
-    if not file.exists():
-        return None
-    _refuse_changes(folder, _settings(values))
-    return json.loads(file.read_text("utf-8"))
-
-
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Writes down the settings of the run in `folder`; refuses where another run has left checkpoints."""
-    last = folder / "checkpoints" / "last"
-    if last.is_dir() and any(path.name.isdigit() for path in last.iterdir()):
-        _refuse_changes(folder, settings)
-    atomic_write(folder / "config.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
 
 def _print_data(dataset: Dataset, splits: dict[str, Split], about: list[str], max_length: int) -> None:

@@ -16,3 +16,11 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """Returns " Did you mean 'x'?" for the valid name nearest to `name`, or "" when none is near."""
     near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def no_numbers(what: str) -> UserError:
+    """Returns the error of a model whose outputs, `what`, are NaN or infinite."""
+    return UserError(
+        f"{what} are not finite numbers: the model's weights hold NaN or infinity, or values beyond their format. "
+        "Train it again, or copy its files again."
+    )

@@ -4,7 +4,7 @@ import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -99,9 +99,9 @@ def read_own(file: Path) -> bytes:
         return stream.read()
 
 
-def write_sums(folder: Path) -> None:
-    """Writes the SHA-256 of every file in `folder` beside them, as `sha256sum -c` reads them."""
-    lines = [f"{_sum(file)}  {file.relative_to(folder).as_posix()}\n" for file in _files(folder)]
+def write_sums(folder: Path, files: Sequence[Path] = ()) -> None:
+    """Writes the SHA-256 of files in `folder`, of all without any named, beside them, as `sha256sum -c` reads them."""
+    lines = [f"{_sum(file)}  {file.relative_to(folder).as_posix()}\n" for file in files or _files(folder)]
     atomic_write(folder / SUMS, "".join(lines))
 
 

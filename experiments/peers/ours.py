@@ -16,8 +16,9 @@ from llmjax.kernels.formats import check_format
 from llmjax.models.cache import bucket
 from llmjax.models.params import init_params, prepare
 from llmjax.models.weights import load_pretrained
+from llmjax.train.classification import classification_loss
 from llmjax.train.optimizer import OptimizerConfig, make_optimizer
-from llmjax.train.step import classification_loss, init_state, make_train_step
+from llmjax.train.step import init_state, make_train_step
 
 
 class Contestant:

@@ -64,10 +64,10 @@ def read_file(path: str, text_column: str, label_column: str) -> Rows:
     suffix = file.suffix.lower()
     if suffix not in FORMATS:
         raise UserError(f"data file {path!r}: cannot tell its format; its name must end in {', '.join(FORMATS)}")
-    _require_file(file)
+    require_file(file)
     if suffix == ".parquet":
         return _read_parquet(file, text_column, label_column)
-    lines = _decode(file)
+    lines = decode(file)
     if suffix == ".jsonl":
         return _read_jsonl(file, lines, text_column, label_column)
     records = _tsv_records(lines) if suffix == ".tsv" else _csv_records(file, lines)
@@ -85,7 +85,8 @@ def require_columns(origin: str, columns: list[str], *wanted: str) -> None:
             raise UserError(f"{origin}: column {name!r} stands {columns.count(name)} times in the header; rename one")
 
 
-def _require_file(file: Path) -> None:
+def require_file(file: Path) -> None:
+    """Raises UserError naming the nearest file when there is no such one."""
     if file.is_file():
         return
     if file.is_dir():
@@ -96,7 +97,8 @@ def _require_file(file: Path) -> None:
     raise UserError(f"data file {str(file)!r}: no such file.{near}")
 
 
-def _decode(file: Path) -> str:
+def decode(file: Path) -> str:
+    """Returns the text of a UTF-8 file; what cannot be read, or is not UTF-8, raises UserError with its line."""
     try:
         data = file.read_bytes()
     except OSError as error:

@@ -125,20 +125,25 @@ def _read(config: DataConfig) -> tuple[dict[str, Rows], list[str]]:
     raise UserError(f"data.source is {config.source!r}: it must be 'vader_movies', 'files' or 'hub:OWNER/NAME'.{near}")
 
 
-def _read_hub(config: DataConfig) -> tuple[dict[str, Rows], list[str]]:
+def load_hub(source: str) -> Any:
+    """Returns the splits of the hub's data set "hub:OWNER/NAME[/CONFIG]", by name; UserError where there is none."""
     import datasets
 
-    parts = config.source.removeprefix("hub:").split("/")
+    parts = source.removeprefix("hub:").split("/")
     if not all(parts) or len(parts) > 3:
-        raise UserError(f"data.source is {config.source!r}: write hub:OWNER/NAME or hub:OWNER/NAME/CONFIG")
+        raise UserError(f"data.source is {source!r}: write hub:OWNER/NAME or hub:OWNER/NAME/CONFIG")
     try:
-        found = datasets.load_dataset("/".join(parts[:2]), parts[2] if len(parts) == 3 else None)
+        return datasets.load_dataset("/".join(parts[:2]), parts[2] if len(parts) == 3 else None)
     except Exception as error:  # the hub's client raises dozens of kinds; none is our caller's bug
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
-            f"{config.source}: cannot be loaded from the hub ({reason}); check the name and the network, or use your "
+            f"{source}: cannot be loaded from the hub ({reason}); check the name and the network, or use your "
             "own data with source 'files'"
         ) from error
+
+
+def _read_hub(config: DataConfig) -> tuple[dict[str, Rows], list[str]]:
+    found = load_hub(config.source)
     named = {"train": config.train or "train", "dev": config.dev, "test": config.test}
     there = [str(name) for name in found]
     for name in named.values():

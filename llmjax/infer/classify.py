@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from llmjax.data.tokenizer import Encoded, encode, load_tokenizer
-from llmjax.errors import UserError
+from llmjax.errors import UserError, no_numbers
 from llmjax.infer.calibration import Calibration, knows_any, read_calibration
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import make_model
@@ -140,6 +140,8 @@ class Classifier:
         chunk.probs_NC[rows_B] = np.asarray(probs_BC)[: len(rows_B)]
         if rows_B is not chunk.batches[-1][0]:
             return
+        if not np.isfinite(chunk.probs_NC).all():
+            raise no_numbers("the class probabilities")
         names, best_N = self.label_names, chunk.probs_NC.argmax(-1).tolist()
         probs_NC = self.calibration.apply(chunk.probs_NC)
         flags = (chunk.truncated_N.tolist(), chunk.known_N.tolist())

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 from llmjax.data.tokenizer import load_tokenizer
-from llmjax.errors import UserError
+from llmjax.errors import UserError, no_numbers
 from llmjax.infer.chat import end_ids, has_template, render
 from llmjax.infer.checkpoint import folder_tokenizer, language_model_folder
 from llmjax.infer.kept import kept
-from llmjax.infer.loop import ENDS, News, Programs, Shape, State, compile_programs
+from llmjax.infer.loop import ENDS, NO_TOKEN, News, Programs, Shape, State, compile_programs
 from llmjax.infer.memory import check_memory
 from llmjax.infer.plain_tokenizer import plain_tokenizer
 from llmjax.infer.sampling import Sampling
@@ -290,6 +290,8 @@ class _Batch:
     def ids(self, news: News, at: int) -> list[int]:
         """Tokens of a row so far, to the end-of-text token, which is left out."""
         made = np.asarray(news.tokens_BT)[at, : min(int(news.count), self.max_new_tokens)].tolist()
+        if NO_TOKEN in made:
+            raise no_numbers("the logits")
         ends = self.generator.ends
         return made[: next((at for at, token in enumerate(made) if token in ends), len(made))]
 

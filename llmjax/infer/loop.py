@@ -18,6 +18,7 @@ from llmjax.models.config import ModelConfig
 from llmjax.models.params import Params, cache_dtype
 
 ENDS = 4  # tokens that may end a row: programs are compiled for so many
+NO_TOKEN = -1  # stands where the logits were no numbers
 
 
 class State(NamedTuple):
@@ -176,6 +177,8 @@ def advance(
 def _take(state: State, logits_BV: jax.Array, plan: Plan) -> State:
     """Chooses the next token of every row and notes it; in rows that are done it counts for nothing."""
     token_B = choose(logits_BV, state.seen_BV, state.rows_B, state.count, state.knobs, plan)
+    # The maximum of numbers is one, and that of any NaN is NaN.
+    token_B = jnp.where(jnp.isfinite(jnp.max(logits_BV, axis=-1)), token_B, NO_TOKEN)
     at = (0, state.count)
     batch = token_B.shape[0]
     return state._replace(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from llmjax.errors import no_numbers
 from llmjax.infer.step import score
 from llmjax.kernels.formats import Format, activation_dtype
 from llmjax.models.cache import empty_cache
@@ -63,7 +64,10 @@ def windows(ids: Sequence[int], window: int, stride: int, batch_size: int) -> It
 def perplexity(
     params: Params, config: ModelConfig, format: Format, ids: Sequence[int], window: int, stride: int, batch_size: int
 ) -> Perplexity:
-    """Returns the perplexity of prepared parameters on the tokens `ids`, at least two of them."""
+    """Returns the perplexity of prepared parameters on the tokens `ids`, at least two of them.
+
+    Raises UserError where it is no number.
+    """
 
     @jax.jit
     def scores(params: Params, tokens_BL: jax.Array, lengths_B: jax.Array) -> jax.Array:
@@ -75,4 +79,6 @@ def perplexity(
         scores_BL = np.asarray(scores(params, batch.tokens_BL, batch.lengths_B), np.float64)
         total -= float(scores_BL[batch.scored_BL].sum())
         count += int(batch.scored_BL.sum())
+    if not math.isfinite(total):
+        raise no_numbers("the log-likelihoods")
     return Perplexity(total / count, math.exp(min(total / count, 700)), count)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from llmjax.errors import UserError
+from llmjax.files import SUMS, damaged, default_mode, write_sums
 from llmjax.gguf import hf_tensors, read_gguf
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import Family, family_of
@@ -55,9 +56,17 @@ def load_pretrained(
         The config, and parameters in `config.param_dtype` as `make_model(config, head)` wants them.
 
     Raises:
-        UserError: nothing readable at `path`, or tensors that are missing, not expected or of another shape.
+        UserError: nothing readable at `path`, tensors that are missing, not expected or of another shape, or weights
+            whose sums, where `save_pretrained` wrote some, are others.
     """
-    config, flat, missing = _read(path, head, fresh_head_key is not None, overrides)
+    folder = resolve_folder(path)
+    changed = damaged(folder) if folder.is_dir() else []
+    if changed:
+        raise UserError(
+            f"{folder}: {', '.join(changed)} missing or not as it was saved ({SUMS} tells): copy the folder again, or "
+            "train the model again."
+        )
+    config, flat, missing = _read(folder, head, fresh_head_key is not None, overrides)
     # Copied: an array that only maps the file would change, or crash the process, with the file.
     flat = {at: jnp.array(leaf, config.param_dtype) for at, leaf in flat.items()}
     for at, shape in missing.items():
@@ -277,7 +286,12 @@ def _write(folder: Path, config: ModelConfig, params: Params, head: Head, tokeni
         name = name if bare or at[0] in family.own else family.prefix + name
         tensors[name] = np.ascontiguousarray(array.T if family.transposed(at) else array)
     # transformers asks for this "format" before it reads a file.
-    safetensors.numpy.save_file(tensors, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
+    try:
+        safetensors.numpy.save_file(tensors, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
+    except safetensors.SafetensorError as error:  # a full disk, for one
+        raise OSError(str(error)) from error
+    (folder / WEIGHTS_FILE).chmod(default_mode())  # the library leaves it to its owner alone
+    write_sums(folder, [folder / WEIGHTS_FILE])  # config.json is for people to change
     if tokenizer is not None:
         tokenizer.save_pretrained(str(folder))
     if config.pad_token_id is None:
@@ -294,7 +308,8 @@ def _check_replaceable(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; give the name of a folder to save the model to.")
-    ours = re.compile(r"(model.*\.safetensors|.*\.index\.json|(generation_)?config\.json|calibration\.json)")
+    files = r"model.*\.safetensors|.*\.index\.json|(generation_)?config\.json|calibration\.json"
+    ours = re.compile(rf"({re.escape(SUMS)}|{files})")
     others = [
         file.name for file in folder.iterdir() if file.name not in TOKENIZER_FILES and not ours.fullmatch(file.name)
     ]

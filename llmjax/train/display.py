@@ -7,6 +7,8 @@ import time
 from collections import deque
 from typing import Any
 
+from llmjax.train.task import Evaluated
+
 _SECONDS_BETWEEN_LINES = 10.0
 _STEPS, _FEWEST = 64, 3  # steps whose pace counts at most, and at least
 
@@ -86,7 +88,8 @@ class Display:
             self._next_line = now + _SECONDS_BETWEEN_LINES
             print(f"{phase} step {done}/{self._total}  {text}  ETA {left}", flush=True)
 
-    def evaluated(self, done: int, accuracy: float, loss: float, best: bool) -> None:
-        """Shows a dev evaluation."""
-        self._dev = f" dev {accuracy:.3f}"
-        self.say(f"step {done}: dev accuracy {accuracy:.4f}, dev loss {loss:.4f}{'  (best so far)' if best else ''}")
+    def evaluated(self, step: int, found: Evaluated, best: bool) -> None:
+        """Shows an evaluation on dev."""
+        self._dev = f" {found.brief}"
+        first, *more = found.text.splitlines()
+        self.say("\n".join([f"step {step}: {first}{'  (best so far)' if best else ''}", *more]))

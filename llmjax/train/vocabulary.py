@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from llmjax.data.tokenizer import Encoded
-from llmjax.models.params import Params
+from llmjax.models.params import Params, vocabulary_table
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,16 @@ class Vocabulary:
 
     def narrow(self, params: Params) -> Params:
         """Returns `params` with the embedding rows of the tokens in use only."""
-        return params | {"wte": {"embedding": params["wte"]["embedding"][self.used_U]}}
+        table = vocabulary_table(params)
+        return params | {table: {"embedding": params[table]["embedding"][self.used_U]}}
 
     def widen(self, params: Params) -> Params:
         """Returns narrow `params` with the whole embedding; rows not in use are as `unknown` says."""
-        rows_UD, whole_VD = params["wte"]["embedding"], jnp.asarray(self.whole_VD)
+        table = vocabulary_table(params)
+        rows_UD, whole_VD = params[table]["embedding"], jnp.asarray(self.whole_VD)
         if self.unknown is not None:
             whole_VD = jnp.broadcast_to(rows_UD[self.number(self.unknown)], whole_VD.shape)
-        return params | {"wte": {"embedding": whole_VD.at[self.used_U].set(rows_UD)}}
+        return params | {table: {"embedding": whole_VD.at[self.used_U].set(rows_UD)}}
 
     def renumber(self, encoded: Encoded) -> Encoded:
         """Returns texts of tokens in use with each token's place among them in its stead."""
@@ -60,4 +62,4 @@ class Vocabulary:
 def vocabulary_of(encoded: Encoded, params: Params, replacement: int, unknown: int | None = None) -> Vocabulary:
     """Returns the tokens of `encoded`, its padding, and `replacement`, over the embedding of `params`."""
     used_U = np.unique(np.concatenate([encoded.tokens_T, [encoded.pad_id, replacement]])).astype(np.int32)
-    return Vocabulary(used_U, jax.device_get(params["wte"]["embedding"]), unknown)
+    return Vocabulary(used_U, jax.device_get(params[vocabulary_table(params)]["embedding"]), unknown)

@@ -19,7 +19,7 @@ from llmjax.hlo import parse
 from llmjax.models.families import from_size, make_model
 from llmjax.models.params import init_params
 from llmjax.train import OptimizerConfig, init_state, make_optimizer, make_train_step
-from llmjax.train.step import lm_loss
+from llmjax.train.lm import lm_loss
 
 HLO = Path(__file__).parent.parent / "testdata" / "hlo"
 FIXTURES = sorted(path.name for path in HLO.glob("*.hlo"))

@@ -121,8 +121,8 @@ def test_every_check_of_a_job_that_the_job_repeats_agrees_with_it() -> None:
     from experiments import _phases
     from llmjax.kernels.formats import FORMATS
     from llmjax.models.config import DTYPES
+    from llmjax.train.classification import METRICS
     from llmjax.train.optimizer import SCHEDULES
-    from llmjax.train.plan import METRICS
 
     assert tuple(_phases.PHASES) == _settings.PHASES
     assert _settings.COMPUTE == DTYPES and _settings.FORMATS == FORMATS

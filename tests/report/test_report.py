@@ -201,10 +201,11 @@ def test_csv_has_a_line_an_op():
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@"])
 def test_csv_runs_no_formula_in_a_spreadsheet(start):
+    owner = f'op_name="{start}HYPERLINK(1)/neg" source_file="{start}x.py" source_line=1'
     text = f"""HloModule m
 ENTRY %e (p: f32[4]) -> f32[4] {{
   %p = f32[4]{{0}} parameter(0)
-  ROOT %n = f32[4]{{0}} negate(f32[4]{{0}} %p), metadata={{source_file="{start}HYPERLINK(1)" source_line=1}}
+  ROOT %n = f32[4]{{0}} negate(f32[4]{{0}} %p), metadata={{{owner}}}
 }}
 """
     report = llmjax.analyze_hlo(text)

@@ -34,7 +34,7 @@ def test_state_and_progress_come_back_bit_for_bit(tmp_path: Path) -> None:
         first.close()
         again = Checkpoints(folder, keep=2)
         assert again.last_path() == path and path.is_dir() and path.name == "7"
-        restored, restored_progress = again.restore_last(make_state(0, use_ema, accumulate))
+        restored, restored_progress = again.restore_last(7, make_state(0, use_ema, accumulate))
         again.close()
         assert restored_progress == progress
         assert jax.tree.structure(restored) == jax.tree.structure(state)
@@ -50,9 +50,10 @@ def test_keeps_the_last_few_and_one_best(tmp_path: Path) -> None:
         checkpoints.save_best(step, {"x": jnp.full(2, float(step))})
     kept = {folder: sorted(path.name for path in (tmp_path / folder).iterdir()) for folder in ("last", "best")}
     assert kept == {"last": ["2", "3"], "best": ["3"]}
-    np.testing.assert_array_equal(checkpoints.restore_best({"x": jnp.zeros(2)})["x"], [3.0, 3.0])
+    np.testing.assert_array_equal(checkpoints.restore_best(3, {"x": jnp.zeros(2)})["x"], [3.0, 3.0])
     checkpoints.forget_best()
-    assert checkpoints.restore_best({"x": jnp.zeros(2)}) is None
+    with pytest.raises(UserError, match="the best parameters are lost"):
+        checkpoints.restore_best(3, {"x": jnp.zeros(2)})
     checkpoints.close()
 
 

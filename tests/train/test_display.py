@@ -1,15 +1,17 @@
 import pytest
 
 from llmjax.train.display import Clock, Display
+from llmjax.train.task import Evaluated
 
 FIGURES = {"loss": 0.5, "accuracy": 0.75, "tokens_per_second": 12345.6, "mfu": 0.21}
+FOUND = Evaluated(0.8, {}, "dev 0.800", "dev accuracy 0.8000, dev loss 0.4000")
 
 
 def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture) -> None:
     with Display(total=100, done=0) as display:
         display.update("finetune", 1, FIGURES)
         display.update("finetune", 2, FIGURES)  # too soon after the last line
-        display.evaluated(2, 0.8, 0.4, best=True)
+        display.evaluated(2, FOUND, best=True)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("finetune step 1/100  loss 0.500 acc 0.750 12,346 tok/s MFU 21%  ETA -:--")
@@ -52,7 +54,7 @@ def test_a_bar_on_a_terminal(capsys: pytest.CaptureFixture, monkeypatch: pytest.
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     with Display(total=100, done=40) as display:
         display.update("finetune", 41, FIGURES)
-        display.evaluated(41, 0.8, 0.4, best=False)
+        display.evaluated(41, FOUND, best=False)
         display.update("finetune", 42, FIGURES)
     out = capsys.readouterr().out
     assert "42/100" in out and "loss 0.500" in out and "dev 0.800" in out and "ETA" in out

@@ -1,309 +1,233 @@
+"""The loop by itself: tasks of one number each, which compile at once."""
+
 import dataclasses
 import json
+import math
 import os
-import signal
-import subprocess
-import sys
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llmjax.data.batches import train_batches
-from llmjax.data.files import Places
 from llmjax.errors import UserError
-from llmjax.models.params import init_params
 from llmjax.train import loop
-from llmjax.train.checkpoint import Checkpoints
-from llmjax.train.loop import Stopped, fit, make_predict, predict_logits
+from llmjax.train.checkpoint import Checkpoints, Progress
+from llmjax.train.loop import Fitted, LoopConfig, fit
 from llmjax.train.optimizer import OptimizerConfig
-from llmjax.train.plan import TrainConfig
-from llmjax.train.teacher import fit_teacher
+from llmjax.train.task import Evaluated, Params, Phase, Task, Work
 from llmjax.train.writers import FILE
-from tests.train.compile_cache import compile_cache
-from tests.train.toy import MODEL, make_split
 
-PARAMS = init_params(MODEL, "classifier", jax.random.key(0))
-TRAIN, DEV = make_split(160, seed=0), make_split(64, seed=1)
-CONFIG = TrainConfig(
-    epochs=6,
-    batch_size=32,
-    eval_batch_size=32,
-    max_buckets=1,
-    label_smoothing=0.05,
-    token_dropout=0.05,
-    ema_decay=0.8,
-    optimizer=OptimizerConfig(learning_rate=1e-2),
-)  # 5 steps an epoch, 30 in all
+PARAMS = {"w": {"kernel": jnp.zeros(3)}}
+RATE = OptimizerConfig(learning_rate=0.1, schedule="constant", warmup_fraction=0.0, weight_decay=0.0)
+
+
+def loss(params: Params, batch: np.ndarray, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Distance to the batch, with noise that tells whether a resumed run draws the same."""
+    error = params["w"]["kernel"] - batch + 0.1 * jax.random.normal(key, (3,))
+    return jnp.sum(error**2), jnp.float32(0.5)
+
+
+def batches(start: int) -> Iterator[np.ndarray]:
+    while True:
+        yield np.full(3, math.sin(start), np.float32)
+        start += 1
+
+
+def sum_of(params: Params) -> Evaluated:
+    value = float(params["w"]["kernel"].sum())
+    return Evaluated(value, {"loss": -value}, f"dev {value:.2f}", f"dev sum {value:.3f}")
+
+
+def task(name: str = "one", evaluate: Any = sum_of, **changes: Any) -> Task:
+    given = Task(name, loss, batches, 4, lambda batch: Work(3, 1.0), lambda batch: f"batch {batch[0]:.2f}", evaluate)
+    return dataclasses.replace(given, **changes)
+
+
+PHASES = [Phase(task("one", None), 6, RATE), Phase(task("two"), 10, RATE, ema_decay=0.9)]
+CONFIG = LoopConfig(seed=3)
 
 
 def records(workdir: Path) -> list[dict[str, Any]]:
-    """Returns what the run logged, without what depends on the clock."""
     lines = (workdir / FILE).read_text().splitlines()
     return [{name: value for name, value in json.loads(line).items() if name != "timing"} for line in lines]
 
 
-def assert_same(a: Any, b: Any) -> None:
-    jax.tree.map(np.testing.assert_array_equal, a, b)
+def same(a: Fitted, b: Fitted) -> bool:
+    return (a.best_step, a.steps) == (b.best_step, b.steps) and bool((kernel(a) == kernel(b)).all())
 
 
-def fit_cut_after(end: int, config: TrainConfig, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> loop.Fitted:
-    """Fits in two runs, of which the first dies after the checkpoint of step `end`."""
-    real = loop._Run.save_if_due
-
-    def dying(self: Any, phase: Any, step: int) -> None:
-        real(self, phase, step)
-        if step == end:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "save_if_due", dying)
-        with pytest.raises(KeyboardInterrupt):
-            fit(MODEL, PARAMS, TRAIN, DEV, config, workdir)
-    return fit(MODEL, PARAMS, TRAIN, DEV, config, workdir)
+def kernel(fitted: Fitted) -> np.ndarray:
+    return np.asarray(fitted.params["w"]["kernel"])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with compile_cache(tmp_path_factory.mktemp("compiled")):
-        yield
+@pytest.fixture(autouse=True)
+def peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "measure_peak", lambda dtype: 1e9)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, loop.Fitted]:
-    """One uninterrupted run of CONFIG."""
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Fitted]:
     workdir = tmp_path_factory.mktemp("whole")
-    return workdir, fit(MODEL, PARAMS, TRAIN, DEV, CONFIG, workdir, replacement=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "measure_peak", lambda dtype: 1e9)
+        return workdir, fit(PHASES, PARAMS, CONFIG, workdir)
 
 
-def test_a_run_learns_and_logs_every_step(whole: tuple[Path, loop.Fitted]) -> None:
-    workdir, fitted = whole
-    steps = [record for record in records(workdir) if record["phase"] == "finetune"]
-    dev = [record for record in records(workdir) if record["phase"] == "dev"]
-    assert [record["step"] for record in steps] == list(range(1, 31))
-    assert [record["epoch"] for record in steps] == sorted(list(range(1, 7)) * 5)
-    assert [record["step"] for record in dev] == [5, 10, 15, 20, 25, 30]
-    assert sum(record["tokens"] for record in steps[:5]) == len(TRAIN.encoded.tokens_T)
-    assert steps[0]["loss"] > 0.6
-    best = max(dev, key=lambda record: record["accuracy"])
-    assert best["accuracy"] > 0.9 and fitted.best_step == best["step"] and fitted.steps == 30
-    logits_NC = predict_logits(make_predict(MODEL), fitted.params, DEV.encoded, 16, (16,))
-    assert (logits_NC.argmax(axis=1) == DEV.labels_N).mean() == best["accuracy"]
-    assert sorted(path.name for path in (workdir / "checkpoints" / "last").iterdir()) == ["25", "30"]
-    assert list(workdir.glob("events.out.tfevents.*"))
+def cut(workdir: Path, after: int, phases: list[Phase] = PHASES) -> None:
+    """Runs until the checkpoint of step `after` is written."""
+    real = loop._Run.save_if_due
+
+    def dying(self: Any, stretch: Any, step: int) -> None:
+        real(self, stretch, step)
+        if step == after:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop._Run, "save_if_due", dying)
+        with pytest.raises(KeyboardInterrupt):
+            fit(phases, PARAMS, CONFIG, workdir)
 
 
-def test_predictions_stand_in_the_order_of_the_texts() -> None:
-    predict = make_predict(MODEL)
-    logits_NC = predict_logits(predict, PARAMS, DEV.encoded, 10, (4, 8, 12))
-    for row in (0, 31, 63):
-        alone_C = predict(PARAMS, DEV.encoded[row][None], np.ones((1, len(DEV.encoded[row])), bool))[0]
-        np.testing.assert_allclose(logits_NC[row], alone_C, atol=1e-5)
+def flip(folder: Path) -> None:
+    """Changes one bit of the largest file in a folder."""
+    file = max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
 
 
-def test_sigterm_saves_and_the_next_run_goes_on_exactly(
-    whole: tuple[Path, loop.Fitted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    sent = iter([12, 20])  # in the middle of an epoch; where an evaluation is due
+def test_every_step_is_recorded_under_its_task(whole: tuple[Path, Fitted]) -> None:
+    found = records(whole[0])
+    assert [r["step"] for r in found if r["phase"] == "one"] == list(range(1, 7))
+    assert [r["step"] for r in found if r["phase"] == "two"] == list(range(7, 17))
+    assert [r["step"] for r in found if r["phase"] == "dev"] == [10, 14, 16]
+    assert [r["epoch"] for r in found if r["phase"] == "two"] == [1] * 4 + [2] * 4 + [3] * 2
+    assert whole[1].steps == 16 and whole[1].best_step in (10, 14, 16)
 
-    def sending(*args: Any) -> Any:
-        start, stop_at = args[-1], next(sent, None)
-        for number, batch in enumerate(train_batches(*args), start=start + 1):
-            if number == stop_at:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield batch
 
-    monkeypatch.setattr("llmjax.train.plan.train_batches", sending)
-    before = signal.getsignal(signal.SIGTERM)
-    for step in (12, 20):
-        with pytest.raises(Stopped) as stopped:
-            fit(MODEL, PARAMS, TRAIN, DEV, CONFIG, tmp_path, replacement=4)
-        assert stopped.value.code == 128 + signal.SIGTERM
-        assert (tmp_path / "checkpoints" / "last" / str(step)).is_dir()
-        assert f"stopped after step {step}" in capsys.readouterr().out
-    assert signal.getsignal(signal.SIGTERM) == before
-    fitted = fit(MODEL, PARAMS, TRAIN, DEV, CONFIG, tmp_path, replacement=4)
+@pytest.mark.parametrize("after", [4, 6, 10, 14, 16])
+def test_a_run_that_was_cut_makes_the_same_numbers(whole: tuple[Path, Fitted], tmp_path: Path, after: int) -> None:
+    cut(tmp_path, after)
+    assert same(fit(PHASES, PARAMS, CONFIG, tmp_path), whole[1])
     assert records(tmp_path) == records(whole[0])
-    assert_same(fitted.params, whole[1].params)
 
 
-KILLED = """
-import sys
-from pathlib import Path
-from tests.train.test_loop import CONFIG, DEV, MODEL, PARAMS, TRAIN, fit
-fit(MODEL, PARAMS, TRAIN, DEV, CONFIG, Path(sys.argv[1]), replacement=4)
-"""
+def test_a_phase_begins_with_the_average_that_was_evaluated(tmp_path: Path) -> None:
+    evaluated: list[np.ndarray] = []
+
+    def noting(params: Params) -> Evaluated:
+        evaluated.append(np.asarray(params["w"]["kernel"]))
+        return sum_of(params)
+
+    still = dataclasses.replace(RATE, learning_rate=1e-12)
+    first = Phase(task("one", noting), 4, RATE, ema_decay=0.99)
+    fit([first, Phase(task("two", noting), 4, still)], PARAMS, CONFIG, tmp_path)
+    np.testing.assert_allclose(evaluated[1], evaluated[0], atol=1e-9)
+    raw = fit([dataclasses.replace(first, ema_decay=0.0)], PARAMS, CONFIG, tmp_path / "raw")
+    assert not np.allclose(kernel(raw), evaluated[0], atol=1e-3)
 
 
-def test_kill_9_loses_only_the_steps_since_the_last_checkpoint(
-    whole: tuple[Path, loop.Fitted], tmp_path: Path, repo: Path
+def never_better(params: Params) -> Evaluated:
+    return dataclasses.replace(sum_of(params), value=0.0)
+
+
+def test_patience_ends_its_phase_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, patience=2)
+    phases = [Phase(task(name, never_better), 40, RATE) for name in ("one", "two")]
+    fitted = fit(phases, PARAMS, config, tmp_path)
+    found = records(tmp_path)
+    assert [r["step"] for r in found if r["phase"] == "one"] == list(range(1, 13))
+    assert [r["step"] for r in found if r["phase"] == "two"] == list(range(41, 49))
+    assert [r["step"] for r in found if r["phase"] == "dev"] == [4, 8, 12, 44, 48]
+    assert (fitted.steps, fitted.best_step) == (48, 4)
+    assert same(fit(phases, PARAMS, config, tmp_path), fitted) and records(tmp_path) == found
+
+
+def test_speed_leaves_checkpoints_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Checkpoints.save_last
+
+    def slow(*args: Any) -> Path:
+        now[0] += 1000.0
+        return real(*args)
+
+    now = [0.0]
+    monkeypatch.setattr(Checkpoints, "save_last", slow)
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    fit(PHASES, PARAMS, CONFIG, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / FILE).read_text().splitlines()]
+    assert all(line["timing"]["seconds"] < 1000.0 for line in lines if "timing" in line)
+
+
+def test_a_loss_that_is_not_finite_names_batch_and_checkpoint(tmp_path: Path) -> None:
+    def poisoned(start: int) -> Iterator[np.ndarray]:
+        for number, batch in enumerate(batches(start), start=start):
+            yield batch * np.nan if number == 5 else batch
+
+    with pytest.raises(UserError, match=r"step 6: loss nan.*look at batch nan.*last/4$"):
+        fit([Phase(task(batches=poisoned), 8, RATE)], PARAMS, CONFIG, tmp_path)
+
+
+def test_a_damaged_last_checkpoint_is_put_aside(
+    whole: tuple[Path, Fitted], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    with subprocess.Popen(command, cwd=repo, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        for line in child.stdout:
-            if line.startswith("step 10:"):  # the second evaluation was made: 10 is saved or about to be
-                child.kill()
-    assert child.returncode == -signal.SIGKILL
-    checkpoints = Checkpoints(tmp_path / "checkpoints", CONFIG.keep)
-    saved = checkpoints.last_step()
+    cut(tmp_path, 10)
+    flip(tmp_path / "checkpoints" / "last" / "10" / "state")
+    capsys.readouterr()
+    assert same(fit(PHASES, PARAMS, CONFIG, tmp_path), whole[1])
+    said = capsys.readouterr().out
+    assert "checkpoint of step 10: " in said and "going on from step 6 of 16" in said
+    assert (tmp_path / "checkpoints" / "damaged" / "10").is_dir()
+    assert records(tmp_path) == records(whole[0])
+
+
+def test_when_all_are_damaged_the_run_begins_again(whole: tuple[Path, Fitted], tmp_path: Path) -> None:
+    cut(tmp_path, 10)
+    for folder in (tmp_path / "checkpoints" / "last").iterdir():
+        flip(folder / "state")
+    assert same(fit(PHASES, PARAMS, CONFIG, tmp_path), whole[1])
+    assert records(tmp_path) == records(whole[0])
+
+
+@pytest.mark.parametrize("damage", [flip, shutil.rmtree])
+def test_lost_best_parameters_are_no_other_model_in_silence(
+    whole: tuple[Path, Fitted], tmp_path: Path, capsys: pytest.CaptureFixture, damage: Any
+) -> None:
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    damage(tmp_path / "checkpoints" / "best" / str(whole[1].best_step))
+    again = fit(PHASES, PARAMS, CONFIG, tmp_path)
+    said = capsys.readouterr().out
+    assert f"of step {whole[1].best_step}, are missing or damaged" in said and again.best_step == 16
+    assert [r["step"] for r in records(tmp_path) if r["phase"] == "dev"] == [10, 14, 16]
+
+
+def test_best_parameters_that_go_while_training_are_an_error(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, 2)
+    checkpoints.save_best(3, PARAMS)
+    flip(tmp_path / "best" / "3")
+    with pytest.raises(UserError, match="the best parameters are lost"):
+        checkpoints.restore_best(3, PARAMS)
     checkpoints.close()
-    assert saved is not None and 5 <= saved < 30
-    fitted = fit(MODEL, PARAMS, TRAIN, DEV, CONFIG, tmp_path, replacement=4)
-    assert records(tmp_path) == records(whole[0])
-    assert_same(fitted.params, whole[1].params)
 
 
-def test_a_finished_run_started_again_gives_the_same_without_a_step(whole: tuple[Path, loop.Fitted]) -> None:
-    workdir, fitted = whole
-    before = records(workdir)
-    again = fit(MODEL, PARAMS, TRAIN, DEV, CONFIG, workdir, replacement=4)
-    assert records(workdir) == before and again.best_step == fitted.best_step
-    assert_same(again.params, fitted.params)
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, os.strerror(28))
+
+    cut(tmp_path, 6)
+    monkeypatch.setattr("llmjax.train.checkpoint.write_sums", full)
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\).*goes on from") as error:
+        fit(PHASES, PARAMS, CONFIG, tmp_path)
+    assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("placed", [False, True])
-def test_nan_stops_with_step_rows_and_last_good_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, placed: bool
-) -> None:
-    poisoned: list[list[int]] = []
-
-    def poisoning(*args: Any) -> Any:
-        for number, batch in enumerate(train_batches(*args), start=1):
-            if number == 7:
-                poisoned.append(batch.rows_B.tolist())
-                batch = batch._replace(weights_B=np.full_like(batch.weights_B, np.nan))
-            yield batch
-
-    monkeypatch.setattr("llmjax.train.plan.train_batches", poisoning)
-    train = (
-        dataclasses.replace(TRAIN, places=Places("reviews.tsv", "line", tuple(range(2, len(TRAIN) + 2))))
-        if placed
-        else TRAIN
-    )
-    with pytest.raises(UserError) as error:
-        fit(MODEL, PARAMS, train, DEV, CONFIG, tmp_path, replacement=4)
-    message = str(error.value)
-    assert message.startswith("step 7: loss nan") and "\n" not in message
-    rows = ", ".join(str(row + 2 * placed) for row in poisoned[0])
-    assert (f"lines {rows} of reviews.tsv." if placed else f"rows {rows} of train, counted from 0.") in message
-    assert message.endswith(str(tmp_path / "checkpoints" / "last" / "5"))
-    assert records(tmp_path)[-1]["step"] == 6
-
-
-def test_pretraining_is_a_phase_of_its_own_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = dataclasses.replace(
-        CONFIG,
-        epochs=1,
-        pretrain_epochs=2,
-        pretrain_batch_size=40,
-        pretrain_optimizer=OptimizerConfig(learning_rate=1e-2, accumulate=2),
-    )  # 2 x 4 steps, then 5
-    fitted = fit(MODEL, PARAMS, TRAIN, DEV, config, tmp_path / "whole")
-    whole_records = records(tmp_path / "whole")
-    assert [record["phase"] for record in whole_records] == ["pretrain"] * 8 + ["finetune"] * 5 + ["dev"]
-    assert [record["step"] for record in whole_records] == [*range(1, 14), 13]
-    losses = [record["loss"] for record in whole_records]
-    assert abs(losses[0] - np.log(38)) < 0.3 and losses[7] < losses[0] - 0.05  # 38 tokens in use, all alike at first
-    assert losses[8] < 0.8
-
-    again = fit_cut_after(8, config, tmp_path / "cut", monkeypatch)
-    assert records(tmp_path / "cut") == whole_records
-    assert_same(again.params, fitted.params)
-
-
-def test_distillation_is_a_phase_of_its_own_and_resumes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = dataclasses.replace(CONFIG, epochs=0, distill_steps=30)
-    fitted = fit(MODEL, PARAMS, TRAIN, DEV, config, tmp_path / "whole")
-    assert capsys.readouterr().out.count("fitting the linear teacher") == 1
-    whole_records = records(tmp_path / "whole")
-    assert [record["step"] for record in whole_records if record["phase"] == "dev"] == list(range(3, 31, 3))
-    assert {record["phase"] for record in whole_records} == {"distill", "dev"} and fitted.steps == 30
-    assert [record["accuracy"] for record in whole_records if record["phase"] == "dev"][-1] > 0.9
-
-    again = fit_cut_after(9, config, tmp_path / "cut", monkeypatch)
-    assert records(tmp_path / "cut") == whole_records
-    assert_same(again.params, fitted.params)
-
-
-def test_the_teacher_turns_at_the_tokens_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[Any] = []
-
-    def noting(encoded: Any, labels_N: Any, classes: int, vocabulary: int, turns: tuple[int, ...]) -> Any:
-        given.append((encoded, turns))
-        return fit_teacher(encoded, labels_N, classes, vocabulary, turns)
-
-    monkeypatch.setattr("llmjax.train.plan.fit_teacher", noting)
-    used, unused = int(TRAIN.encoded[0][1]), int(np.setdiff1d(np.arange(50), TRAIN.encoded.tokens_T)[-1])
-    config = dataclasses.replace(CONFIG, epochs=0, distill_steps=1, turning_tokens=(used, unused))
-    fit(MODEL, PARAMS, TRAIN, DEV, config, tmp_path)
-    [(encoded, turns)] = given
-    assert turns == (int(encoded[0][1]),)
-
-
-def test_a_loss_that_is_not_finite_while_learning_from_a_teacher_names_no_rows(tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, epochs=0, distill_steps=5)
-    broken = PARAMS | {"score": {"kernel": PARAMS["score"]["kernel"] * np.nan}}
-    with pytest.raises(UserError, match=r"step 1: loss nan.*look at the made-up texts of this step"):
-        fit(MODEL, broken, TRAIN, DEV, config, tmp_path)
-
-
-def test_patience_stops_early_and_keeps_the_best(tmp_path: Path) -> None:
-    config = dataclasses.replace(
-        CONFIG, patience=2, metric="loss", ema_decay=0.0, eval_every=2, optimizer=OptimizerConfig(learning_rate=1e-9)
-    )
-    no_better = dataclasses.replace(config, metric="accuracy")  # so small a rate changes no answer
-    fitted = fit(MODEL, PARAMS, TRAIN, DEV, no_better, tmp_path)
-    assert fitted.steps == 6 and fitted.best_step == 2
-    assert [record["best"] for record in records(tmp_path) if record["phase"] == "dev"] == [True, False, False]
-
-
-def test_without_dev_the_last_parameters_are_kept(tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, epochs=1, ema_decay=0.0)
-    fitted = fit(MODEL, PARAMS, TRAIN, make_split(0, seed=0), config, tmp_path)
-    assert fitted.best_step == fitted.steps == 5
-    assert not np.array_equal(fitted.params["score"]["kernel"], PARAMS["score"]["kernel"])
-
-
-def test_unseen_tokens_of_a_fresh_model_only_take_the_row_that_stood_for_others(tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, epochs=1)
-    replacement = 4
-    seen = [*np.unique(TRAIN.encoded.tokens_T), TRAIN.encoded.pad_id, replacement]
-    rows = {}
-    for name, fresh, dropout in (("fresh", True, 0.05), ("loaded", False, 0.05), ("undropped", True, 0.0)):
-        given = dataclasses.replace(config, token_dropout=dropout)
-        fitted = fit(MODEL, PARAMS, TRAIN, DEV, given, tmp_path / name, replacement, fresh=fresh)
-        rows[name] = np.asarray(fitted.params["wte"]["embedding"])
-    unseen_VD = np.delete(rows["fresh"], seen, axis=0)
-    np.testing.assert_array_equal(unseen_VD, np.broadcast_to(rows["fresh"][replacement], unseen_VD.shape))
-    initial_VD = np.delete(np.asarray(PARAMS["wte"]["embedding"]), seen, axis=0)
-    np.testing.assert_array_equal(np.delete(rows["loaded"], seen, axis=0), initial_VD)
-    np.testing.assert_array_equal(np.delete(rows["undropped"], seen, axis=0), initial_VD)
-    assert len(initial_VD) > 0
-
-
-@pytest.mark.parametrize(
-    ("setting", "words"),
-    [
-        ({"metric": "acc"}, "Did you mean 'accuracy'"),
-        ({"epochs": 0}, "train.epochs is 0"),
-        ({"epochs": -1, "distill_steps": 5}, "train.epochs is -1"),
-        ({"distill_steps": -1}, "train.distill_steps is -1"),
-        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
-        ({"patience": -1}, "train.patience is -1"),
-    ],
-)
-def test_settings_out_of_range_are_refused(setting: dict, words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        TrainConfig(**setting)
-
-
-def test_language_model_loss_needs_tied_embeddings(tmp_path: Path) -> None:
-    untied = dataclasses.replace(MODEL, tie_word_embeddings=False)
-    with pytest.raises(UserError, match="tie_word_embeddings"):
-        fit(untied, PARAMS, TRAIN, DEV, dataclasses.replace(CONFIG, pretrain_epochs=1), tmp_path)
+def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
+    cut(tmp_path, 6)
+    with pytest.raises(UserError, match="not a checkpoint of this run"):
+        fit(PHASES, {"v": {"kernel": jnp.zeros(5)}}, CONFIG, tmp_path)
+    assert Progress() == Progress(step=0)

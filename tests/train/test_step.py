@@ -11,15 +11,10 @@ from llmjax.data.batches import Batch, train_batches
 from llmjax.hlo import parse
 from llmjax.models.families import make_model
 from llmjax.models.params import init_params
+from llmjax.train.classification import classification_loss, drop_tokens
+from llmjax.train.lm import lm_loss
 from llmjax.train.optimizer import OptimizerConfig, make_optimizer
-from llmjax.train.step import (
-    TrainState,
-    classification_loss,
-    drop_tokens,
-    init_state,
-    lm_loss,
-    make_train_step,
-)
+from llmjax.train.step import TrainState, init_state, make_train_step
 from tests.train.toy import MODEL, make_split
 
 QUIET = dataclasses.replace(MODEL, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)

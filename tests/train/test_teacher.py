@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llmjax.data.tokenizer import Encoded
 from llmjax.models.params import init_params
 from llmjax.train import teacher as teachers
-from llmjax.train.step import distillation_loss
+from llmjax.train.distillation import distillation_loss
 from llmjax.train.teacher import DAMPING, FOLDS, LENGTH, TURN, Teacher, fit_teacher, taught_batches
 from tests.train.toy import MODEL, make_split
 

@@ -6,8 +6,9 @@ import pytest
 
 from llmjax.data.batches import train_batches
 from llmjax.models.params import Params, init_params
+from llmjax.train.classification import classification_loss
 from llmjax.train.optimizer import OptimizerConfig, make_optimizer
-from llmjax.train.step import classification_loss, init_state, make_train_step
+from llmjax.train.step import init_state, make_train_step
 from llmjax.train.vocabulary import vocabulary_of
 from tests.train.toy import MODEL, make_split
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from llmjax.data.tokenizer import Encoded
 from llmjax.models.gpt2 import GPT2Config
-from llmjax.train.plan import Split
+from llmjax.train.classification import Split
 
 MODEL = GPT2Config(
     vocab_size=50,

@@ -1,0 +1,84 @@
+"""A training run's folder: whose it is, with which settings it began, and what it gave."""
+
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments._settings import leaves
+from llmjax.errors import UserError
+from llmjax.files import atomic_write
+
+RESULTS = "eval.json"  # written last: a folder that has it is a finished run
+_SHOWN = ("examples",)  # settings that a stopped run may change: they decide nothing that is trained
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of a folder; the system lets go of it with the process, however that ends.
+
+    Raises:
+        UserError: another run holds it, or it cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"{folder}: another run is at work there: wait for it, or use another --workdir.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def flat_settings(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns every setting under its dotted name, as JSON would give it back."""
+    return json.loads(json.dumps(leaves(values)))
+
+
+def fingerprint(arrays: Iterable[np.ndarray]) -> int:
+    """Returns a checksum of a run's data, so that data which changed under it are noticed."""
+    value = 0
+    for array in arrays:
+        value = zlib.crc32(array.tobytes(), value)
+    return value
+
+
+def results(folder: Path, values: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the results of a finished run in `folder`, or None; other settings than that run's are refused."""
+    file = folder / RESULTS
+    if not file.exists():
+        return None
+    _refuse_changes(folder, flat_settings(values))
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file}: is not JSON ({error}): remove it, and the run makes it again.") from error
+
+
+def claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Writes down the settings of the run in `folder`; refuses where another run has left checkpoints."""
+    last = folder / "checkpoints" / "last"
+    if last.is_dir() and any(path.name.isdigit() for path in last.iterdir()):
+        _refuse_changes(folder, {name: value for name, value in settings.items() if name not in _SHOWN})
+    atomic_write(folder / "config.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+
+
+def _refuse_changes(folder: Path, settings: dict[str, Any]) -> None:
+    try:
+        stored = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return
+    for name, value in settings.items():
+        if name in stored and stored[name] != value:
+            raise UserError(
+                f"{folder} holds a run with {name}={stored[name]!r}, now it is {value!r}: use another --workdir, or "
+                "the settings of that run"
+            )

@@ -1,0 +1,47 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments._workdir import RESULTS, claim, flat_settings, held, results
+from llmjax.errors import UserError
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from experiments._workdir import held
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_run_in_a_folder_is_one_line(repo: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, cwd=repo, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None and first.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="another run is at work there") as error, held(tmp_path):
+            pass
+        assert "\n" not in str(error.value)
+        first.kill()
+    for _ in range(2):  # the system let go of it, and so do we
+        with held(tmp_path):
+            pass
+
+
+def test_a_stopped_run_keeps_its_settings_but_for_what_is_only_shown(tmp_path: Path) -> None:
+    before = flat_settings({"train": {"rate": 0.1}, "examples": 5})
+    claim(tmp_path, before)
+    claim(tmp_path, before | {"train.rate": 0.2})  # nothing was trained yet
+    (tmp_path / "checkpoints" / "last" / "3").mkdir(parents=True)
+    claim(tmp_path, flat_settings({"train": {"rate": 0.2}, "examples": ("a text",)}))
+    with pytest.raises(UserError, match=r"train\.rate=0\.2, now it is 0\.3"):
+        claim(tmp_path, {"train.rate": 0.3})
+
+
+def test_damaged_results_are_one_line(tmp_path: Path) -> None:
+    assert results(tmp_path, {}) is None
+    (tmp_path / RESULTS).write_text("{")
+    with pytest.raises(UserError, match="is not JSON"):
+        results(tmp_path, {})
