@@ -183,6 +183,7 @@ def predicted(
         "seconds_by_bound": bounds,
         "utilisation": report.totals.flops / most.value / time.overlapped,
         "agreement": dataclasses.asdict(agreed) if clock else None,
+        "checked": dict(device.checked),
     }
 
 

@@ -51,8 +51,8 @@ class Device:
     bytes/s, None where it stands alone, as far as `host_devices` of them are in one host; `network` is what it sends to
     those of other hosts, `host_link` what it and its host send each other one way (PCIe). `launch` is the time between
     two ops, in seconds. `simd_bits` is the width of a CPU's vectors, which its peaks have in them. `terms` are the
-    chip's physics by name (terms.py), `fit` a calibration's terms (empty for a datasheet), `made_with` what it was
-    calibrated with.
+    chip's physics by name (terms.py), `checked` the median errors of kernels by kind on measurements that no fit saw,
+    `fit` a calibration's terms (empty for a datasheet), `made_with` what it was calibrated with.
     """
 
     name: str
@@ -71,6 +71,7 @@ class Device:
     host_devices: Figure | None = None
     simd_bits: Figure | None = None
     terms: Mapping[str, Figure] = field(default_factory=dict)
+    checked: Mapping[str, float] = field(default_factory=dict)
     fit: Mapping[str, Any] = field(default_factory=dict)
     made_with: Mapping[str, str] = field(default_factory=dict)
 

@@ -49,6 +49,7 @@ def footer(rows: Sequence[Row], width: int) -> list[str]:
     lines = []
     if any(row["seconds"] is not None for row in made):
         lines.append("Times and cycles are predicted, not measured.")
+        lines += _expected(made)
     if any(row["compiler_cycles"] is not None for row in made):
         lines.append("Column compiler: the cycles that the compiler itself estimates.")
     agreed = [row for row in made if (row.get("agreement") or {}).get("median_ratio") is not None]
@@ -64,6 +65,24 @@ def footer(rows: Sequence[Row], width: int) -> list[str]:
     over = [f"{row['target']} ({_bytes(row['memory_too_much'])} too much)" for row in made if row["memory_too_much"]]
     if over:
         lines.append(f"Does not fit: {', '.join(over)}.")
+    return lines
+
+
+def _expected(rows: Sequence[Row]) -> list[str]:
+    """One line: how far off kernels of the chips were that no fit had seen, by kind, least to most of the chips."""
+    timed = [row for row in rows if row["seconds"] is not None and row["target"] != "cpu"]
+    checked = [row["checked"] for row in timed if row.get("checked")]
+    kinds = dict.fromkeys(kind for errors in checked for kind in errors)
+    parts = []
+    for kind in kinds:
+        found = sorted(errors[kind] for errors in checked if kind in errors)
+        parts.append(f"{kind} {found[0]:.0%}" + (f" to {found[-1]:.0%}" if len(found) > 1 else ""))
+    lines = []
+    if parts:
+        lines.append(f"Expected error, of kernels that no fit of these chips saw (medians): {', '.join(parts)}.")
+    if len(checked) < len(timed):
+        names = ", ".join(row["target"] for row in timed if not row.get("checked"))
+        lines.append(f"No error is known of {names}: nothing published was held against them.")
     return lines
 
 

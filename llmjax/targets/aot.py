@@ -38,8 +38,6 @@ TPU_ENVIRONMENT = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-# XLA's own model of each fusion, in its backend_config. For some chips it fails; then the program is compiled without.
-GPU_CLOCK = "--xla_gpu_collect_cost_model_stats=true"
 _KEPT = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "XLA_FLAGS", "LIBTPU_INIT_ARGS")
 _PLUGINS = {"tpu": ("libtpu", "aot-tpu"), "cuda": ("jax_plugins.xla_cuda12", "aot-gpu")}
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -128,22 +126,20 @@ def compile_lowered(target: Target, lowered: Lowered, folder: Path | None = None
 
 
 def _compile(target: Target, request: dict[str, Any], program: bytes) -> dict[str, Any]:
-    result = _child(request, program, GPU_CLOCK if request["platform"] == "cuda" else "")
-    if "error" in result and request["platform"] == "cuda" and "RESOURCE_EXHAUSTED" not in result["error"]:
-        result = _child(request, program, "")
+    result = _child(request, program)
     if "error" in result:
         raise UserError(f"target {target.name!r}: {_one_line(result['error'])}")
     return result
 
 
-def _child(request: dict[str, Any], program: bytes, flags: str) -> dict[str, Any]:
+def _child(request: dict[str, Any], program: bytes) -> dict[str, Any]:
     """What worker.py makes of the request: its result, {"error": ...} where it fails."""
     with tempfile.TemporaryDirectory(prefix="llmjax-aot-") as name:
         folder = Path(name)
         (folder / "request.json").write_text(json.dumps(request))
         (folder / "program.mlirbc").write_bytes(program)
         command = [sys.executable, "-P", str(WORKER), name]
-        done = subprocess.run(command, env=_environment(flags), cwd=name, capture_output=True, check=False)
+        done = subprocess.run(command, env=_environment(), cwd=name, capture_output=True, check=False)
         try:
             result = json.loads((folder / "result.json").read_text())
         except (OSError, ValueError):
@@ -154,11 +150,11 @@ def _child(request: dict[str, Any], program: bytes, flags: str) -> dict[str, Any
         return result if "error" in result else result | {"text": (folder / "program.hlo").read_text()}
 
 
-def _environment(flags: str) -> dict[str, str]:
+def _environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     path = os.pathsep.join(p for p in sys.path if p)
     told = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "2", **TPU_ENVIRONMENT}
-    return kept | told | ({"XLA_FLAGS": f"{kept.get('XLA_FLAGS', '')} {flags}".strip()} if flags else {})
+    return kept | told
 
 
 def _compile_attached(target: Target, program: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:

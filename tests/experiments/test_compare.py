@@ -28,7 +28,7 @@ def cache(tmp_path, monkeypatch):
 def compilers(monkeypatch):
     """Compilers that answer with texts of the test data; TPU v2's refuses."""
 
-    def child(request, program, flags):
+    def child(request, program):
         assert program.startswith(b"ML")  # MLIR bytecode
         if request["topology"].startswith("v2"):
             return {"error": "INTERNAL: no"}

@@ -157,7 +157,8 @@ def card(chip: str, results: list[Result]) -> Device:
             terms[name] = _figure(float(np.median(list(others.values()))), "estimate", source)
         else:
             terms[name] = had or Figure(term.typical, "estimate", known.TYPICAL)
-    return replace(device, terms=dict(sorted(terms.items())))
+    checked = {r.kind: round(r.by_shape.error, 4) for r in results if r.chip == chip}
+    return replace(device, terms=dict(sorted(terms.items())), checked={**device.checked, **checked})
 
 
 def _figure(value: float, provenance: str, source: str) -> Figure:
