@@ -111,6 +111,57 @@ def part_of_a_run(part: int, count: int) -> None:
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < BYTES
 
 
+HUGE = "999999999999999999"
+
+
+def entry(*lines: str, header: str = "") -> str:
+    return f"HloModule m{header}\nENTRY e {{\n  p = f32[8] parameter(0)\n  " + "\n  ".join(lines) + "\n}\n"
+
+
+def nest(depth: int) -> str:
+    """Loops inside one another, each of 2^53 iterations."""
+    trips = 'backend_config={"known_trip_count":{"n":"9007199254740992"}}'
+    loops = [f"w = f32[8] while(p), condition=k, body=b{k}, {trips}" for k in range(depth)]
+    bodies = ["w = f32[8] negate(p)", *loops[:-1]]
+    return (
+        "HloModule m\nk {\n  p = f32[8] parameter(0)\n  ROOT c = pred[] constant(true)\n}\n"
+        + "".join(f"b{k} {{\n  p = f32[8] parameter(0)\n  ROOT {body}\n}}\n" for k, body in enumerate(bodies))
+        + entry(f"ROOT {loops[-1]}").partition("\n")[2]
+    )
+
+
+WINDOW = "x".join([HUGE] * 60)
+ADD = "{ a = f32[] parameter(0) b = f32[] parameter(1) ROOT c = f32[] add(a, b) }"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (entry(f"q = f32[{HUGE},{HUGE}] parameter(1)"), "fewer than 2^63 bytes"),
+        (entry(f"z = f32[] constant(0) r = f32[8] reduce-window(p, z), window={{size={WINDOW}}}, to_apply={ADD}"),
+         "which no machine does; the text is damaged"),
+        (nest(25), "a trip count is wrong (w x9007199254740992"),
+        (nest(3), ""),
+        (entry(f"r = f32[8] all-to-all(p), replica_groups=[1,{HUGE}]<=[{HUGE}], dimensions={{0}}, channel_id=1",
+               header=f", num_partitions={HUGE}, replica_count={HUGE}"), ""),
+        (entry("r = f32[8] all-gather(p), dimensions={0}, channel_id=1", header=", num_partitions=-5"), ""),
+        (entry('r = f32[8] negate(p), backend_config={"outer_dimension_partitions":["x",-1],"window_config":'
+               '{"estimated_cycles":"1e999"},"reification_cost":[{"end_to_end_cycles":NaN}]}'), ""),
+        (entry("r = f32[8]{0:E(999999999)T(0)} negate(p)"), ""),
+        (entry("r = f32[8] get-tuple-element(p), index=-9"), ""),
+        (entry("r = f32[8] dot(p), lhs_contracting_dims={0}"), "2 operands of 'dot' (it has 1)"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("device", ["gpu:h100", "tpu:v5e"])
+def test_absurd_figures(text, said, device):
+    if not said:
+        assert trial(text, device)
+        return
+    with pytest.raises(UserError) as caught:
+        analysed(text, device)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_a_sample():
     part_of_a_run(0, FEW)
 

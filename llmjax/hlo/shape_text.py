@@ -126,7 +126,10 @@ def parse_array(text: str) -> Shape:
     layout = None
     if order is not None and (order.strip() or notes is not None or not dims):
         layout = _parse_layout(order, notes or "", len(dims))
-    return Shape(dtype, tuple(dims), tuple(dynamic) if any(dynamic) else (), layout)
+    shape = Shape(dtype, tuple(dims), tuple(dynamic) if any(dynamic) else (), layout)
+    if shape.bytes >> 63:  # XLA's own limit
+        raise ValueError("an array of fewer than 2^63 bytes")
+    return shape
 
 
 def _parse_layout(order_text: str, notes: str, rank: int) -> Layout:
