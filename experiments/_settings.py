@@ -197,6 +197,15 @@ JOBS: dict[str, Schema] = {
         "top": _COUNT,
     },
     "diff": {"before": text(), "after": text(), "fail_above": text(), "top": _COUNT},
+    "embed": {
+        **_MODEL_FOLDER,
+        "input": text(),
+        "column": _NAME,
+        "output": text(),
+        "query": text(),
+        "nearest": whole(1, 10**6),
+        "dtype": one_of(COMPUTE),
+    },
     "evaluate": {
         **_MODEL_FOLDER,
         "source": _NAME,
