@@ -23,8 +23,8 @@ def opcodes(text: str) -> list[str]:
     [
         b"\xef\xbb\xbf" + HLO.replace("\n", "\r\n").encode(),
         HLO.encode("utf-16"),  # what a Windows shell writes with `>`
-        gzip.compress(HLO.encode()),
-        gzip.compress(HLO.encode("utf-8-sig")),
+        gzip.compress(HLO.encode(), mtime=0),
+        gzip.compress(HLO.encode("utf-8-sig"), mtime=0),
     ],
 )
 def test_encodings(tmp_path, data):
@@ -90,9 +90,9 @@ def test_what_is_no_hlo_is_named(text, kind):
         (b"\x7fELF\x02", "machine code"),
         (b"\x28\xb5\x2f\xfd0", "compressed by zstd"),
         (b"\x0a\x05jit_f\x12\x00\x01", "binary, perhaps an HloProto"),
-        (gzip.compress(HLO.encode())[:-9], "damaged gzip"),
-        (gzip.compress(b"\0\1\2"), "binary"),
-        (gzip.compress(b""), "empty"),
+        (gzip.compress(HLO.encode(), mtime=0)[:-9], "damaged gzip"),
+        (gzip.compress(b"\0\1\2", mtime=0), "binary"),
+        (gzip.compress(b"", mtime=0), "empty"),
         (b"\xff\xfeH\0l", "binary"),
     ],
 )
