@@ -128,7 +128,10 @@ def page(tmp_path_factory, repo):
     folder = tmp_path_factory.mktemp("clock")
     done = run_job(folder, repo, "--config.sections=token,parallelism,resources,growth,likeness")
     assert done.returncode == 0, done.stderr
-    return folder, done, json.loads((folder / "clock.json").read_text())
+    document = json.loads((folder / "clock.json").read_text())
+    # Of a busy machine the page says first that it is too noisy: no clock decides a test.
+    document["sections"] = [section for section in document["sections"] if section["key"] != "noise"]
+    return folder, done, document
 
 
 def section_of(document, key):
