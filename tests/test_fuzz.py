@@ -148,6 +148,9 @@ ADD = "{ a = f32[] parameter(0) b = f32[] parameter(1) ROOT c = f32[] add(a, b) 
         (entry('r = f32[8] negate(p), backend_config={"outer_dimension_partitions":["x",-1],"window_config":'
                '{"estimated_cycles":"1e999"},"reification_cost":[{"end_to_end_cycles":NaN}]}'), ""),
         (entry("r = f32[8]{0:E(999999999)T(0)} negate(p)"), ""),
+        (entry("k = f32[3,1,1] constant({...}) x = f32[1,8,1] reshape(p) r = f32[1,8,1] convolution(x, k),"
+               " window={size=-3 stride=-1 pad=9_9}, dim_labels=b0f_0io->b0f"), ""),
+        (entry("r = f32[8]{0:S(" + "2-" * 2000 + ")} negate(p)"), "a number in S("),
         (entry("r = f32[8] get-tuple-element(p), index=-9"), ""),
         (entry("r = f32[8] dot(p), lhs_contracting_dims={0}"), "2 operands of 'dot' (it has 1)"),
     ],

@@ -126,6 +126,8 @@ def _op(
         if rule is None:
             raise UnmodelledError(f"no rule for opcode {i.opcode!r}")
         work, traffic = rule.work(i, context), rule.traffic(i, context)
+        if min(getattr(work + traffic.cost, name) for name in Cost.__dataclass_fields__) < 0:
+            raise ValueError("its sizes give less than nothing")
         dense = library.dense(i, context)
     except UnmodelledError as error:
         reason, work = str(error), ZERO

@@ -34,6 +34,7 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v
 _CLOSING = {"}": "{", ")": "(", "]": "["}
 
 
+_LONGEST = 300  # characters of what was expected, which may quote the text
 ANONYMOUS = "HLO text"  # the source of a text that came from no file
 
 
@@ -41,6 +42,7 @@ class HloParseError(UserError):
     """Text that is not HLO: `line` and `column` count from 1, `found` is the text there, `expected` what should be."""
 
     def __init__(self, source: str, line: int, column: int, found: str, expected: str):
+        expected = expected if len(expected) <= _LONGEST else f"{expected[:_LONGEST]}..."
         super().__init__(f"{source}, line {line}, column {column}: expected {expected}, found {found}")
         self.line = line
         self.column = column
