@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,17 @@ def results(folder: Path, values: dict[str, Any]) -> dict[str, Any] | None:
         return json.loads(file.read_text("utf-8"))
     except ValueError as error:
         raise UserError(f"{file}: is not JSON ({error}): remove it, and the run makes it again.") from error
+
+
+def show(show_results: Callable[[dict[str, Any], Path], None], found: dict[str, Any], folder: Path) -> None:
+    """Shows the results of a finished run once more; a file that no run wrote so is a `UserError`."""
+    try:
+        show_results(found, folder)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{folder / RESULTS}: is not as a run writes it ({type(error).__name__}: {error}): remove it, and the run"
+            " makes it again."
+        ) from error
 
 
 def claim(folder: Path, settings: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from experiments._command import launch_command
 from experiments._figures import baseline_json, examples_json, measured_json, print_figures
 from experiments._reports import write_classifier_page
 from experiments._settings import values_of
-from experiments._workdir import RESULTS, claim, fingerprint, flat_settings, held, results
+from experiments._workdir import RESULTS, claim, fingerprint, flat_settings, held, results, show
 from llmjax.data import (
     DataConfig,
     Dataset,
@@ -66,7 +66,7 @@ def _run(config: ConfigDict, workdir: str, stack: ExitStack) -> None:
     done = results(folder, values)
     if done is not None:
         print(f"{workdir}: this run is finished; its results once more (another --workdir starts another run)")
-        _print_results(done, folder)
+        show(_print_results, done, folder)
         return
 
     init = values["model"]["init"]

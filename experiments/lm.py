@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from experiments._command import launch_command
 from experiments._settings import values_of
-from experiments._workdir import RESULTS, claim, fingerprint, flat_settings, held, results
+from experiments._workdir import RESULTS, claim, fingerprint, flat_settings, held, results, show
 from llmjax.data import encode_cached, load_tokenizer
 from llmjax.data.corpus import CorpusConfig, load_corpus
 from llmjax.data.packing import join
@@ -36,7 +36,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     done = results(folder, values)
     if done is not None:
         print(f"{workdir}: this run is finished; its results once more (another --workdir starts another run)")
-        _print_results(done, folder)
+        show(_print_results, done, folder)
         return
     data = dict(values["data"])
     tokenizer_name = data.pop("tokenizer")

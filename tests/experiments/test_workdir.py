@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from experiments._workdir import RESULTS, claim, flat_settings, held, results
+from experiments._workdir import RESULTS, claim, flat_settings, held, results, show
 from llmjax.errors import UserError
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from experiments._workdir import held
+from experiments._workdir import held, show
 with held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -45,3 +45,12 @@ def test_damaged_results_are_one_line(tmp_path: Path) -> None:
     (tmp_path / RESULTS).write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
         results(tmp_path, {})
+
+
+@pytest.mark.parametrize("found", [{}, {"test": None}, {"test": {"accuracy": 1}}, {"test": []}])
+def test_results_that_no_run_wrote_so_are_one_line(found, tmp_path):
+    from experiments.finetune import _print_results
+
+    with pytest.raises(UserError, match=r"eval.json: is not as a run writes it .* remove it") as error:
+        show(_print_results, found, tmp_path)
+    assert "\n" not in str(error.value)
