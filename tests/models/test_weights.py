@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from llmjax.data import load_tokenizer
 from llmjax.errors import UserError
+from llmjax.files import SUMS
 from llmjax.models.families import from_size
 from llmjax.models.folders import resolve_folder
 from llmjax.models.params import init_params, stack_layers
@@ -33,8 +34,9 @@ def params():
 
 @pytest.fixture
 def saved(params, tmp_path):
-    """A folder with a classifier in it."""
+    """A folder with a classifier in it, as transformers would have written it: without checksums."""
     save_pretrained(tmp_path / "saved", CONFIG, params["classifier"], "classifier")
+    (tmp_path / "saved" / SUMS).unlink()
     return tmp_path / "saved"
 
 
@@ -56,6 +58,7 @@ def edit(folder, change):
     """Rewrites the folder's tensors by `change(dict)`."""
     tensors = safetensors.numpy.load_file(folder / "model.safetensors")
     change(tensors)
+    (folder / SUMS).unlink(missing_ok=True)
     safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -72,7 +75,7 @@ def test_what_is_saved_is_loaded_bit_for_bit(head, params, tmp_path):
     config, loaded = load_pretrained(tmp_path / "m", head)
     assert config == CONFIG
     assert equal(loaded, params[head])
-    assert sorted(file.name for file in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(file.name for file in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors", SUMS]
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -321,7 +324,7 @@ def test_saving_replaces_a_saved_model_whole(params, saved):
     (saved / "tokenizer.json").write_text("{}")
     save_pretrained(saved, CONFIG, params["lm"], "lm")
     assert equal(load_pretrained(saved, "lm")[1], params["lm"])
-    assert sorted(file.name for file in saved.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(file.name for file in saved.iterdir()) == ["config.json", "model.safetensors", SUMS]
     assert [entry.name for entry in saved.parent.iterdir()] == ["saved"]  # nothing temporary is left
 
 
