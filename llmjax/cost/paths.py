@@ -25,8 +25,8 @@ _CALLS = frozenset({"__call__", "forward", "apply"})
 
 
 def is_installed(frame: SourceLocation) -> bool:
-    """Whether a frame is of an installed package or of Python itself, not of the user's program."""
-    return any(library in frame.file for library in _LIBRARIES)
+    """Whether a frame is of an installed package, of Python itself or of no file, not of the user's program."""
+    return frame.file.startswith("<") or any(library in frame.file for library in _LIBRARIES)
 
 
 def is_product_with_weights(i: Instruction) -> bool:

@@ -141,7 +141,7 @@ def test_generation_is_prefill_and_decode_steps():
     new = 5
     built = build(Shape("tiny", "generate", BATCH, LENGTH, new, "float32"))
     cost = cost_module(parse(built.function.lower(*built.args).as_text(dialect="hlo", debug_info=True)))
-    (loop,) = cost.unknown_trip_counts
+    (loop,) = cost.bounded_trip_counts
     cost = cost_module(cost.module, {loop: built.trips or 0})
     config = from_size("tiny")
     steps = (new - 1) * decode(config, BATCH, bucket(LENGTH + new))

@@ -14,7 +14,7 @@ from llmjax.cycles.fitted import Terms
 from llmjax.cycles.programs import products, programs
 from llmjax.errors import UserError
 
-CPU = replace(load_device("gpu:h100"), kind="cpu", cores=Figure(2, "user", "test"))
+CPU = replace(load_device("gpu:h100"), kind="cpu", terms={}, cores=Figure(2, "user", "test"))
 
 
 def product(m: int, n: int, k: int) -> Features:

@@ -104,7 +104,7 @@ def test_best_folder_is_a_start_for_another_run(finished: Path, tmp_path: Path, 
     stored = json.loads((tmp_path / "best" / "config.json").read_text())
     assert stored["id2label"] == {"0": "bad", "1": "good"} and stored["n_embd"] == 32
     with pytest.raises(UserError, match="fixes the shape"):
-        finetune.run(tiny(**{"model.init": str(finished), "model.layers": 1}), str(tmp_path / "other"))
+        finetune.run(tiny(**{"model.init": str(finished), "model.n_layer": 1}), str(tmp_path / "other"))
 
 
 def test_a_stranger_file_of_three_classes_without_a_test_split(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

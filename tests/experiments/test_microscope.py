@@ -69,7 +69,7 @@ def test_an_op_of_a_dump(repo, tmp_path, llvm):
 def test_mistakes_are_one_line(repo, tmp_path):
     for args, said, env in (
         (["--config.runs=0"], "runs=0", {}),
-        (["--config.op="], "--config.op is empty", {}),
+        (["--config.op="], "config.op=''", {}),
         (["--config.dump=nowhere"], "install llvm", {"PATH": ""}),
         (["--config.card=nowhere.json"], "cannot be read", {}),
     ):

@@ -65,7 +65,9 @@ def test_every_format_is_near_float32(format):
     ids = np.random.default_rng(2).integers(0, 300, 90).tolist()
     exact = perplexity(prepare(params, config, "float32"), config, "float32", ids, 90, 45, 1)
     rounded = perplexity(prepare(params, config, format), config, format, ids, 90, 45, 1)
-    assert rounded.loss == pytest.approx(exact.loss, rel={"float32": 1e-6, "bfloat16": 0.01, "int8": 0.02}[format])
+    assert rounded.loss == pytest.approx(
+        exact.loss, rel={"float32": 1e-6, "bfloat16": 0.01, "int8": 0.02, "int4": 0.2}[format]
+    )
 
 
 def test_the_loss_is_that_of_transformers(tmp_path):

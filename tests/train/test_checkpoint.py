@@ -3,7 +3,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from llmjax.errors import UserError
 from llmjax.models.params import init_params
 from llmjax.train.checkpoint import Checkpoints, Progress
 from llmjax.train.optimizer import OptimizerConfig, make_optimizer
@@ -29,7 +31,7 @@ def test_state_and_progress_come_back_bit_for_bit(tmp_path: Path) -> None:
         state = jax.tree.map(lambda leaf: leaf + 1 if jnp.issubdtype(leaf.dtype, jnp.number) else leaf, state)
         progress = Progress(step=7, evaluated_step=7, best_step=3, best_value=0.1 + 0.2, bad_evaluations=2)
         first = Checkpoints(folder, keep=2)
-        assert first.last_step() is None and first.last_path() is None
+        assert first.steps() == [] and first.last_path() is None
         path = first.save_last(state, progress)
         first.close()
         again = Checkpoints(folder, keep=2)
@@ -63,5 +65,5 @@ def test_an_unfinished_checkpoint_is_not_listed(tmp_path: Path) -> None:
     checkpoints.close()
     path.rename(path.with_name("9.orbax-checkpoint-tmp"))  # as a kill in the middle of a save leaves it
     again = Checkpoints(tmp_path, keep=2)
-    assert again.last_step() is None
+    assert again.steps() == []
     again.close()

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from llmjax.errors import UserError
+from llmjax.models.gpt2 import GPT2Config
 from llmjax.models.params import init_params
 from llmjax.train.optimizer import OptimizerConfig, decay_mask, make_optimizer, make_schedule
 
