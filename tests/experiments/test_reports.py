@@ -6,24 +6,20 @@ import pytest
 
 import llmjax
 from experiments._reports import write_views
+from llmjax.analysis import analysis_of
+from llmjax.cycles.device import load_device
 from llmjax.errors import UserError
-from tests.report.costs import text_of, timed
+from llmjax.hlo.parser import parse
+from tests.report.costs import text_of
 
 REPORT = llmjax.analyze_hlo(text_of())
 
 
-class Timed:
-    """A report whose cost.json has times."""
-
-    def __getattr__(self, name):
-        return getattr(REPORT, name)
-
-    def to_json(self):
-        return json.dumps(timed(json.loads(REPORT.to_json())))
+TIMED = analysis_of(parse(text_of()), text=text_of(), device=load_device("gpu:h100"))
 
 
 def test_a_trace_is_there_exactly_when_times_are(tmp_path):
-    assert write_views(tmp_path, [("x", "", Timed())], "") == ["cost.html", "trace.json"]
+    assert write_views(tmp_path, [("x", "", TIMED)], "") == ["cost.html", "trace.json"]
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     assert write_views(tmp_path, [("x", "", REPORT)], "") == ["cost.html"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cost.html"]
