@@ -189,7 +189,7 @@ def test_layers_of_a_train_step():
 def test_sources_of_a_train_step():
     _, report = train_report()
     scores = [p for op in report.ops for p in op.parts if p.place.module_path == "GPT2/h_0/attn/scores"]
-    source = Path(llmjax.__file__).parent / "models" / "layers.py"
+    source = Path(llmjax.__file__).parent / "kernels" / "attention.py"
     lines = source.read_text().splitlines()
     found = Counter(part.place.source for part in scores if part.cost.matmul_flops)
     file, _, number = found.most_common(1)[0][0].rpartition(":")
@@ -223,7 +223,7 @@ def test_a_prompt_by_role(scan):
     """The forward pass's products from the config, in a loop over layers and without."""
     config = from_size("tiny", vocab_size=V, scan_layers=scan)
     model = make_model(config, "lm")
-    params = param_shapes(config, "lm")
+    params = jax.eval_shape(lambda: init_params(config, "lm", jax.random.key(0)))
     report = llmjax.analyze(
         lambda params, tokens: model.apply({"params": params}, tokens), params, jax.ShapeDtypeStruct((B, L), jnp.int32)
     )
