@@ -16,6 +16,7 @@ from llmjax.kernels.dot import BLOCK, dot
 
 Format = Literal["float32", "bfloat16", "int8", "int4"]
 FORMATS: tuple[str, ...] = get_args(Format)
+LONG = 8192  # rows from which a weight is padded: zeros are under 3% of it there
 GROUP = 32  # inputs that share a scale in 4 bits, as GGUF's Q4_0 and Q4_1 have it
 
 
@@ -105,7 +106,7 @@ def activation_dtype(format: Format) -> str:
 
 
 def pack(kernel_ED: Float[Array, "E D"], format: Format) -> Rows | Groups:
-    """Returns a weight by rows in `format`; more rows than 32 blocks are padded to whole blocks.
+    """Returns a weight by rows in `format`; from `LONG` rows on they are padded to whole blocks.
 
     - float32, bfloat16: rounded to the type;
     - int8: 8 bits, symmetric, a scale a row (`quantise`);
@@ -113,7 +114,7 @@ def pack(kernel_ED: Float[Array, "E D"], format: Format) -> Rows | Groups:
       32, int8.
     """
     rows = kernel_ED.shape[0]
-    if rows > 32 * BLOCK:
+    if rows >= LONG:
         kernel_ED = jnp.pad(kernel_ED, ((0, -rows % BLOCK), (0, 0)))
     if format == "int4" and kernel_ED.shape[1] % GROUP == 0:
         return quantise_groups(kernel_ED.astype(jnp.float32))
