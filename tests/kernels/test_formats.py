@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from llmjax.errors import UserError
-from llmjax.kernels.formats import BLOCK, FORMATS, check_format, pack, quantise, quantise_groups
+from llmjax.kernels.formats import BLOCK, FORMATS, LONG, check_format, pack, quantise, quantise_groups
 from llmjax.kernels.product import product
 from llmjax.models.params import prepare, stack_layers
 from tests.infer.models import random_model
@@ -51,8 +51,8 @@ def test_prepared_weights_lie_by_rows_and_give_the_weights_back(format):
 
 
 def test_long_weights_are_padded_to_whole_blocks():
-    packed = pack(jnp.ones((32 * BLOCK + 1, 4)), "float32")
-    assert packed.values_ED.shape == (33 * BLOCK, 4) and float(packed.values_ED[32 * BLOCK + 1 :].sum()) == 0.0
+    packed = pack(jnp.ones((LONG + 1, 4)), "float32")
+    assert packed.values_ED.shape == (LONG + BLOCK, 4) and float(packed.values_ED[LONG + 1 :].sum()) == 0.0
     assert pack(jnp.ones((BLOCK + 1, 4)), "float32").values_ED.shape == (BLOCK + 1, 4)
 
 
