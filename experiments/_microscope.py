@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments._phases import Shape, build
 from llmjax.cycles import probe
-from llmjax.cycles.profile import profile
+from llmjax.cycles.profile import check_arguments, profile
 from llmjax.errors import UserError
 from llmjax.targets.local import compile_here
 
@@ -24,6 +24,8 @@ def answer(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     The HLO goes to program.hlo: in a dump, newer XLA writes tuples' elements in a short form of its own.
     """
     phase = build(Shape(**request["shape"]))
+    if request["runs"]:
+        check_arguments(*phase.args)
     program = compile_here(phase.function, *phase.args)
     (folder / "program.hlo").write_text(program.text)
     name = program.text.partition(",")[0].split()[1]

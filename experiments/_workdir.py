@@ -1,6 +1,7 @@
 """A training run's folder: whose it is, with which settings it began, and what it gave."""
 
 import json
+import shlex
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from llmjax.errors import UserError
 from llmjax.files import atomic_write
 
 RESULTS = "eval.json"  # written last: a folder that has it is a finished run
+_DATA = "data.fingerprint"
 _SHOWN = ("examples",)  # settings that a stopped run may change: they decide nothing that is trained
 
 
@@ -83,13 +85,45 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _refuse_changes(folder: Path, settings: dict[str, Any]) -> None:
+    """Raises `UserError` where the run in `folder` has other settings, which says what to pass to go on with it."""
     try:
         stored = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
         return
-    for name, value in settings.items():
-        if name in stored and stored[name] != value:
-            raise UserError(
-                f"{folder} holds a run with {name}={stored[name]!r}, now it is {value!r}: use another --workdir, or "
-                "the settings of that run"
-            )
+    if not isinstance(stored, dict):
+        return
+    before, now = _meant(stored), _meant(settings)
+    changed = {name: value for name, value in now.items() if name in before and value not in (before[name], None)}
+    if not changed:
+        return
+    name, value = next(iter(changed.items()))
+    if set(changed) == {_DATA}:
+        raise UserError(f"{folder} holds a run on other data than these: use its data, or another --workdir")
+    passed = [_typed(setting, before[setting]) for setting in changed if setting != _DATA]
+    raise UserError(
+        f"{folder} holds a run with {name}={before[name]!r}, now it is {value!r}: use another --workdir, or go on with "
+        f"that run by {' '.join(passed)}"
+    )
+
+
+def _meant(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings by what they come to: what was chosen in place of what was open, an empty source as it is read.
+
+    So a run goes on that was begun when these had to be said.
+    """
+    found = {**settings, **settings.get("chosen", {})}
+    found.pop("chosen", None)
+    if found.get("data.source") == "":
+        files = any(found.get(f"data.{name}") for name in ("train", "dev", "test"))
+        found["data.source"] = "files" if files else "vader_movies"
+    return found
+
+
+def _typed(name: str, value: Any) -> str:
+    """Returns how a setting is given on the command line."""
+    if value is None:
+        return f"(without --config.{name})"
+    listed = isinstance(value, list)
+    plain = listed and not any("," in str(item) for item in value)
+    text = ",".join(map(str, value)) if plain else str(tuple(value)) if listed else str(value)
+    return shlex.quote(f"--config.{name}={text}")

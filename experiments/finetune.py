@@ -234,7 +234,6 @@ def _model(
         raise UserError(f"model.size={values['size']!r}: fresh classifiers are GPT-2s; model.init names others")
     # Places beyond the longest text would keep what was drawn for them.
     model = from_size(values["size"] or "small", vocab_size=vocabulary, n_positions=max_length, **chosen, **options)
-    check_training(model, 0, 0, 0, False, available())
     params = init_params(model, "classifier", key)
     embeddings = {
         name: {"embedding": params[name]["embedding"] * (std / model.initializer_range)} for name, std in stds.items()

@@ -18,6 +18,7 @@ from llmjax.data.packing import join
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
 from llmjax.infer.generate import Generator
+from llmjax.memory import available
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import family_of, from_size
 from llmjax.models.folders import read_config, resolve_folder
@@ -25,6 +26,7 @@ from llmjax.models.params import Params, init_params
 from llmjax.models.weights import load_pretrained, save_pretrained
 from llmjax.train import LoopConfig, OptimizerConfig, Phase, fit
 from llmjax.train.lm import Stream, evaluation, lm_task
+from llmjax.train.memory import check_training
 
 FRESH_RATE, TRAINED_RATE = 1e-3, 5e-5
 WHOLE = 2**31 - 1  # tokens: no text is cut
@@ -55,6 +57,8 @@ def run(config: ConfigDict, workdir: str) -> None:
         length = min(values["train"]["length"] or model.context, model.context)
         evaluate = evaluation(model, dev, length, values["train"]["batch_size"], sample)
         phase = _phase(values["train"], model, train, length, evaluate, bool(init))
+        rows, averaged = values["train"]["batch_size"], values["train"]["ema_decay"] > 0
+        check_training(model, rows, rows, min(length, len(train.tokens_T) - 1), averaged, available(), head="lm")
         train_config = {name: values["train"][name] for name in ("seed", "patience", "keep", "wandb")}
         fitted = fit([phase], params, LoopConfig(**train_config, dtype=model.dtype), folder, settings)
         found: dict[str, Any] = {"best_step": fitted.best_step, "steps": fitted.steps}

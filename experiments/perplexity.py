@@ -21,6 +21,7 @@ from llmjax.infer.texts import check_file
 from llmjax.kernels.formats import Format, check_format
 from llmjax.memory import available
 from llmjax.models.families import from_size
+from llmjax.models.folders import read_config
 from llmjax.models.params import init_params, prepare
 from llmjax.models.weights import load_pretrained
 
@@ -44,15 +45,15 @@ def run(config: Any, workdir: str) -> None:
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: byte {error.start + 1} is not UTF-8; save the file as UTF-8.") from None
     kind, _, size = config.checkpoint.partition(":")
+    folder = Path()
     if kind == "random":
         tokenizer = load_tokenizer(config.tokenizer or "gpt2")
         shape = from_size(size, vocab_size=len(tokenizer))
-        params = init_params(shape, "lm", jax.random.key(0))
         print(f"{config.checkpoint}: a model of random weights", file=sys.stderr)
     else:
         folder = language_model_folder(config.checkpoint, config.tokenizer)
         tokenizer = folder_tokenizer(folder, config.tokenizer)
-        shape, params = load_pretrained(folder, "lm")
+        shape = read_config(folder)
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     ids = ids[: config.limit or None]
     if len(ids) < 2:
@@ -61,6 +62,7 @@ def run(config: Any, workdir: str) -> None:
     rows = min(config.batch_size, 1 + max(0, -(-(len(ids) - window) // stride)))
     for name in formats:
         check_memory(shape, name, Shape(rows, window, window, 1), available())
+    params = init_params(shape, "lm", jax.random.key(0)) if kind == "random" else load_pretrained(folder, "lm")[1]
     results: dict[str, Perplexity] = {}
     for name in formats:
         began = time.perf_counter()

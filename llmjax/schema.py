@@ -8,6 +8,7 @@ import ast
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 from llmjax.errors import UserError, did_you_mean
@@ -58,16 +59,16 @@ def whole(low: int = 0, high: int = MOST_WHOLE) -> Check:
     """A whole number of `low` to `high`."""
 
     def holds(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+        return isinstance(value, Integral) and not isinstance(value, bool) and low <= int(value) <= high  # NumPy's too
 
-    return Check(f"a whole number, {low:,} to {high:,}", holds, _parsed(int))
+    return Check(f"a whole number, {low:,} to {high:,}", holds, _parsed(int), finish=int)
 
 
 def number(low: float = 0.0, high: float = math.inf, *, above: bool = False, below: bool = False) -> Check:
     """A finite number of `low` to `high`; `above` and `below` leave the ends out."""
 
     def holds(value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, Real):
             return False
         try:
             value = float(value)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from llmjax.cost.collectives import group_size
-from llmjax.cost.layouts import minor_moves
+from llmjax.cost.layouts import minor_moves, overfetched
 from llmjax.cost.values import FusedCost, ModuleCost, OpCost
 from llmjax.cycles.compiler_clock import scheduled_cycles
 from llmjax.cycles.contracted import MATRIX, Attention, attention_of, is_attention, largest_product
@@ -45,10 +45,10 @@ class Features:
     runs; `functions` tells whether it has exponentials and the like, `convolution` whether it is one, `wide` whether it
     stands among ops that may run side by side, `wire` is what goes to other chips of a `group`, `host` what the host's
     memory gives and takes over its link, `minor_moves` whether what lies side by side does so no more
-    (cost/layouts.py). `exponentials` counts all transcendentals, `attention` is of a fused attention kernel. `does` are
-    the opcodes of what is computed, and those of `MANNERS` that hold: "strided", and "remote" where the data lie with
-    other cores. `estimated` are the cycles of one execution that a TPU's compiler expects (0: it says nothing),
-    `devices` how many the program runs on.
+    (cost/layouts.py), `overfetched` what a GPU then fetches in vain. `exponentials` counts all transcendentals,
+    `attention` is of a fused attention kernel. `does` are the opcodes of what is computed, and those of `MANNERS` that
+    hold: "strided", and "remote" where the data lie with other cores. `estimated` are the cycles of one execution that
+    a TPU's compiler expects (0: it says nothing), `devices` how many the program runs on.
     """
 
     name: str
@@ -78,11 +78,13 @@ class Features:
     estimated: float = 0.0
     devices: int = 1
     minor_moves: bool = False
+    overfetched: float = 0.0
 
 
 def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
     """Features of every op that runs and takes time, in the order of the program."""
     levels = _levels(cost, device)
+    cache = KEEPS * max((level.capacity.value for level in device.memory[:-1]), default=0.0)
     wide, remote = (_wide(cost), _remote(cost, device)) if device.kind == "cpu" else (frozenset(), frozenset())
     found = []
     for op in cost.ops:
@@ -128,6 +130,7 @@ def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
                 _does(op, strided=strided, remote=(op.computation, op.name) in remote),
                 float(op.cost.host_bytes) if device.host_link else 0.0,
                 minor_moves=minor_moves(op, cost.module),
+                overfetched=overfetched(op, cost.module, cache) if device.kind == "gpu" else 0.0,
                 estimated=scheduled_cycles(op.instruction) if device.kind == "tpu" else 0.0,
                 devices=max(1, cost.module.replica_count) * max(1, cost.module.num_partitions),
             )

@@ -35,7 +35,9 @@ def gpu_parts(f: Features, device: Device) -> Parts:
         return _attention(f, device, terms)
     share = terms["transpose.bandwidth" if f.minor_moves else f"{_SHARES.get(f.term, 'stream')}.bandwidth"]
     host = f.host / device.host_link.value if f.host and device.host_link else 0.0
-    return Parts(_vector(f, device, terms), _memory(f, device, share), terms["stream.start"], host, _spread(f))
+    *caches, memory = _memory(f, device, share)
+    memory += f.overfetched / (device.main_memory.bandwidth.value * share)
+    return Parts(_vector(f, device, terms), (*caches, memory), terms["stream.start"], host, _spread(f))
 
 
 def unit(device: Device, dtype: str, share: float) -> Unit:

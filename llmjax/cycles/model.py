@@ -115,5 +115,6 @@ def _roof(f: Features, device: Device, parts: Parts) -> str:
     }
     for size, level in zip(f.bytes, device.memory, strict=True):
         roofs[f"memory:{level.name}"] = size / level.bandwidth.value
+    roofs[f"memory:{device.main_memory.name}"] += f.overfetched / device.main_memory.bandwidth.value
     highest = max(roofs, key=lambda name: roofs[name])
     return highest if roofs[highest] >= (1 - LATENCY) * parts.seconds else "overhead"

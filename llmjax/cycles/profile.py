@@ -173,8 +173,8 @@ def _summary(subject: Runnable, rounds: Sequence[_Round]) -> Profile:
 
 def runnable(program: Any, *args: Any, known: dict[Any, Any] | None = None, **kwargs: Any) -> Runnable:
     """A program with arguments to run it with; `known` is where programs share the values made for abstract ones."""
+    check_arguments(*args, **kwargs)
     free = available()
-    require({"arguments": tree_bytes((args, kwargs))}, _SMALLER, free)
     compiled = compile_for_running(program, *args, **kwargs)
     if use := memory_use(compiled):
         made = use.outputs - use.aliased
@@ -182,6 +182,11 @@ def runnable(program: Any, *args: Any, known: dict[Any, Any] | None = None, **kw
     text = compiled.as_text()
     module = text.partition(",")[0].split()[1] if text.startswith("HloModule ") else ""
     return Runnable(module, control_names(text), caller(compiled, *args, known=known, **kwargs))
+
+
+def check_arguments(*args: Any, **kwargs: Any) -> None:
+    """Raises `UserError` where a program's arguments are more than is free."""
+    require({"arguments": tree_bytes((args, kwargs))}, _SMALLER, available())
 
 
 def compile_for_running(program: Callable[..., Any] | Any, *args: Any, **kwargs: Any) -> Any:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from llmjax.data.tokenizer import Encoded, encode, load_tokenizer
 from llmjax.errors import UserError, no_numbers
 from llmjax.infer.calibration import Calibration, knows_any, read_calibration
+from llmjax.infer.memory import check_forward
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import make_model
 from llmjax.models.folders import TOKENIZER_FILES, resolve_folder
@@ -86,6 +87,7 @@ class Classifier:
         in_flight: deque[tuple[_Chunk, np.ndarray, jax.Array]] = deque()
         for chunk in self._chunks(texts):
             for rows_B, tokens_BL, lengths_B in chunk.batches:
+                check_forward(self.config, *tokens_BL.shape)
                 in_flight.append((chunk, rows_B, self.apply(self.params, tokens_BL, lengths_B)))
                 if len(in_flight) > 1:
                     yield from self._fetch(*in_flight.popleft())

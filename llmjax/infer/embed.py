@@ -17,6 +17,7 @@ from llmjax.data.tokenizer import encode, load_tokenizer, pad_id
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
 from llmjax.infer.classify import CHUNK, batches
+from llmjax.infer.memory import check_forward
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import make_model
 from llmjax.models.folders import resolve_folder
@@ -63,6 +64,7 @@ class Embedder:
             encoded = encode(self.tokenizer, texts[start : start + CHUNK], self.context, pad_id(self.tokenizer))
             part_ND = np.empty((len(encoded), self.config.width), np.float32)
             for rows_R, tokens_BL, lengths_B in batches(encoded, self.context):
+                check_forward(self.config, *tokens_BL.shape)
                 part_ND[rows_R] = np.asarray(apply(self.params, tokens_BL, lengths_B))[: len(rows_R)]
             vectors.append(part_ND)
             cut += encoded.truncated

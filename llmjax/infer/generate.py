@@ -20,14 +20,14 @@ from llmjax.infer.memory import check_memory
 from llmjax.infer.plain_tokenizer import plain_tokenizer
 from llmjax.infer.sampling import Sampling
 from llmjax.infer.text import continuation, find_stop, settled
-from llmjax.kernels.formats import Format
+from llmjax.kernels.formats import Format, Groups, Rows
 from llmjax.memory import available
 from llmjax.models.cache import bucket
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import from_size
 from llmjax.models.folders import is_gguf, read_config
 from llmjax.models.params import Params, init_params, param_shapes, prepare
-from llmjax.models.weights import map_pretrained
+from llmjax.models.weights import check_sums, map_pretrained
 
 GREEDY = Sampling()
 SHORTEST_PROMPT = 16
@@ -367,8 +367,8 @@ def load_generator(
     folder = language_model_folder(path, tokenizer)
     config = read_config(folder)
     check_memory(config, format, shape or batch_shape([1], 64), available())
-    with concurrent.futures.ThreadPoolExecutor(1) as other:
-        waited = other.submit(_prepared, folder, format)
+    with concurrent.futures.ThreadPoolExecutor(2) as others:
+        waited, checked = others.submit(_prepared, folder, format), others.submit(check_sums, folder)
         loaded = (None if tokenizer or is_gguf(folder) else plain_tokenizer(folder)) or folder_tokenizer(
             folder, tokenizer
         )
@@ -378,13 +378,15 @@ def load_generator(
             ids = generator.encode(expected.prompt, expected.max_new_tokens, expected.trim)
             size = batch_shape([len(ids)], expected.max_new_tokens, expected.cache_length)
             compile_programs(config, abstract, size, expected.sampling.plan)
+        checked.result()
         return Generator(config, waited.result(), loaded, format, chat)
 
 
 def _prepared(folder: Path, format: Format) -> Params:
     config, params = map_pretrained(folder, "lm")
     shapes = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), params)
-    (arrange,) = kept(repr((config, format, shapes)), lambda: (prepare.lower(params, config, format).compile(),))
+    identity = repr((config, format, shapes))
+    (arrange,) = kept(identity, lambda: (prepare.lower(params, config, format).compile(),), (Rows, Groups))
     return jax.block_until_ready(arrange(params))
 
 

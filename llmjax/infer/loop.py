@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from llmjax.infer.kept import kept
+from llmjax.infer.memory import check_batch
 from llmjax.infer.sampling import Knobs, Plan, choose, logprob
 from llmjax.infer.step import decode_step, prefill
 from llmjax.models.cache import Cache, empty_cache
@@ -67,7 +68,11 @@ class Programs(NamedTuple):
 
 
 def compile_programs(config: ModelConfig, params: Params, shape: Shape, plan: Plan) -> Programs:
-    """Returns the compiled programs of a shape for JAX's default device; the same ones when asked again."""
+    """Returns the compiled programs of a shape for JAX's default device; the same ones when asked again.
+
+    Raises:
+        UserError: a batch of that shape does not fit in memory beside the parameters.
+    """
     leaves, structure = jax.tree.flatten(params)
     device = str(jax.config.jax_default_device or jax.local_devices()[0])  # pyright: ignore[reportAttributeAccessIssue]
     return _compile(config, structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves), shape, plan, device)
@@ -76,8 +81,9 @@ def compile_programs(config: ModelConfig, params: Params, shape: Shape, plan: Pl
 @functools.lru_cache(maxsize=64)
 def _compile(config: ModelConfig, structure: Any, leaves: tuple, shape: Shape, plan: Plan, device: str) -> Programs:
     began = time.perf_counter()
+    check_batch(config, cache_dtype(structure.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves])), shape)
     identity = repr((config, str(structure), leaves, shape, plan, device))
-    programs = kept(identity, lambda: _compiled(config, structure, leaves, shape, plan))
+    programs = kept(identity, lambda: _compiled(config, structure, leaves, shape, plan), (State, News, Cache, Knobs))
     return Programs(programs[0], programs[1], time.perf_counter() - began)
 
 
@@ -88,9 +94,10 @@ def _compiled(config: ModelConfig, structure: Any, leaves: tuple, shape: Shape, 
     further = functools.partial(advance, config=config, plan=plan)
     state, _ = jax.eval_shape(begin, params, *arguments)
     done_B, limit = jax.ShapeDtypeStruct((shape.batch,), bool), jax.ShapeDtypeStruct((), "int32")
-    compiled_start = jax.jit(begin).lower(params, *arguments).compile()
-    compiled_advance = jax.jit(further, donate_argnums=1).lower(params, state, done_B, limit).compile()
-    return compiled_start, compiled_advance
+    # `keep_unused`: a program that is kept is run with every argument.
+    compiled_start = jax.jit(begin, keep_unused=True).lower(params, *arguments).compile()
+    compiled_advance = jax.jit(further, donate_argnums=1, keep_unused=True).lower(params, state, done_B, limit)
+    return compiled_start, compiled_advance.compile()
 
 
 def example_arguments(shape: Shape) -> tuple[Any, ...]:

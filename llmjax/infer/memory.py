@@ -1,15 +1,18 @@
-"""How much memory a generation needs, from shapes, before anything is loaded."""
+"""How much memory inference needs, from shapes, before anything is loaded or compiled."""
 
-from typing import NamedTuple
+import functools
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from llmjax.infer.loop import Shape
 from llmjax.kernels.formats import Format, activation_dtype
-from llmjax.memory import require, tree_bytes
+from llmjax.memory import available, require, tree_bytes
 from llmjax.models.config import ModelConfig
 from llmjax.models.params import param_shapes, prepare
+
+if TYPE_CHECKING:
+    from llmjax.infer.loop import Shape
 
 
 class Needs(NamedTuple):
@@ -21,21 +24,44 @@ class Needs(NamedTuple):
     activations: int
 
 
-def needs(config: ModelConfig, format: Format, shape: Shape) -> Needs:
+def needs(config: ModelConfig, format: Format, shape: "Shape") -> Needs:
     """Returns the bytes that generating in batches of `shape` takes at its peak."""
     plain = param_shapes(config, "lm")
     prepared = jax.eval_shape(lambda params: prepare(params, config, format), plain)
+    return Needs(tree_bytes(prepared), tree_bytes(plain), *_batch(config, activation_dtype(format), shape))
+
+
+def _batch(config: ModelConfig, dtype: str, shape: "Shape") -> tuple[int, int]:
+    """Returns the bytes of a cache in `dtype` and of the largest activations."""
     spec = config.layer
-    slot = 2 * config.layers * spec.kv_heads * spec.head_width * jnp.dtype(activation_dtype(format)).itemsize
-    cached = shape.batch * shape.slots * slot
-    tokens = shape.batch * shape.length
-    # Of a prompt's layer in float32: scores before and after the softmax, or the MLP before and after its activation.
-    layer = 4 * max(2 * spec.heads * tokens * shape.length, 2 * tokens * spec.inner)
+    slot = 2 * config.layers * spec.kv_heads * spec.head_width * jnp.dtype(dtype).itemsize
     logits = 4 * 3 * shape.batch * config.vocab_size
-    return Needs(tree_bytes(prepared), tree_bytes(plain), cached, layer + 4 * 4 * tokens * config.width + logits)
+    return shape.batch * shape.slots * slot, _forward_bytes(config, shape.batch, shape.length) + logits
 
 
-def check_memory(config: ModelConfig, format: Format, shape: Shape, free: int | None) -> Needs:
+def _forward_bytes(config: ModelConfig, rows: int, length: int) -> int:
+    """Returns the bytes of a layer in float32: attention's scores before and after the softmax, or the MLP's inner
+    values before and after the activation, beside four arrays of the model's width.
+    """
+    spec, tokens = config.layer, rows * length
+    return 4 * max(2 * spec.heads * tokens * length, 2 * tokens * spec.inner) + 4 * 4 * tokens * config.width
+
+
+def check_batch(config: ModelConfig, dtype: str, shape: "Shape") -> None:
+    """Raises `UserError` where a batch of `shape`, its cache in `dtype`, is more than is free beside the weights."""
+    cache, activations = _batch(config, dtype, shape)
+    needed = {f"cache of {shape.batch} rows of {shape.slots} tokens": cache, "activations": activations}
+    require(needed, "take a smaller batch_size or cache_length, or shorter prompts", available())
+
+
+@functools.lru_cache(maxsize=1024)  # asked for every batch, answered once a compiled shape
+def check_forward(config: ModelConfig, rows: int, length: int) -> None:
+    """Raises `UserError` where reading `rows` texts of `length` tokens takes more than is free beside the weights."""
+    needed = {f"activations of {rows} texts of {length} tokens": _forward_bytes(config, rows, length)}
+    require(needed, "take shorter texts, or a smaller model", available())
+
+
+def check_memory(config: ModelConfig, format: Format, shape: "Shape", free: int | None) -> Needs:
     """Returns the needs, or raises `UserError` where they are more than `free` bytes (None = unknown)."""
     need = needs(config, format, shape)
     # The plain parameters are gone before the cache and the activations are there.

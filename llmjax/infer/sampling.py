@@ -4,7 +4,6 @@ The order of the steps is transformers': repetition penalty, temperature, top-k,
 """
 
 import dataclasses
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -13,8 +12,17 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int32
 
 from llmjax.errors import UserError
+from llmjax.schema import Schema, checked, flag, number, whole
 
 _GROUP = 256  # tokens a group in the search for the drawn one
+RANGES: Schema = {
+    "temperature": number(0, 1e6),
+    "top_k": whole(),
+    "top_p": number(0, 1, above=True),
+    "repetition_penalty": number(0, 1e6, above=True),
+    "seed": whole(0, 2**32 - 1),
+    "logprobs": flag(),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +32,7 @@ class Sampling:
     `temperature` 0 takes the most probable token (the first of equals); `top_k` 0 and `top_p` 1 leave all tokens;
     `repetition_penalty` 1 is none, and above 1 makes tokens of the prompt and of the text so far less probable (Keskar
     et al. 2019). The draw of a row depends on `seed`, on the row's number in the input and on nothing else, so a
-    text does not change with the batch it stands in.
+    text does not change with the batch it stands in. Values outside `RANGES` raise `UserError`.
     """
 
     temperature: float = 0.0
@@ -35,15 +43,7 @@ class Sampling:
     logprobs: bool = False
 
     def __post_init__(self) -> None:
-        for name, low, high in (("temperature", 0, math.inf), ("top_k", 0, math.inf), ("seed", 0, 2**32 - 1)):
-            value = getattr(self, name)
-            if not low <= value <= high or math.isinf(value):
-                limit = "0 or more" if math.isinf(high) else f"between {low} and {high}"
-                raise UserError(f"{name}={value} must be {limit}.")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"top_p={self.top_p} must be above 0 and at most 1 (1 = off).")
-        if not 0 < self.repetition_penalty < math.inf:
-            raise UserError(f"repetition_penalty={self.repetition_penalty} must be above 0 (1 = off).")
+        checked(dataclasses.asdict(self), RANGES, "")
         if self.temperature == 0 and (self.top_k or self.top_p < 1):
             raise UserError("top_k and top_p choose among several tokens, so they need temperature above 0, e.g. 1.0.")
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from llmjax.errors import UserError
 from llmjax.infer.classify import Prediction
 from llmjax.infer.generate import Generator
+from llmjax.infer.memory import check_forward
 from llmjax.infer.step import score
 from llmjax.models.cache import empty_cache
 from llmjax.models.config import ModelConfig
@@ -90,6 +91,7 @@ def _answers(generator: Generator, rows: Sequence[tuple[list[int], list[int]]]) 
         batch = order[start : start + ROWS]
         longest = max(len(rows[at][0]) + len(rows[at][1]) for at in batch)
         length = min(max(SHORTEST, 1 << (longest - 1).bit_length()), generator.config.context)
+        check_forward(generator.config, ROWS, length)
         tokens_BL, lengths_B = np.zeros((ROWS, length), np.int32), np.ones(ROWS, np.int32)
         for row, at in enumerate(batch):
             ids = [*rows[at][0], *rows[at][1]]

@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import PRNGKeyArray
 
 from llmjax.kernels.formats import Format, pack
+from llmjax.memory import available, require, tree_bytes
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import make_model
 
@@ -19,7 +21,13 @@ Head = Literal["lm", "score", "classifier", "pooler", "none"]
 
 
 def init_params(config: ModelConfig, head: Head, key: PRNGKeyArray | jax.Array) -> Params:
-    """Returns freshly drawn parameters of a model: normal(`initializer_range`), as the family scales them."""
+    """Returns freshly drawn parameters of a model: normal(`initializer_range`), as the family scales them.
+
+    Raises:
+        UserError: there is not enough memory for them.
+    """
+    if not isinstance(key, Tracer):  # shapes alone take none
+        require({"parameters": tree_bytes(param_shapes(config, head))}, "take a smaller model", available())
     model = make_model(config, head)
     return jax.jit(lambda key: model.init(key, jnp.zeros((1, 1), jnp.int32))["params"])(key)
 

@@ -16,6 +16,7 @@ from jaxtyping import PRNGKeyArray
 from llmjax.errors import UserError
 from llmjax.files import SUMS, damaged, default_mode, write_sums
 from llmjax.gguf import hf_tensors, read_gguf
+from llmjax.memory import available, require
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import Family, family_of
 from llmjax.models.folders import (
@@ -56,17 +57,14 @@ def load_pretrained(
         The config, and parameters in `config.param_dtype` as `make_model(config, head)` wants them.
 
     Raises:
-        UserError: nothing readable at `path`, tensors that are missing, not expected or of another shape, or weights
-            whose sums, where `save_pretrained` wrote some, are others.
+        UserError: nothing readable at `path`, tensors that are missing, not expected or of another shape, weights
+            whose sums, where `save_pretrained` wrote some, are others, or not enough memory.
     """
     folder = resolve_folder(path)
-    changed = damaged(folder) if folder.is_dir() else []
-    if changed:
-        raise UserError(
-            f"{folder}: {', '.join(changed)} missing or not as it was saved ({SUMS} tells): copy the folder again, or "
-            "train the model again."
-        )
+    check_sums(folder)
     config, flat, missing = _read(folder, head, fresh_head_key is not None, overrides)
+    size = jnp.dtype(config.param_dtype).itemsize * sum(leaf.size for leaf in flat.values())
+    require({"parameters": size}, "take a smaller model", available())
     # Copied: an array that only maps the file would change, or crash the process, with the file.
     flat = {at: jnp.array(leaf, config.param_dtype) for at, leaf in flat.items()}
     for at, shape in missing.items():
@@ -79,10 +77,21 @@ def load_pretrained(
 def map_pretrained(path: str | Path, head: Head) -> tuple[ModelConfig, Params]:
     """Returns what `load_pretrained` does, layers apart, as views of the files, which are read on use.
 
-    For those who copy every array at once: a view shows what becomes of the file later.
+    For those who copy every array at once: a view shows what becomes of the file later. Sums are left to `check_sums`,
+    which reads the files whole.
     """
     config, flat, _ = _read(path, head, False, {})
     return config, _nested(flat)
+
+
+def check_sums(folder: Path) -> None:
+    """Raises `UserError` where files of a saved model are not those whose sums stand beside them, if any do."""
+    changed = damaged(folder) if folder.is_dir() else []
+    if changed:
+        raise UserError(
+            f"{folder}: {', '.join(changed)} missing or not as it was saved ({SUMS} tells): copy the folder again, or "
+            "train the model again."
+        )
 
 
 def save_pretrained(

@@ -1,39 +1,50 @@
 """How much memory training needs at least, from shapes, before a parameter is made."""
 
-from llmjax.memory import require
+from llmjax.memory import require, tree_bytes
 from llmjax.models.config import ModelConfig
+from llmjax.models.params import Head, param_shapes
 
 
-def training_bytes(config: ModelConfig, rows: int, tokens: int, averaged: bool) -> dict[str, int]:
+def training_bytes(
+    config: ModelConfig, rows: int, tokens: int, averaged: bool, head: Head = "classifier"
+) -> dict[str, int]:
     """Returns the bytes of a step in float32 by what they are for: a lower bound, and of the largest parts only.
 
     Parameters, their gradients, Adam's two moments and, where `averaged`, their moving average. Of each layer's
     activations what its backward pass cannot do without: two norms' inputs, queries, keys and values, attention's
-    weights and result, and the MLP's inner values; with `remat` the layers' inputs and one layer's rest.
+    weights and result, and the MLP's inner values; with `remat` the layers' inputs and one layer's rest. Of a language
+    head the logits and their gradient.
     """
     width, inner = config.width, config.layer.inner
-    layer = 4 * width * width + 2 * width * inner + 9 * width + inner
-    size = config.layers * layer + (config.vocab_size + config.context + 2 + config.num_labels) * width
+    size = tree_bytes(param_shapes(config, head))
+    logits = 2 * 4 * rows * tokens * config.vocab_size if head == "lm" else 0
     item = 2 if config.dtype == "bfloat16" else 4
     inside = (2 + 3 + 1) * width + config.layer.heads * tokens + inner
     layers = config.layers * width + inside if config.remat else config.layers * inside
     return {
-        "parameters": 4 * size,
-        "gradients": 4 * size,
-        "Adam's moments": 8 * size,
-        "moving average": 4 * size if averaged else 0,
-        f"activations of {rows} texts of {tokens} tokens": item * rows * tokens * layers,
+        "parameters": size,
+        "gradients": size,
+        "Adam's moments": 2 * size,
+        "moving average": size if averaged else 0,
+        f"activations of {rows} texts of {tokens} tokens": item * rows * tokens * layers + logits,
     }
 
 
 def check_training(
-    config: ModelConfig, rows: int, eval_rows: int, tokens: int, averaged: bool, free: int | None
+    config: ModelConfig,
+    rows: int,
+    eval_rows: int,
+    tokens: int,
+    averaged: bool,
+    free: int | None,
+    *,
+    head: Head = "classifier",
 ) -> None:
     """Raises `UserError` where batches of `rows` texts of `tokens`, or evaluation in `eval_rows`, cannot fit in `free`.
 
     None of `free`, bytes, is "unknown", and everything passes.
     """
-    needed = training_bytes(config, rows, tokens, averaged)
+    needed = training_bytes(config, rows, tokens, averaged, head)
     require(needed, "take a smaller model, train.batch_size or data.max_length", free)
     state = {name: needed[name] for name in ("parameters", "Adam's moments", "moving average")}
     width = max(config.layer.inner, config.layer.heads * tokens)  # of one layer, computed and gone before the next

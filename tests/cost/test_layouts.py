@@ -3,7 +3,7 @@
 import pytest
 
 from llmjax.cost import cost_module
-from llmjax.cost.layouts import minor_moves
+from llmjax.cost.layouts import FETCH, minor_moves, overfetched
 from llmjax.hlo.parser import parse
 
 
@@ -29,3 +29,31 @@ def test_minor_moves(source, line, moves):
         module = parse(text)
         found = [minor_moves(op, module) for op in cost_module(module).ops]
         assert found == [moves] or (not found and not moves)
+
+
+def loop(shape, order, kind="kLoop", more=""):
+    result = f"f32[{','.join(str(shape[d]) for d in order)}]"
+    dims = ",".join(map(str, shape))
+    return parse(
+        f"HloModule m\nf {{\n  x = f32[{dims}] parameter(0)\n  n = f32[{dims}] negate(x)\n"
+        f"  ROOT y = {result} transpose(n), dimensions={{{','.join(map(str, order))}}}\n}}\n"
+        f"ENTRY e {{\n  x = f32[{dims}] parameter(0)\n  ROOT z = {result} fusion(x), kind={kind}, calls=f\n}}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "order", "kind", "times"),
+    [
+        ((64, 4096, 32), (2, 0, 1), "kLoop", 15),  # 262,144 elements lie between neighbours: 16 MiB of fetches
+        ((64, 4096, 2), (2, 0, 1), "kLoop", 1),  # of two neighbours one is fetched in vain
+        ((64, 4096, 32), (2, 0, 1), "kInput", 0),  # by tiles through memory on the chip
+        ((64, 4096, 32), (1, 0, 2), "kLoop", 0),  # neighbours stay neighbours
+        ((8192, 1024), (1, 0), "kLoop", 0),  # 8,192 fetches are still in the cache when the next column comes
+    ],
+)
+def test_reads_that_are_not_coalesced_fetch_in_vain(shape, order, kind, times):
+    module = loop(shape, order, kind)
+    (op,) = cost_module(module).ops
+    assert overfetched(op, module, 8 * 2**20) == times * op.instruction.shape.bytes
+    assert FETCH == 16 * 4
+    assert not overfetched(op, module, 2**30)  # a cache that holds it all

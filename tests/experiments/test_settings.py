@@ -119,6 +119,7 @@ def test_bad_words_on_the_command_line_are_named_with_their_setting(name: str) -
 
 def test_every_check_of_a_job_that_the_job_repeats_agrees_with_it() -> None:
     from experiments import _phases
+    from llmjax.infer.sampling import RANGES
     from llmjax.kernels.formats import FORMATS
     from llmjax.models.config import DTYPES
     from llmjax.train.classification import METRICS
@@ -126,6 +127,7 @@ def test_every_check_of_a_job_that_the_job_repeats_agrees_with_it() -> None:
 
     assert tuple(_phases.PHASES) == _settings.PHASES
     assert _settings.COMPUTE == DTYPES and _settings.FORMATS == FORMATS
+    assert all(check_at("generate", name).must == range_.must for name, range_ in RANGES.items())
     train: Any = JOBS["finetune"]["train"]
     assert train["metric"].names() == METRICS and train["optimizer"]["schedule"].names() == SCHEDULES
 

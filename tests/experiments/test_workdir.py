@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,39 @@ def test_a_stopped_run_keeps_its_settings_but_for_what_is_only_shown(tmp_path: P
     claim(tmp_path, flat_settings({"train": {"rate": 0.2}, "examples": ("a text",)}))
     with pytest.raises(UserError, match=r"train\.rate=0\.2, now it is 0\.3"):
         claim(tmp_path, {"train.rate": 0.3})
+
+
+def test_a_run_from_before_settings_could_be_open_goes_on(tmp_path: Path) -> None:
+    old = {
+        "data.source": "vader_movies",
+        "data.train": "",
+        "train.epochs": 6,
+        "train.rate": 1e-3,
+        "data.names": ["a", "b"],
+    }
+    (tmp_path / "checkpoints" / "last" / "3").mkdir(parents=True)
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    new = old | {"data.source": "", "train.epochs": None, "chosen": {"train.epochs": 6}}
+    claim(tmp_path, new)
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    with pytest.raises(UserError) as error:
+        claim(
+            tmp_path,
+            new | {"chosen": {"train.epochs": 0}, "train.rate": 2e-3, "data.names": ["x"], "data.fingerprint": 1},
+        )
+    said = str(error.value)
+    assert "train.epochs=6, now it is 0: use another --workdir, or go on with that run by" in said and "\n" not in said
+    assert said.endswith("--config.train.epochs=6 --config.train.rate=0.001 --config.data.names=a,b")
+    claim(tmp_path, old)  # which these are
+    (tmp_path / RESULTS).write_text("{}")
+    assert results(tmp_path, {"data": {"source": ""}, "train": {"epochs": None}}) == {}
+
+
+def test_other_data_are_named_as_such(tmp_path: Path) -> None:
+    claim(tmp_path, {"data.fingerprint": 1, "examples": ["a"]})
+    (tmp_path / "checkpoints" / "last" / "3").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds a run on other data than these"):
+        claim(tmp_path, {"data.fingerprint": 2})
 
 
 def test_damaged_results_are_one_line(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import pytest
 
 from llmjax.infer import kept as module
 from llmjax.infer.kept import kept
+from llmjax.kernels.formats import Rows
 
 
 @pytest.fixture
@@ -112,13 +114,52 @@ class Planted:
         return (Path.touch, (self.mark,))
 
 
-def test_a_planted_file_is_not_unpickled(folder):
+def test_a_planted_pickle_is_not_run(folder):
     kept("one", Builds())
     mark, file = folder / "ran", kept_file(folder)
-    digest = file.read_bytes()[:32]
-    for content in (pickle.dumps(Planted(mark)), digest + pickle.dumps(Planted(mark))):
+    digest, planted = file.read_bytes()[:32], pickle.dumps(Planted(mark))
+    for content in (planted, digest + planted, module._sealed(file.name, planted)):  # the last by a holder of the key
         file.write_bytes(content)
         assert run(kept("one", Builds())[0]) == [1.0, 3.0, 5.0] and not mark.exists()
+
+
+class Pair(NamedTuple):
+    rows: Rows
+    none: None
+    many: tuple
+
+
+def test_trees_come_back_and_donated_arguments_are_spent(folder):
+    def swap(pair, added, unused):
+        return Pair(Rows(pair.rows.values_ED + added, pair.rows.scale_E), None, (pair.many[0], [pair.many[0] * 2]))
+
+    def build():
+        shape = jax.ShapeDtypeStruct((4,), "float32")
+        pair, scalar = Pair(Rows(shape, shape), None, (shape,)), jax.ShapeDtypeStruct((), "int32")
+        return (jax.jit(swap, donate_argnums=0, keep_unused=True).lower(pair, scalar, shape).compile(),)
+
+    results = []
+    for _ in range(2):
+        (program,) = kept("one", build, (Pair, Rows))
+        pair = Pair(Rows(jnp.arange(4.0), jnp.ones(4)), None, (jnp.full(4, 3.0),))
+        results.append(program(pair, np.int32(5), np.zeros(4, np.float32)))
+        assert pair.rows.values_ED.is_deleted()
+    assert isinstance(program, module.Program)
+    assert jax.tree.structure(results[0]) == jax.tree.structure(results[1])
+    assert all(map(np.array_equal, *map(jax.tree.leaves, results)))
+
+
+def test_what_cannot_be_described_is_not_kept(folder):
+    def left_out():
+        shape = jax.ShapeDtypeStruct((4,), "float32")
+        return (jax.jit(lambda x, unused: x + 1).lower(shape, shape).compile(),)
+
+    def unknown():
+        return (jax.jit(lambda x: Rows(x)).lower(jax.ShapeDtypeStruct((4,), "float32")).compile(),)
+
+    for build in (left_out, unknown):
+        kept("one", build)
+        assert not list((folder / "llmjax").iterdir())
 
 
 def test_a_file_of_another_key_or_name_is_not_read(folder):
@@ -153,13 +194,14 @@ def test_only_this_user_can_read_what_is_kept(folder):
 
 TWO_DEVICES = """
 import jax
+import jax.numpy as jnp
 jax.config.update("jax_default_device", jax.devices()[1])
 from tests.infer.test_kept import Builds, run
 from llmjax.infer.kept import kept
 build = Builds()
 program, = kept("one", build)
 assert run(program) == [1.0, 3.0, 5.0]
-print(build.count, [one.id for one in program.runtime_executable().local_devices()])
+print(build.count, [one.id for one in program({"x": jnp.ones(3), "b": jnp.ones(3)})["y"].devices()])
 """
 
 

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from llmjax.errors import UserError
-from llmjax.infer.loop import Shape
-from llmjax.infer.memory import check_memory, needs
+from llmjax.infer import memory
+from llmjax.infer.loop import Shape, compile_programs
+from llmjax.infer.memory import check_forward, check_memory, needs
+from llmjax.infer.sampling import Sampling
 from llmjax.kernels.formats import BLOCK, FORMATS, activation_dtype
 from llmjax.memory import available
 from llmjax.models.cache import empty_cache
@@ -64,3 +66,14 @@ def test_enough_or_unknown_memory_passes():
 def test_this_machine_has_memory():
     free = available()
     assert free is None or 2**20 < free < 2**50
+
+
+def test_a_batch_too_large_is_refused_before_its_program_is_compiled(monkeypatch):
+    config, params = random_model()
+    monkeypatch.setattr(memory, "available", lambda: 2**20)
+    with pytest.raises(UserError, match=r"cache of 512 rows of 64 tokens .* activations .* take a smaller batch_size"):
+        compile_programs(config, prepare(params, config, "float32"), Shape(512, 16, 64, 16), Sampling().plan)
+    with pytest.raises(UserError, match=r"activations of 64 texts of 96 tokens .* take shorter texts"):
+        check_forward(config, 64, 96)
+    monkeypatch.setattr(memory, "available", lambda: 2**30)
+    check_forward(config, 64, 96)

@@ -132,15 +132,25 @@ def test_log_probabilities_are_the_models_own():
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"temperature": -1.0}, "temperature=-1.0 must be 0 or more"),
+        ({"temperature": -1.0}, r"temperature=-1\.0 must be a finite number, 0 or more"),
         ({"temperature": float("nan")}, "temperature=nan"),
-        ({"temperature": 1.0, "top_k": -1}, "top_k=-1 must be 0 or more"),
-        ({"temperature": 1.0, "top_p": 0.0}, "top_p=0.0 must be above 0"),
+        ({"temperature": "hot"}, "temperature='hot' must be a finite number"),
+        ({"temperature": 1.0, "top_k": -1}, "top_k=-1 must be a whole number, 0 to 2,147,483,647"),
+        ({"temperature": 1.0, "top_k": 10**11}, "top_k=100000000000 must be"),
+        ({"temperature": 1.0, "top_k": 1.5}, r"top_k=1\.5 must be"),
+        ({"temperature": 1.0, "top_p": 0.0}, r"top_p=0\.0 must be a finite number, above 0, at most 1"),
         ({"top_p": 0.9}, "need temperature above 0"),
-        ({"repetition_penalty": 0.0}, "repetition_penalty=0.0 must be above 0"),
-        ({"seed": -1}, "seed=-1 must be between 0 and"),
+        ({"repetition_penalty": 0.0}, r"repetition_penalty=0\.0 must be a finite number, above 0"),
+        ({"seed": -1}, "seed=-1 must be a whole number, 0 to 4,294,967,295"),
+        ({"seed": 10**23}, "seed=1000"),
+        ({"logprobs": 2}, "logprobs=2 must be True or False"),
     ],
 )
 def test_settings_that_cannot_work_are_named(settings, line):
     with pytest.raises(UserError, match=line):
         Sampling(**settings)
+
+
+def test_numbers_of_numpy_are_numbers():
+    sampling = Sampling(temperature=np.float32(0.5), top_k=np.int64(3), seed=np.uint32(7))  # pyright: ignore
+    assert sampling.knobs().top_k == 3 and sampling.plan.draws

@@ -17,7 +17,7 @@ from llmjax.data.tokenizer import load_tokenizer
 from llmjax.errors import UserError
 from llmjax.files import SUMS
 from llmjax.infer.classify import Classifier
-from llmjax.infer.generate import Generator
+from llmjax.infer.generate import Generator, load_generator
 from llmjax.infer.perplexity import perplexity
 from llmjax.models.families import from_size
 from llmjax.models.params import Params, init_params, prepare
@@ -91,3 +91,13 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_model(saved: Path, monkeypat
     assert load_pretrained(saved, "classifier")[0].label_names == ("no", "yes")
     assert [path.name for path in saved.parent.iterdir()] == ["m"]
     assert jnp.isfinite(load_pretrained(saved, "classifier")[1]["ln_f"]["scale"]).all()
+
+
+def test_damaged_weights_are_refused_by_generation_too(tmp_path: Path) -> None:
+    save_pretrained(tmp_path / "m", CONFIG, init_params(CONFIG, "lm", jax.random.key(0)), "lm", TOKENIZER)
+    load_generator(tmp_path / "m")
+    content = bytearray((tmp_path / "m" / "model.safetensors").read_bytes())
+    content[-5] ^= 1
+    (tmp_path / "m" / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors missing or not as it was saved"):
+        load_generator(tmp_path / "m")
