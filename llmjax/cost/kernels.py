@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from llmjax.cost import attention, gemm
 from llmjax.cost.contractions import product
@@ -38,8 +39,8 @@ def kernel_names(instruction: Instruction) -> tuple[str, ...]:
     return tuple(name.lower() for name in names if name)
 
 
-def work(instruction: Instruction, context: Context) -> Cost:
-    """Work of the kernel that a custom call runs.
+def work(instruction: Instruction, context: Context, masked: bool = True) -> Cost:
+    """Work of the kernel that a custom call runs; `masked=False` gives that of an attention without its causal mask.
 
     Raises:
         UnmodelledError: no algorithm is known by that name, or the shapes do not fit it.
@@ -48,24 +49,24 @@ def work(instruction: Instruction, context: Context) -> Cost:
     for name in names:
         for pattern, rule in _KERNELS:
             if pattern.search(name):
-                return rule(instruction, context)
+                return (partial(rule, masked=masked) if rule in _MASKED else rule)(instruction, context)
     raise UnmodelledError(
         f"no rule for the kernel {', '.join(map(repr, names[:2]))} ({instruction.custom_call_target})"
     )
 
 
-def _attention(instruction: Instruction, context: Context) -> Cost:
-    """Scores and mix of queries and keys, without a mask: which of them it skips is not in the text."""
-    scores, width, value_width = _scores(instruction, context)
+def _attention(instruction: Instruction, context: Context, masked: bool = True) -> Cost:
+    """Scores and mix of queries and keys: those that a causal mask leaves, where name or shapes tell of one."""
+    scores, width, value_width = _scores(instruction, context, masked)
     return attention.forward(scores, width, value_width)
 
 
-def _attention_gradients(instruction: Instruction, context: Context) -> Cost:
+def _attention_gradients(instruction: Instruction, context: Context, masked: bool = True) -> Cost:
     """The scores once more, and the gradient of the weights; then one product for each gradient that it returns.
 
     The gradients are those of the results that have the shape of a query, key or value.
     """
-    scores, width, value_width = _scores(instruction, context)
+    scores, width, value_width = _scores(instruction, context, masked)
     q, k, v = (shape.dims for shape in _arrays(context.shapes(instruction))[:3])
     results = _arrays(instruction.shape.leaves)
     made = sum(result.dims in (q, k, v) for result in results[-3:])
@@ -123,7 +124,7 @@ def rms_norm(instruction: Instruction, context: Context) -> Cost:
     return Cost(vector_flops=4 * x.elements, transcendentals=x.elements // max(1, x.dims[-1] if x.dims else 1))
 
 
-def _scores(instruction: Instruction, context: Context) -> tuple[int, int, int]:
+def _scores(instruction: Instruction, context: Context, masked: bool) -> tuple[int, int, int]:
     """How many scores, and the widths of keys and values, from the first three arrays: queries, keys and values.
 
     Mosaic's kernels on a TPU take [.., heads, length, width], those on a GPU [.., length, heads, width].
@@ -138,8 +139,27 @@ def _scores(instruction: Instruction, context: Context) -> tuple[int, int, int]:
     length = -2 if instruction.custom_call_target == "tpu_custom_call" else -3
     if key.rank > query.rank or key.dims[length] != value.dims[length] or key.dims[-1] != query.dims[-1]:
         raise UnmodelledError("an attention kernel whose queries, keys and values do not fit")
-    width = query.dims[-1]
-    return query.elements // max(1, width) * key.dims[length], width, value.dims[-1]
+    width, queries, keys = query.dims[-1], query.dims[length], key.dims[length]
+    rows = query.elements // max(1, width)
+    if masked and queries and _causal(instruction, context):
+        return rows // queries * attention.visible(queries, keys, None, 0), width, value.dims[-1]
+    return rows * keys, width, value.dims[-1]
+
+
+def _causal(instruction: Instruction, context: Context) -> bool:
+    """Whether an attention kernel leaves out what a causal mask hides: by its name, or as JAX's splash attention.
+
+    That is given two tables of blocks, [.., query blocks, key blocks] both, where its mask leaves blocks out (a window
+    shortens their rows), and an array of masks [.., block, block] besides, unless it computes the mask itself, as it
+    does a causal one (jax/experimental/pallas/ops/tpu/splash_attention).
+    """
+    names = kernel_names(instruction)
+    if any(re.search(r"(?<![a-z])causal(?![a-z])", name) and "non_causal" not in name for name in names):
+        return True
+    if not any("splash" in name for name in names):
+        return False
+    tables = [s.dims for s in context.shapes(instruction) if s.rank == 3 and s.dtype in ("s8", "s32", "pred", "u8")]
+    return len(tables) >= 2 and len(set(tables)) == 1 and tables[0][-1] == tables[0][-2] > 1
 
 
 def _arrays(shapes: Iterable[Shape], rank: int = 3, floats: bool = True) -> list[Shape]:
@@ -150,7 +170,7 @@ def _arrays(shapes: Iterable[Shape], rank: int = 3, floats: bool = True) -> list
 
 # Searched for in each name of the kernel, first match wins: those of jax.experimental.pallas.ops (tpu, gpu), MaxText,
 # tokamax and jax-triton. `x_y` is a word of its own in neither `ax_y` nor `x_yb`.
-_RULES: tuple[tuple[str, Callable[[Instruction, Context], Cost]], ...] = (
+_RULES: tuple[tuple[str, Callable[..., Cost]], ...] = (
     (r"paged|ragged_attention|decode_attention", _paged),
     (r"preprocess_backward", _row_products),
     (r"(attention|attn|(?<![a-z])[mg]h?qa|mha)\w*?(?<![a-z])(bwd|backward|dkv|dq|vjp)(?![a-z])", _attention_gradients),
@@ -163,4 +183,5 @@ _RULES: tuple[tuple[str, Callable[[Instruction, Context], Cost]], ...] = (
     (r"softmax(?!\w*(bwd|backward))", gemm.softmax),
     (r"matmul|(?<![a-z])gemm(?![a-z])", matmul),
 )
+_MASKED = (_attention, _attention_gradients)
 _KERNELS = tuple((re.compile(pattern), rule) for pattern, rule in _RULES)

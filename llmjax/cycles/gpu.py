@@ -77,8 +77,8 @@ def _attention(f: Features, device: Device, terms: dict[str, float]) -> Parts:
     if kind == "decode":
         found = decode(blocks, moved, machine, terms)
     else:
-        half = 0.5 if f.attention.causal else 1.0  # the count is that of the dense product (cost/attention.py)
-        work = (np.array([f.matmul * half]), np.array([f.exponentials * half]), blocks, np.array([1 / half]))
+        longest = 2.0 if f.attention.causal else 1.0  # the count is of what the mask leaves (cost/attention.py)
+        work = (np.array([f.matmul]), np.array([f.exponentials]), blocks, np.array([longest]))
         found = prompt(work, moved, machine, device.transcendental.value, terms)
     return Parts(float(found.compute[0]), memory, float(found.overhead[0]), 0.0, _spread(f))
 

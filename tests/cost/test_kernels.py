@@ -38,8 +38,27 @@ def kernel(name: str, operands: str, result: str, target: str = "tpu_custom_call
 def test_attention_on_a_tpu(name, operands, result, products):
     op = kernel(name, operands, result)
     assert not op.unmodelled and op.library == "mosaic"
-    assert op.cost.matmul_flops == products * PRODUCT
-    assert op.cost.transcendentals == SCORES
+    seen = B * H * L * (L + 1) // 2 if operands.startswith(MASK) else SCORES  # its mask is computed: causal
+    assert op.cost.matmul_flops == products * 2 * seen * D
+    assert op.cost.transcendentals == seen
+    assert op.dense_flops == (products * PRODUCT + (4 if products == 2 else 8) * SCORES if seen < SCORES else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "mask", "causal"),
+    [
+        ("causal_flash_attention", "", True),
+        ("flash_attention_non_causal", "", False),
+        ("splash_mha_fwd_no_residuals", "", False),  # no mask
+        ("splash_mha_fwd_no_residuals", "s8[1,8,3] s8[1,8,3] ", False),  # a window: it may leave out anything
+        ("splash_mha_fwd_no_residuals", MASK + "s8[1,8,8] s8[3,128,128] ", False),  # masks as arrays
+        ("flash_attention", MASK, False),
+    ],
+)
+def test_a_causal_mask_is_told_by_name_or_by_splash_attentions_operands(name, mask, causal):
+    op = kernel(name, mask + QKV, "bf16[2,4,1024,128]")
+    assert op.cost.matmul_flops == 2 * 2 * D * (B * H * L * (L + 1) // 2 if causal else SCORES)
+    assert (op.dense_flops is not None) == causal
 
 
 def test_one_head_of_keys_for_many_of_queries():
