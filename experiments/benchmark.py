@@ -76,7 +76,7 @@ def parse_case(name: str, config: Any) -> Case:
     if kind not in KINDS or not rows.isdigit() or int(rows) < 1 or width not in BYTES:
         raise UserError(
             f"cases: {name!r} is not KIND-ROWS-WIDTH with KIND of {', '.join(KINDS)} and WIDTH of {', '.join(BYTES)},"
-            f" e.g. decode-8-float32.{did_you_mean(name, list(config.cases))}"
+            f" e.g. decode-8-float32.{did_you_mean(name, [f'{kind}-8-{width}' for kind in KINDS for width in BYTES])}"
         )
     tokens = {"decode": config.new_tokens, "prefill": config.prompt_tokens, "start": 1}.get(kind, config.text_tokens)
     return Case(kind, int(rows), tokens, width)

@@ -49,6 +49,9 @@ def run(config: ConfigDict, workdir: str) -> None:
     """Compiles the phase for each target, prints the rows and writes the files."""
     settings = _Settings(**values_of(config))
     names = list(dict.fromkeys(settings.targets))
+    wrong = [said for name in names if (said := _wrong(name))]
+    if len(wrong) == len(names):
+        raise UserError(wrong[0])
     card = load_device(settings.card) if settings.card else None
     phase = build(Shape(*(getattr(settings, name) for name in Shape._fields)))
     print(f"compiling {phase.summary} for {len(names)} chip{'s' if len(names) > 1 else ''}", file=sys.stderr)
@@ -70,6 +73,15 @@ def run(config: ConfigDict, workdir: str) -> None:
     print(f"compare.json, and compare.html to look at: {workdir}")
     if all("error" in row for row in rows):
         raise UserError("no target could be compiled: the lines above say why.")
+
+
+def _wrong(name: str) -> str:
+    """Returns what is wrong with a target's name, or ""."""
+    try:
+        parse_target(name)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _compile_all(names: list[str], phase: Phase) -> list[tuple[str, Program | UserError]]:

@@ -30,7 +30,7 @@ _KINDS = tuple(
         (r'.{0,4000}?"schema": "llmjax\.', "a report of llmjax", "configs/diff.py compares such files; give the HLO"),
         (r"\s*(?:#[\w.]+ = .{0,2000}?)?(?:module\b[^{\n]{0,4000}\{|func\.func\b|tt\.func\b)", "MLIR, as StableHLO is",
          _COMPILE),
-        (r".{0,4000}?\b(?:stablehlo|mhlo|chlo|vhlo)\.\w", "StableHLO", _COMPILE),
+        (r'.{0,4000}?(?:= (?=\w+\.\w+ )|"(?=\w+\.\w+"\())(?:stablehlo|mhlo|chlo|vhlo)\.', "StableHLO", _COMPILE),
         (r"\s*(?:hlo_module|hlo|computations|hlo_modules)\s*:?\s*\{", "an HloProto in text form", _ANOTHER),
         (r'\s*name:\s*"[^"\n]*"', "a proto in text form", _ANOTHER),
         (r"\s*(?:; ModuleID|source_filename =|target triple)", "LLVM IR", _ANOTHER),

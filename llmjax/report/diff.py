@@ -218,7 +218,8 @@ def _roles(before: Json, after: Json, metrics: Mapping[str, str]) -> list[Line]:
     if "cycles" in metrics:
         for cost, found in ((before, old), (after, new)):
             ops = sum(_figure(op, "cycles") for op in cost["ops"])
-            if aside := _cycles(cost, metrics["cycles"]) - ops:
+            aside = _cycles(cost, metrics["cycles"]) - ops
+            if abs(aside) > 1e-9 * ops:  # less is the sum's rounding
                 found[BETWEEN] = dict.fromkeys(metrics, 0.0) | {"cycles": aside}
     lines = []
     for role in dict.fromkeys([*new, *old]):

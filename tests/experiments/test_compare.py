@@ -110,6 +110,10 @@ def test_mistakes(tmp_path):
     c.targets = " , "
     with pytest.raises(UserError, match="must be a list of 1 or more"):
         compare.run(c, str(tmp_path))
+    c.targets = "gpu:h10,tpu:zz"
+    with pytest.raises(UserError, match=r"target 'gpu:h10' is none of .* Did you mean 'gpu:h100'"):
+        compare.run(c, str(tmp_path))
+    assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="no such variant"):
         config.get_config("tiyn")
 

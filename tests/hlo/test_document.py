@@ -62,6 +62,7 @@ def test_several_modules(tmp_path):
         ("module @jit_f {\n  func.func public @main(%arg0: tensor<4xf32>) -> tensor<4xf32> {", "MLIR, as StableHLO is"),
         ('#loc = loc("x")\nmodule @jit_f attributes {mhlo.num_partitions = 1 : i32} {\n', "MLIR, as StableHLO is"),
         ("%0 = stablehlo.negate %arg0 : tensor<4xf32>\n", "StableHLO"),
+        ('%0 = "mhlo.tanh"(%arg0) : (tensor<f32>) -> tensor<f32>\n', "StableHLO"),
         ("{ lambda ; a:f32[4]. let b:f32[4] = neg a in (b,) }", "a jaxpr"),
         ("{ \x1b[34m\x1b[1mlambda \x1b[39m\x1b[22m; a:f32[]. let in (a,) }", "a jaxpr"),
         ('hlo_module {\n name: "m"\n}\n', "an HloProto in text form"),
@@ -113,3 +114,9 @@ def test_a_text_that_is_cut_off_is_said_to_be(end):
 def test_text_before_a_module():
     with pytest.raises(NotHloError, match="has other text before the module, which begins in line 3"):
         parse("compiled in 3 s\n\n" + HLO)
+
+
+def test_a_text_about_stablehlo_is_not_taken_for_it():
+    with pytest.raises(HloParseError) as caught:
+        parse('# Files\n\nOne is stablehlo.mlir, the other "mhlo.txt".\n', "README.md")
+    assert "is StableHLO" not in str(caught.value)

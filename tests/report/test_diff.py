@@ -53,6 +53,13 @@ def test_cycles_are_those_that_the_cost_job_prints():
     assert between.changes["cycles"].after == pytest.approx(5000)
 
 
+def test_the_rounding_of_a_sum_is_no_time_between_ops():
+    one = timed(NEW)
+    whole = sum(op["cycles"] for op in one["ops"]) * (1 + 1e-14)
+    found = diff(one, one | {"time": one["time"] | {"cycles": whole}})
+    assert BETWEEN not in [line.role for line in found.roles]
+
+
 def test_a_program_is_itself():
     found = diff(timed(NEW), timed(NEW))
     assert {line.status for line in found.ops} == {"same"}
