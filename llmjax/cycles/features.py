@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from llmjax.cost.collectives import group_size
+from llmjax.cost.collectives import exchanges, group_size, nodes_spanned
 from llmjax.cost.layouts import minor_moves, overfetched
 from llmjax.cost.values import FusedCost, ModuleCost, OpCost
 from llmjax.cycles.compiler_clock import scheduled_cycles
@@ -48,7 +48,8 @@ class Features:
     (cost/layouts.py), `overfetched` what a GPU then fetches in vain. `exponentials` counts all transcendentals,
     `attention` is of a fused attention kernel. `does` are the opcodes of what is computed, and those of `MANNERS` that
     hold: "strided", and "remote" where the data lie with other cores. `estimated` are the cycles of one execution that
-    a TPU's compiler expects (0: it says nothing), `devices` how many the program runs on.
+    a TPU's compiler expects (0: it says nothing), `devices` how many the program runs on, `nodes` on how many
+    hosts the group lies.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Features:
     host: float = 0.0
     estimated: float = 0.0
     devices: int = 1
+    nodes: int = 1
     minor_moves: bool = False
     overfetched: float = 0.0
 
@@ -133,9 +135,18 @@ def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
                 overfetched=overfetched(op, cost.module, cache) if device.kind == "gpu" else 0.0,
                 estimated=scheduled_cycles(op.instruction) if device.kind == "tpu" else 0.0,
                 devices=max(1, cost.module.replica_count) * max(1, cost.module.num_partitions),
+                nodes=_nodes(op, cost.module, device) if term == "collective" else 1,
             )
         )
     return tuple(found)
+
+
+def _nodes(op: OpCost, module: Module, device: Device) -> int:
+    """On how many hosts the devices of a collective's group lie; as few as hold them where the text lists no groups."""
+    if device.host_devices is None:
+        return 1
+    held = max(1, int(device.host_devices.value))
+    return nodes_spanned(exchanges(op, module), held) or -(-group_size(op.instruction, module) // held)
 
 
 def term_of(op: OpCost) -> str:

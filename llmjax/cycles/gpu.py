@@ -87,15 +87,29 @@ def _collective(f: Features, device: Device, terms: dict[str, float]) -> Parts:
     memory = _memory(f, device, terms["stream.bandwidth"])
     if device.link is None:
         return Parts(_vector(f, device, terms), memory, terms["stream.start"], 0.0, _spread(f))
-    name = f.opcode.removesuffix("-start")
+    latency, transfer = exchange(device, f.opcode, f.group, f.wire, f.nodes)
+    return Parts(0.0, tuple(0.0 for _ in memory), latency, transfer, _spread(f))
+
+
+def exchange(device: Device, opcode: str, group: int, wire: float, nodes: int) -> tuple[float, float]:
+    """Seconds of latency and of transfer of a collective among devices with a link.
+
+    Args:
+        wire: bytes that each device of the group sends (cost/collectives.py).
+        nodes: hosts on which the group lies. Those of one host share the bytes that go to the next, each over its
+            part of the network.
+    """
+    name = opcode.removesuffix("-start")
     name = name if name in known.COLLECTIVES else _ALIKE.get(name, "all-gather")
-    group, wire = np.array([float(f.group)]), np.array([f.wire])
-    seconds, latency = (float(each[0]) for each in collective(name, group, wire, device.link.value, terms))
-    if device.network and device.host_devices and f.group > device.host_devices.value:
-        # All devices of a host send their part of the ring's bytes over the host's network at once.
+    terms, link = known.values(device), device.link
+    assert link is not None, "a device that stands alone exchanges nothing"
+    found = collective(name, np.array([float(group)]), np.array([wire]), link.value, terms)
+    seconds, latency = (float(each[0]) for each in found)
+    if device.network and nodes > 1:
+        beside = max(1, group // nodes)
         share = terms[f"{name}.bandwidth"] * device.network.value
-        seconds = max(seconds, latency + f.wire / device.host_devices.value / share)
-    return Parts(0.0, tuple(0.0 for _ in memory), latency, max(seconds - latency, 0.0), _spread(f))
+        seconds = max(seconds, latency + wire / beside / share)
+    return latency, max(seconds - latency, 0.0)
 
 
 def _memory(f: Features, device: Device, share: float) -> tuple[float, ...]:

@@ -101,6 +101,17 @@ def test_collectives_have_latency_links_and_hosts():
     assert reduce(2**27, 64, slow).seconds > 5 * reduce(2**27, 64).seconds
 
 
+def test_two_devices_of_two_hosts_pay_the_network_and_two_of_one_do_not():
+    def pairs(first, second):
+        listed = f"replica_groups={{{{{first},{second}}}}}, use_global_device_ids=true"
+        text = REDUCE.replace("replica_groups=[1,DEVICES]<=[DEVICES], use_global_device_ids=true", listed)
+        return only(text.replace("SIZE", str(2**27)).replace("DEVICES", "16"))
+
+    (near, f), (far, g) = pairs(0, 1), pairs(7, 8)
+    assert (f.nodes, f.group, g.nodes, g.group) == (1, 2, 2, 2)
+    assert far.seconds > 2**29 / H100.network.value and far.seconds > 5 * near.seconds
+
+
 CONFIG = {"mask_type": "MASK", "intermediate_tensor_shape": {"dimensions": ["4", "16", "2048", "2048"]}}
 ATTENTION = """HloModule m
 ENTRY main {
