@@ -257,6 +257,7 @@ JOBS: dict[str, Schema] = {
         "limit": whole(),
         "batch_size": _ROWS,
     },
+    "published": {"table": text(), "tiers": _NAME, "chips": text(), "minutes": number(0, 10**5)},
     "validate": {
         "card": text(),
         "calibration": _COUNT,

@@ -18,6 +18,7 @@ from llmjax.analysis import Analysis, analysis_of
 from llmjax.cycles.compiler_clock import OpClock, agreement, models, total_cycles
 from llmjax.cycles.device import Device, load_device, peak
 from llmjax.cycles.model import predict
+from llmjax.cycles.published.expected import expected_error
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
 from llmjax.hlo import parse
@@ -156,6 +157,8 @@ def _row(
     }
     if device is None:
         return row
+    expected = expected_error(device.name, settings.phase) if device is not card else None
+    row["expected_error"] = expected._asdict() if expected else None
     return row | predicted(report, device, _HLO_DTYPES[settings.dtype], _tokens(settings), clock)
 
 

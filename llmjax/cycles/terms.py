@@ -87,6 +87,9 @@ def _cores() -> dict[str, Term]:
         "ici.start": Term("s", 1e-7, 5e-5, 5e-6, "a collective: fixed time"),
         "ici.hop": Term("s", 1e-7, 5e-6, 1e-6, "a collective: time for each device along an axis"),
         "ici.bandwidth": Term("share", 0.2, 1.0, 0.85, "a collective: sustained share of the links it runs on"),
+        "network.bandwidth": Term(
+            "share", 0.1, 1.0, 0.33, "between slices: sustained share of the data centre's network"
+        ),
     }
 
 

@@ -56,10 +56,20 @@ def _collective(f: Features, device: Device, terms: dict[str, float]) -> Parts:
     nothing = tuple(0.0 for _ in device.memory)
     if device.link is None:
         return Parts(0.0, nothing, terms["op.start"], 0.0, _spread(f))
-    steps, width = ring(f.group, f.devices, device.name)
-    one = device.link.value / (2 * AXES.get(device.name, 3))  # of an axis, one way
-    latency = terms["ici.start"] + terms["ici.hop"] * steps
-    return Parts(0.0, nothing, latency, f.wire / (one * width * terms["ici.bandwidth"]), _spread(f))
+    latency, transfer = exchange(device, f.group, f.devices, f.wire)
+    return Parts(0.0, nothing, latency, transfer, _spread(f))
+
+
+def exchange(device: Device, group: int, devices: int, wire: float) -> tuple[float, float]:
+    """Seconds of latency and of transfer of a collective in a slice of `devices`; `wire` is what each of a group sends.
+
+    Source of the form: Austin et al., "How to Scale Your Model" (2025): bytes over the links of the axes, a hop each.
+    """
+    terms, link = known.values(device), device.link
+    assert link is not None, "a device that stands alone exchanges nothing"
+    steps, width = ring(group, devices, device.name)
+    one = link.value / (2 * AXES.get(device.name, 3))  # of an axis, one way
+    return terms["ici.start"] + terms["ici.hop"] * steps, wire / (one * width * terms["ici.bandwidth"])
 
 
 def ring(group: int, devices: int, name: str) -> tuple[int, int]:

@@ -52,6 +52,8 @@ class ModelConfig:
     counts: ClassVar[tuple[str, ...]] = ("vocab_size",)
     # probabilities
     rates: ClassVar[tuple[str, ...]] = ()
+    # what it may compute in, and store weights in
+    dtypes: ClassVar[tuple[str, ...]] = DTYPES
     # fields that name an activation function
     activations: ClassVar[tuple[str, ...]] = ()
 
@@ -71,8 +73,8 @@ class ModelConfig:
                 near = did_you_mean(value, ACTIVATIONS)
                 raise UserError(f"{name}: {field}={value!r} is not supported; known: {', '.join(ACTIVATIONS)}.{near}")
         for field in ("dtype", "param_dtype"):
-            if getattr(self, field) not in DTYPES:
-                raise UserError(f"{name}: {field}={getattr(self, field)!r} must be one of {', '.join(DTYPES)}.")
+            if getattr(self, field) not in self.dtypes:
+                raise UserError(f"{name}: {field}={getattr(self, field)!r} must be one of {', '.join(self.dtypes)}.")
         if self.family and not 1 <= self.layers <= MOST_LAYERS:
             raise UserError(f"{name}: {self.layers} layers must be at least 1 and at most {MOST_LAYERS:,}.")
 

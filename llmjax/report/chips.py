@@ -37,6 +37,8 @@ def chips_table(rows: Sequence[Row], width: int) -> RichTable:
         figures("fits", lambda row: Text(_fits(row), style=_alarm(row)), 9),
         figures("compiler", lambda row: _told(row["compiler_cycles"]), 6),
     ]
+    if any(row.get("expected_error") for row in rows):
+        columns.insert(2, figures("off by", _error, 2))
     if width >= WIDEST:
         columns.append(figures("ours/its", lambda row: _agreement(row)[0], 10))
         columns.append(figures("rank", lambda row: _agreement(row)[1], 10))
@@ -49,6 +51,11 @@ def footer(rows: Sequence[Row], width: int) -> list[str]:
     lines = []
     if any(row["seconds"] is not None for row in made):
         lines.append("Times and cycles are predicted, not measured.")
+        if any(row.get("expected_error") for row in made):
+            lines.append(
+                "off by: the median error of such programs against published times (docs/published.md); (others): on"
+                " other chips of that sort, as too few of its own were published."
+            )
         lines += _expected(made)
     if any(row["compiler_cycles"] is not None for row in made):
         lines.append("Column compiler: the cycles that the compiler itself estimates.")
@@ -147,6 +154,7 @@ def _figures(made: Sequence[Row]) -> Table:
         Column("chip"),
         Column("device"),
         Column("time", "s", "modelled"),
+        Column("off by (expected)"),
         Column("cycles", "", "modelled"),
         Column("tokens/s", "", "modelled"),
         Column("bound by"),
@@ -161,7 +169,8 @@ def _figures(made: Sequence[Row]) -> Table:
     rows = []
     for row in made:
         ratio = (row.get("agreement") or {}).get("median_ratio")
-        cells = (row["target"], row["device"] or "–", row["seconds"], row["cycles"], row["tokens_per_second"])
+        cells = (row["target"], row["device"] or "–", row["seconds"], _error(row), row["cycles"])
+        cells += (row["tokens_per_second"],)
         rows.append(
             (
                 *(*cells, _bound(row) or "–", row["utilisation"], row["memory_needed"], row["memory_capacity"]),
@@ -173,6 +182,15 @@ def _figures(made: Sequence[Row]) -> Table:
 
 def _bound(row: Row) -> str:
     return (row["bound"] or "").removeprefix("memory:")
+
+
+def _error(row: Row) -> str:
+    """The expected error of such a program on the chip, "" where it is not known."""
+    expected = row.get("expected_error")
+    if not expected:
+        return "–"
+    own = row["target"].startswith(expected["of"]) and ":" in expected["of"]
+    return f"{expected['error']:.0%}" + ("" if own else " (others)")
 
 
 def _fits(row: Row) -> str:

@@ -28,6 +28,7 @@ MARKS = {
     "compiler": "^",
     "datasheet": "°",
     "estimate": "?",
+    "published": "†",
     "user": "*",
 }
 _COLOURS = {
@@ -37,6 +38,7 @@ _COLOURS = {
     "compiler": "magenta",
     "datasheet": "yellow",
     "estimate": "cyan",
+    "published": "yellow",
     "user": "magenta",
     "": "",
 }

@@ -7,5 +7,6 @@ PROVENANCE = {
     "compiler": "the compiler's own estimate or count",
     "datasheet": "from the chip's datasheet",
     "estimate": "estimated where no datasheet says",
+    "published": "published by others, who measured it",
     "user": "given on the command line",
 }

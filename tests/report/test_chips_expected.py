@@ -2,7 +2,8 @@
 
 import pytest
 
-from llmjax.report.chips import footer
+from llmjax.report.chips import chips_table, footer
+from llmjax.report.terminal import console
 
 
 def row(target, checked):
@@ -21,3 +22,21 @@ def test_a_chip_that_nothing_was_held_against_says_so(checked):
     (line,) = [line for line in footer([row("tpu:v5e:2x2", checked)], 80) if "No error is known" in line]
     assert "tpu:v5e:2x2" in line
     assert not any("No error" in line for line in footer([row("cpu", {})], 80))
+
+
+def drawn(rows):
+    screen = console()
+    with screen.capture() as held:
+        screen.print(chips_table(rows, 100))
+    return held.get()
+
+
+def test_the_error_of_whole_programs_stands_beside_the_time_and_says_whose_it_is():
+    known = dict.fromkeys(("compile_seconds", "cycles", "tokens_per_second", "bound", "utilisation", "memory_needed"))
+    known |= dict.fromkeys(("memory_capacity", "fits", "compiler_cycles"))
+    mine = row("gpu:a100", {}) | known | {"expected_error": {"error": 0.18, "of": "gpu:a100"}}
+    theirs = row("gpu:b200", {}) | known | {"expected_error": {"error": 0.25, "of": "gpu"}}
+    shown = drawn([mine, theirs])
+    assert "off by" in shown and "18%" in shown and "25% (others)" in shown
+    assert "off by" not in drawn([row("gpu:a100", {}) | known])
+    assert any(line.startswith("off by") for line in footer([mine], 100))

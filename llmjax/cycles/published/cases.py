@@ -1,0 +1,221 @@
+"""A row of a table -> what is to be compiled and added up for it, and the published seconds; or why not.
+
+No JAX import.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from llmjax.cycles.published.chips import DEVICES_A_CHIP, Chip, chip_of
+from llmjax.cycles.published.models import Model, model_of, step_flops
+from llmjax.cycles.published.table import Row
+
+PHASES = ("forward", "gradients", "train", "prefill", "decode")
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One device's program: a model, or its share of one, and what it works on.
+
+    `phase` is one of PHASES: "forward" gives logits of all positions, "gradients" has no optimiser. `dtype` is
+    "float32" (in full), "tf32", "float16", "bfloat16" or "int8". `fused`: attention is left out of what is compiled
+    and priced as one fused kernel. `remat`: each layer is computed again in the backward pass. `head`: with the
+    vocabulary's product.
+    """
+
+    model: Model
+    phase: str
+    batch: int
+    length: int
+    dtype: str
+    fused: bool = False
+    remat: bool = False
+    head: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a program is spread: devices that share each layer, that share each weight, replicas, and slices of pods.
+
+    `steps` is how often the program runs before gradients are exchanged.
+    """
+
+    tensor: int = 1
+    fsdp: int = 1
+    data: int = 1
+    slices: int = 1
+    steps: int = 1
+
+    @property
+    def devices(self) -> int:
+        """All of them."""
+        return self.tensor * self.fsdp * self.data * self.slices
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a row is of: programs and how often each runs, where, and the seconds that were published for all of it.
+
+    `told` says what the case takes for granted.
+    """
+
+    row: Row
+    chip: Chip
+    programs: tuple[tuple[Program, float], ...]
+    layout: Layout
+    seconds: float
+    told: tuple[str, ...] = ()
+
+
+def case_of(row: Row) -> Case | str:
+    """The case of a row, or the reason why there is none."""
+    chip = chip_of(row.hardware)
+    if chip is None:
+        return f"no card of {row.hardware}"
+    if row.metric == "wall time":
+        return "the wall time of a whole run, with compilation: a bound, not a step's time"
+    model = model_of(row.model)
+    if model is None:
+        return f"the sizes or blocks of {row.model} are not among llmjax's"
+    dtype = _dtype(row, chip)
+    if not dtype:
+        return f"{row.dtype} is not computed by llmjax's models on this chip"
+    batch, length = _whole(row.batch), _whole(row.length)
+    if batch is None or length is None or batch < 1:
+        return "rows of a step or tokens of a row are not said"
+    layout = _layout(row, model, chip)
+    if layout is None:
+        return f"how it is spread over {row.chips} chips ({row.parallel or 'not said'}) is not known here"
+    made = _programs(row, model, dtype, (batch, length), layout)
+    if isinstance(made, str):
+        return made
+    programs, tokens, layout = made
+    seconds = _seconds(row, model, (batch, length), tokens)
+    if seconds is None:
+        return f"{row.metric} in {row.unit} is not read as a time"
+    return Case(row, chip, programs, layout, seconds, _told(row, chip, programs, layout))
+
+
+def _whole(text: str) -> int | None:
+    return int(float(text)) if re.fullmatch(r"\d+(\.0*)?", text) else None
+
+
+def _dtype(row: Row, chip: Chip) -> str:
+    """The dtype of the program; "" where it cannot be built."""
+    text = row.dtype.lower()
+    if "fp8" in text or "int4" in text:
+        return ""
+    if "int8" in text:
+        return "int8"
+    if "tf32" in text and "no tf32" not in text:
+        return "tf32"
+    if "fp32" in text and "bf16" not in text:
+        return "float32"
+    half = "fp16" in text or text == "half"
+    narrow = chip.device.name in ("gpu:t4", "gpu:v100")  # no bfloat16 there
+    return ("" if not half else "float16") if narrow else "bfloat16"
+
+
+def _layout(row: Row, model: Model, chip: Chip) -> Layout | None:
+    """From words as "TP8", "DP64 FSDP1 TP1", "2 slice(s), fsdp16 x tp16", "FULL_SHARD"; None where it is not said."""
+    devices = row.chips * chip.devices
+    if devices == 1:
+        return Layout()
+    text = row.parallel.lower()
+    slices = int(found[1]) if (found := re.search(r"(\d+) slice", text)) else 1
+    tensor = int(found[1]) if (found := re.search(r"tp(\d+)", text)) else (devices if text == "tp" else 1)
+    if model.heads % tensor or devices % (tensor * slices):
+        return None
+    left = devices // (tensor * slices)
+    fsdp = int(found[1]) if (found := re.search(r"fsdp(\d+)", text)) else 0
+    if not fsdp and ("fsdp" in text or "full_shard" in text):
+        fsdp = left
+    data = left // max(fsdp, 1)
+    said = fsdp or re.search(r"dp\d+", text) or left == 1
+    if not said or max(fsdp, 1) * data != left:
+        return None
+    return Layout(tensor, max(fsdp, 1), data, slices)
+
+
+def _programs(
+    row: Row, model: Model, dtype: str, sizes: tuple[int, int], layout: Layout
+) -> tuple[tuple[tuple[Program, float], ...], float, Layout] | str:
+    """Programs of one device and how often each runs, tokens that they make or read on all, and the layout."""
+    batch, length = sizes
+    replicas = layout.fsdp * layout.data * layout.slices
+    rows, phase = max(1, batch // replicas), row.phase.lower()
+    share = model.shared(layout.tensor)
+    fused = bool(re.search("flash|splash|sdpa|cudnn", row.attention.lower()))
+    program = Program(share, "forward", rows, length, dtype, fused, head=model.vocabulary > 0)
+    if phase.startswith("train step") or "backward" in phase:
+        return _training(row, program, layout, batch * length)
+    if replicas > 1:
+        return "inference over replicas is not read"
+    if phase.startswith("decode"):
+        # "decode one token" counts the past apart, "decode step rate" has the cache's length as the row's.
+        cache = _whole(row.more) or (_whole(row.length) or 1)
+        slots = max(cache + 1, length if phase.startswith("decode step") else 1)
+        return ((replace(program, phase="decode", length=slots, fused=False), 1.0),), float(batch), layout
+    if phase.startswith("prefill+generate") or phase == "generate":
+        new = _whole(row.more)
+        if not new:
+            return "how many tokens are generated is not said"
+        decode = replace(program, phase="decode", length=length + new // 2 + 1, fused=False)
+        return ((replace(program, phase="prefill"), 1.0), (decode, float(new - 1))), float(batch * new), layout
+    if phase.startswith("prefill"):
+        return ((replace(program, phase="prefill"), 1.0),), float(batch * length), layout
+    if phase.startswith("encoder forward"):
+        return ((replace(program, head=False), 1.0),), float(batch * length), layout
+    if phase.startswith("forward"):
+        return ((program, 1.0),), float(batch * length), layout
+    return f"{row.phase} is none of the phases that are built"
+
+
+def _training(
+    row: Row, program: Program, layout: Layout, tokens: float
+) -> tuple[tuple[tuple[Program, float], ...], float, Layout]:
+    text = f"{row.parallel} {row.note}".lower()
+    steps = int(found[1]) if (found := re.search(r"grad accum (\d+)", text)) else 1
+    remat = "act ckpt true" in text or ("remat" in text and "minimal" not in text)
+    alone = layout.devices == 1 and row.phase.startswith("train")
+    phase = "train" if alone else "gradients"
+    program = replace(program, phase=phase, remat=remat, batch=max(1, program.batch // steps))
+    return ((program, float(steps)),), tokens, replace(layout, steps=steps)
+
+
+def _seconds(row: Row, model: Model, sizes: tuple[int, int], tokens: float) -> float | None:
+    """Published seconds of one execution; `tokens` are those that all chips make or read in it."""
+    unit, (batch, length) = row.unit, sizes
+    scale = {"ms": 1e-3, "us": 1e-6, "s": 1.0}.get(unit.split(" ")[0].split("(")[0])
+    if scale is not None and row.metric != "throughput":
+        return row.value * scale
+    if unit in ("tok/s", "tokens/s"):
+        return tokens / row.value
+    if unit == "tokens/s/GPU":
+        return tokens / row.value / row.chips
+    if unit == "sequences/s":
+        return batch / row.value
+    if unit == "tok/s/seq":
+        return 1 / row.value
+    if unit in ("TFLOP/s/chip", "TFLOP/s/GPU"):
+        return step_flops(model, batch, length) / (row.value * 1e12 * row.chips)
+    return None
+
+
+def _told(row: Row, chip: Chip, programs: tuple[tuple[Program, float], ...], layout: Layout) -> tuple[str, ...]:
+    said = []
+    if not chip.target.startswith(chip.device.name):
+        said.append(f"compiled for {chip.target}, the nearest chip that has a compiler here")
+    if any(p.fused and p.phase != "decode" for p, _ in programs):
+        said.append("attention priced as one fused kernel")
+    if "fp16" in row.dtype.lower() and programs[0][0].dtype == "bfloat16":
+        said.append("computed in bfloat16, whose rates are float16's there")
+    if re.search(r"mpt|opt", row.model, re.IGNORECASE):
+        said.append("blocks of GPT-2 in the model's sizes")
+    if layout.devices > 1:
+        said.append(f"one device's share of {layout.devices}, collectives added by the card's links")
+    if DEVICES_A_CHIP.get(chip.device.name, 1) > 1:
+        said.append("two devices a chip")
+    return tuple(said)
