@@ -62,14 +62,20 @@ def config_of(program: Program, layers: int) -> ModelConfig:
     """The config of a program's model with so many layers."""
     model, trains = program.model, program.phase in ("gradients", "train")
     dtype = program.dtype if program.dtype in ("bfloat16", "float16") else "float32"
-    kinds = {"dtype": dtype, "param_dtype": "float32" if trains else dtype, "remat": program.remat}
-    sizes = {"vocab_size": model.vocabulary, **kinds}
+    kinds: dict[str, Any] = {"dtype": dtype, "param_dtype": "float32" if trains else dtype, "remat": program.remat}
+    sizes: dict[str, Any] = {"vocab_size": model.vocabulary, **kinds}
     slots = max(2 * program.length, 512)
     if model.family == "gpt2":
-        quiet = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
-        body = {"n_positions": slots, "n_embd": model.width, "n_layer": layers, "n_head": 1, "n_inner": model.inner}
-        return _GPT2(**sizes, **quiet, **body, heads_here=model.heads, head_width=model.head_width)
-    body = {"hidden_size": model.width, "num_hidden_layers": layers, "num_attention_heads": model.heads}
+        quiet: dict[str, Any] = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+        plain: dict[str, Any] = {
+            "n_positions": slots,
+            "n_embd": model.width,
+            "n_layer": layers,
+            "n_head": 1,
+            "n_inner": model.inner,
+        }
+        return _GPT2(**sizes, **quiet, **plain, heads_here=model.heads, head_width=model.head_width)
+    body: dict[str, Any] = {"hidden_size": model.width, "num_hidden_layers": layers, "num_attention_heads": model.heads}
     body |= {"intermediate_size": model.inner, "max_position_embeddings": slots}
     if model.family == "bert":
         return _Bert(**sizes, **body, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)

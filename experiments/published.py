@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,7 +78,8 @@ def run(config: ConfigDict, workdir: str) -> None:
         why = next(iter(left.values()), "no row is of these tiers and chips")
         raise UserError(f"no row of {settings.table!r} could be predicted: {why}.")
     page = published_page(Path(settings.table).name, outcomes, left)
-    print_page(page, console())
+    shown = tuple(section for section in page.sections if section.key != "rows")  # hundreds of them: in the files
+    print_page(replace(page, sections=shown), console())
     folder = Path(workdir)
     try:
         atomic_write(folder / "published.json", json.dumps(_document(outcomes, left), indent=1, allow_nan=False) + "\n")
@@ -145,10 +146,10 @@ def _outcome(row: Row, compiler: _Compiler) -> Outcome | str:
 
 def kind_of(case: Case) -> str:
     """The kind of a case's work: "forward", "train", "decode", "prefill" or "generate"."""
-    if len(case.programs) > 1:
+    phases = [program.phase for program, _ in case.programs]
+    if len(phases) > 1:
         return "generate"
-    phase = case.programs[0][0].phase
-    return "train" if phase in ("gradients", "train") else phase
+    return "train" if phases[0] in ("gradients", "train") else phases[0]
 
 
 def _seconds(case: Case, compiler: _Compiler) -> float | None:

@@ -16,6 +16,7 @@ COLUMNS = (
     *("id", "tier", "stack", "hardware", "n_chips", "model", "phase", "batch_per_step", "seq_or_in", "out_or_past"),
     *("dtype", "attention", "parallel", "metric", "value", "unit", "source", "note", "seen"),
 )
+_RENAMED = {"batch_per_step": "batch", "seq_or_in": "length", "out_or_past": "more"}
 # What a tier can prove: how alike the compiler is that made the program.
 TIERS: Mapping[str, str] = {
     "A": "same compiler, one chip",
@@ -91,15 +92,9 @@ def _row(line: Mapping[str, str | None], where: str) -> Row:
         raise UserError(f"{where}: value and n_chips must be numbers ({error}).") from error
     if not 0 < value < math.inf or not (chips >= 1 and chips == int(chips)):
         raise UserError(f"{where}: value={value:g} must be above 0 and n_chips={chips:g} a whole number from 1.")
-    names = ("id", "tier", "stack", "hardware")
-    more = ("model", "phase", "batch_per_step", "seq_or_in", "out_or_past", "dtype", "attention", "parallel", "metric")
-    return Row(
-        *(texts[name] for name in names),
-        int(chips),
-        *(texts[name] for name in more),
-        value,
-        *(texts[name] for name in ("unit", "source", "note")),
-    )
+    named = {name: texts[name] for name in COLUMNS if name not in (*_RENAMED, "n_chips", "value", "seen")}
+    renamed = {ours: texts[theirs] for theirs, ours in _RENAMED.items()}
+    return Row(value=value, chips=int(chips), **named, **renamed)
 
 
 def _repeated(names: Sequence[str]) -> str:
