@@ -19,7 +19,7 @@ def minor_moves(op: OpCost, module: Module) -> bool:
     if inside is not None:  # moving costs nothing inside a fusion, so that `fused` may leave it out
         parts += [(i, inside) for i in inside]
     parts = parts or [(op.instruction, module.computations[op.computation])]
-    return any(_moved_to(i, computation) for i, computation in parts)
+    return any(_moved_to(i, computation) is not None for i, computation in parts)
 
 
 FETCH = (

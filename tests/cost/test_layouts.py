@@ -11,6 +11,7 @@ from llmjax.hlo.parser import parse
     ("source", "line", "moves"),
     [
         ("f32[4,8,16]", "f32[4,16,8] transpose(x), dimensions={0,2,1}", True),
+        ("f32[4,8,16]", "f32[16,4,8] transpose(x), dimensions={2,0,1}", True),
         ("f32[4,8,16]", "f32[8,4,16] transpose(x), dimensions={1,0,2}", False),
         ("f32[4,8,16]{2,1,0}", "f32[16,4,8]{0,2,1} transpose(x), dimensions={2,0,1}", False),  # the layout undoes it
         ("f32[4,8,16]{2,1,0}", "f32[4,8,16]{1,2,0} copy(x)", True),

@@ -84,3 +84,11 @@ def test_conv_groups_dilated(wild):
     grouped, dilated = counted(wild, "conv_groups_dilated").ops
     assert grouped.cost.matmul_flops == 2 * 4 * 32 * (3 * 16 - 2) ** 2  # a tap falls off at each end
     assert dilated.cost.matmul_flops == 2 * 4 * 32 * 64 * (3 * 12) ** 2
+
+
+def test_a_transpose_that_no_cache_mends(wild):
+    found = counted(wild, "loop_transpose_uncoalesced")
+    (op,) = predict(found, load_device("gpu:a100")).ops
+    assert 0.03 < op.seconds < 0.1 and op.bound == "memory:HBM"
+    moved = found.totals.bytes / load_device("gpu:a100").main_memory.bandwidth.value
+    assert op.seconds > 4 * moved  # 8 bytes are used of every 64 that are fetched
