@@ -69,7 +69,8 @@ def run(config: ConfigDict, workdir: str) -> None:
         raise UserError(f"no text came in: {HOW}.")
     seconds = time.perf_counter() - start
     if settings.output:
-        rate = f"{counts['texts']:,} texts in {seconds:.1f} s ({counts['texts'] / seconds:,.0f} a second)"
+        texts = "1 text" if counts["texts"] == 1 else f"{counts['texts']:,} texts"
+        rate = f"{texts} in {seconds:.1f} s ({counts['texts'] / seconds:,.0f} a second)"
         print(f"{rate}: {settings.output}", file=sys.stderr)
     _warn(counts, classifier.config.context)
 

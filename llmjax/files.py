@@ -1,5 +1,6 @@
 """Where files go, how they are never half-written, and whom what is read from a cache must belong to."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -35,6 +36,17 @@ def appearing(path: str | Path, mode: int | None = None) -> Iterator[BinaryIO]:
     in its place. `mode` are the permissions; None: those of the file that was there, else what the umask leaves.
     """
     path = Path(path)
+    try:
+        with _appearing(path, mode) as stream:
+            yield stream
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # which say nothing of the file
+            error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
+def _appearing(path: Path, mode: int | None) -> Iterator[BinaryIO]:
     before = path.stat() if path.exists() else None
     named = os.path.abspath(path)
     if (before and not stat.S_ISREG(before.st_mode)) or named.startswith(("/dev/", "/proc/")):

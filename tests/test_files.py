@@ -57,7 +57,7 @@ def test_devices_stay_devices(tmp_path: Path) -> None:
         atomic_write(path, "nothing")
         write_lines(["nothing"], path)
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode) and link.is_symlink()
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
         atomic_write("/dev/full", "x")
     assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
 
