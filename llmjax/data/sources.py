@@ -240,9 +240,9 @@ def _class_numbers(
     for rows, part in zip(parts, values, strict=True):
         for row, value in enumerate(part):
             if str(value) not in number:
-                valid = ", ".join(number)
-                near = did_you_mean(str(value), number)
-                raise UserError(f"{rows.where(row)}: label {value!r} is not one of the classes {valid[:200]}.{near}")
+                valid = ", ".join(names)[:200] + ("" if by_name else f", numbered 0 to {len(names) - 1}")
+                near = did_you_mean(str(value), [*names, *number])
+                raise UserError(f"{rows.where(row)}: label {value!r} is not one of the classes {valid}.{near}")
         result.append(np.array([number[str(value)] for value in part], np.int32))
     return names, result
 

@@ -85,7 +85,7 @@ def test_labels_that_are_no_class_are_named_with_their_place(write):
         load_dataset(files(train, dev=dev, test_fraction=0))
     with pytest.raises(UserError, match=r"a.tsv line 2: label 'pos' .* negative, positive. Did you mean 'positive'\?"):
         load_dataset(files(write("a.tsv", tsv(("pos", "a"), ("negative", "b"))), label_names=("negative", "positive")))
-    with pytest.raises(UserError, match=r"b.tsv line 3: label 2 is not one of the classes 0, 1"):
+    with pytest.raises(UserError, match=r"b.tsv line 3: label 2 is not one of the classes no, yes, numbered 0 to 1"):
         load_dataset(files(write("b.tsv", tsv((1, "a"), (2, "b"))), label_names=("no", "yes")))
 
 
