@@ -1,4 +1,4 @@
-"""Measure a GPT-2 language model's perplexity on a text, in each weight format.
+"""Measure a language model's perplexity on a text, in each weight format.
 
 `:tiny` measures a tiny model of random weights on a few sentences, to see the machinery run.
 """
@@ -20,10 +20,10 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     c = ConfigDict()
     c.experiment = "perplexity"
-    c.checkpoint = ""  # a folder that transformers wrote, a training run's workdir, a hub id, or random:SIZE
+    c.checkpoint = "smollm2"  # or a folder that transformers wrote, a run's workdir, a GGUF file, a hub id, random:SIZE
     c.tokenizer = ""  # "gpt2", a folder or a hub id; empty = the one saved with the checkpoint
     c.input = ""  # a text file, UTF-8
-    c.formats = ("float32", "bfloat16", "int8")  # weight formats to measure
+    c.formats = ("float32", "bfloat16", "int8", "int4")  # weight formats to measure
     c.window = 0  # tokens the model sees at a time; 0 = its context
     c.stride = 0  # tokens from one window to the next, each scored once; 0 = half a window
     c.limit = 0  # at most so many tokens of the text; 0 = all

@@ -13,29 +13,22 @@ from experiments._settings import settled
 from llmjax.data.tokenizer import load_tokenizer
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
-from llmjax.infer.checkpoint import folder_tokenizer, language_model_folder
+from llmjax.infer.checkpoint import folder_tokenizer, language_model_folder, load_prepared
 from llmjax.infer.loop import Shape
 from llmjax.infer.memory import check_memory
 from llmjax.infer.perplexity import Perplexity, perplexity
 from llmjax.infer.texts import check_file
 from llmjax.kernels.formats import Format, check_format
 from llmjax.memory import available
+from llmjax.models.config import ModelConfig
 from llmjax.models.families import from_size
 from llmjax.models.folders import read_config
-from llmjax.models.params import init_params, prepare
-from llmjax.models.weights import load_pretrained
+from llmjax.models.params import Params, init_params, prepare
 
 
 def run(config: Any, workdir: str) -> None:
     """Measures the configured model on the configured text; prints a table and writes `workdir`/perplexity.json."""
-    import jax
-
     config = settled(config)
-    if not config.checkpoint:
-        raise UserError(
-            "no model was named: pass --config.checkpoint= a folder that transformers wrote, a language-model run's"
-            " workdir, a hub id such as openai-community/gpt2, or random:gpt2 for random weights."
-        )
     if not config.input:
         raise UserError("no text was named: pass --config.input=FILE, a text file in UTF-8.")
     formats: list[Format] = [check_format(name, "formats") for name in config.formats]
@@ -49,6 +42,7 @@ def run(config: Any, workdir: str) -> None:
     if kind == "random":
         tokenizer = load_tokenizer(config.tokenizer or "gpt2")
         shape = from_size(size, vocab_size=len(tokenizer))
+        folder = None
         print(f"{config.checkpoint}: a model of random weights", file=sys.stderr)
     else:
         folder = language_model_folder(config.checkpoint, config.tokenizer)
@@ -66,11 +60,17 @@ def run(config: Any, workdir: str) -> None:
     results: dict[str, Perplexity] = {}
     for name in formats:
         began = time.perf_counter()
-        prepared = prepare(params, shape, name)
+        prepared = load_prepared(folder, name) if folder else _drawn(shape, name)
         results[name] = perplexity(prepared, shape, name, ids, window, stride, rows)
         seconds = time.perf_counter() - began
         print(f"{name}: {results[name].tokens / seconds:,.0f} tokens/s, compiling included", file=sys.stderr)
     _report(config, results, window, stride, Path(workdir))
+
+
+def _drawn(shape: ModelConfig, format: Format) -> Params:
+    import jax
+
+    return prepare(init_params(shape, "lm", jax.random.key(0)), shape, format)
 
 
 def _window(config: Any, context: int, tokens: int) -> tuple[int, int]:

@@ -145,20 +145,19 @@ class StoredTensor:
     def shape(self) -> tuple[int, ...]:
         return self.raw.shape[::-1] if self.transposed else self.raw.shape
 
-    def values(self) -> np.ndarray | Blocks:
-        """Reads the tensor: a float array as stored, or blocks as stored; see `decode`. A transposed one is float."""
+    def rows(self) -> np.ndarray | Blocks:
+        """Reads the tensor, a row an output: a float array or blocks, as stored; see `decode`."""
         found = decode(self.raw)
-        if self.heads is not None:
-            rows = _rotary_rows(self.shape[0], self.heads)
-            found = found.take(rows) if isinstance(found, Blocks) else found[rows]
-        if not self.transposed:
+        if self.heads is None:
             return found
-        return (found.dequantize() if isinstance(found, Blocks) else found).T
+        rows = _rotary_rows(self.shape[0], self.heads)
+        return found.take(rows) if isinstance(found, Blocks) else found[rows]
 
     def array(self) -> Float32[np.ndarray, "..."]:
-        """Reads the tensor as float32."""
-        found = self.values()
-        return found.dequantize() if isinstance(found, Blocks) else found.astype(np.float32)
+        """Reads the tensor as float32, in transformers' orientation."""
+        found = self.rows()
+        floats = found.dequantize() if isinstance(found, Blocks) else found.astype(np.float32)
+        return floats.T if self.transposed else floats
 
 
 def hf_config(file: GGUF) -> dict[str, Any]:

@@ -1,12 +1,18 @@
-"""Where a language model and its tokenizer are read from."""
+"""Where a language model and its tokenizer are read from, and its weights in the form that inference reads."""
 
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from llmjax.data.tokenizer import load_tokenizer
 from llmjax.errors import UserError
+from llmjax.infer.kept import kept
 from llmjax.json_file import read_json
+from llmjax.kernels.formats import Format, Groups, Rows
 from llmjax.models.folders import TOKENIZER_FILES, is_gguf, resolve_folder
+from llmjax.models.params import Params, prepare
+from llmjax.models.weights import map_pretrained
 from llmjax.schema import many, maybe, text
 
 
@@ -38,3 +44,12 @@ def language_model_folder(path: str | Path, tokenizer: str = "") -> Path:
 def folder_tokenizer(folder: Path, tokenizer: str = "") -> Any:
     """Returns the named tokenizer, or the one saved in `folder`."""
     return load_tokenizer(tokenizer or str(folder))
+
+
+def load_prepared(folder: Path, format: Format) -> Params:
+    """Returns a language model's parameters as `prepare` arranges them; int4 takes a file's own 4-bit groups over."""
+    config, params = map_pretrained(folder, "lm", packed=format == "int4")
+    shapes = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), params)
+    identity = repr((config, format, shapes))
+    (arrange,) = kept(identity, lambda: (prepare.lower(params, config, format).compile(),), (Rows, Groups))
+    return jax.block_until_ready(arrange(params))

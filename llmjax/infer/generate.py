@@ -1,4 +1,4 @@
-"""Texts that a GPT-2 continues: batches of prompts, or one as a stream."""
+"""Texts that a language model continues: batches of prompts, or one as a stream."""
 
 import concurrent.futures
 import dataclasses
@@ -13,21 +13,20 @@ import numpy as np
 from llmjax.data.tokenizer import load_tokenizer
 from llmjax.errors import UserError, no_numbers
 from llmjax.infer.chat import end_ids, has_template, render
-from llmjax.infer.checkpoint import folder_tokenizer, language_model_folder
-from llmjax.infer.kept import kept
+from llmjax.infer.checkpoint import folder_tokenizer, language_model_folder, load_prepared
 from llmjax.infer.loop import ENDS, NO_TOKEN, News, Programs, Shape, State, compile_programs
 from llmjax.infer.memory import check_memory
 from llmjax.infer.plain_tokenizer import plain_tokenizer
 from llmjax.infer.sampling import Sampling
 from llmjax.infer.text import continuation, find_stop, settled
-from llmjax.kernels.formats import Format, Groups, Rows
+from llmjax.kernels.formats import Format
 from llmjax.memory import available
 from llmjax.models.cache import bucket
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import from_size
 from llmjax.models.folders import is_gguf, read_config
 from llmjax.models.params import Params, init_params, param_shapes, prepare
-from llmjax.models.weights import check_sums, map_pretrained
+from llmjax.models.weights import check_sums
 
 GREEDY = Sampling()
 SHORTEST_PROMPT = 16
@@ -368,7 +367,7 @@ def load_generator(
     config = read_config(folder)
     check_memory(config, format, shape or batch_shape([1], 64), available())
     with concurrent.futures.ThreadPoolExecutor(2) as others:
-        waited, checked = others.submit(_prepared, folder, format), others.submit(check_sums, folder)
+        waited, checked = others.submit(load_prepared, folder, format), others.submit(check_sums, folder)
         loaded = (None if tokenizer or is_gguf(folder) else plain_tokenizer(folder)) or folder_tokenizer(
             folder, tokenizer
         )
@@ -380,14 +379,6 @@ def load_generator(
             compile_programs(config, abstract, size, expected.sampling.plan)
         checked.result()
         return Generator(config, waited.result(), loaded, format, chat)
-
-
-def _prepared(folder: Path, format: Format) -> Params:
-    config, params = map_pretrained(folder, "lm")
-    shapes = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), params)
-    identity = repr((config, format, shapes))
-    (arrange,) = kept(identity, lambda: (prepare.lower(params, config, format).compile(),), (Rows, Groups))
-    return jax.block_until_ready(arrange(params))
 
 
 def random_generator(size: str, tokenizer: str, format: Format, shape: Shape | None = None, seed: int = 0) -> Generator:

@@ -4,7 +4,7 @@ Shape letters: T tokens, D inputs, E outputs, P groups of 32 inputs, G inputs of
 """
 
 import dataclasses
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, Int8, UInt8
 from llmjax.errors import UserError, did_you_mean
 from llmjax.kernels.dot import BLOCK, dot
 
+T = TypeVar("T")
 Format = Literal["float32", "bfloat16", "int8", "int4"]
 FORMATS: tuple[str, ...] = get_args(Format)
 LONG = 8192  # rows from which a weight is padded: zeros are under 3% of it there
@@ -113,14 +114,22 @@ def pack(kernel_ED: Float[Array, "E D"], format: Format) -> Rows | Groups:
     - int4: 4 bits, a scale and a minimum for every 32 inputs (`quantise_groups`); where the inputs are no multiple of
       32, int8.
     """
-    rows = kernel_ED.shape[0]
-    if rows >= LONG:
-        kernel_ED = jnp.pad(kernel_ED, ((0, -rows % BLOCK), (0, 0)))
+    kernel_ED = pad_rows(kernel_ED)
     if format == "int4" and kernel_ED.shape[1] % GROUP == 0:
         return quantise_groups(kernel_ED.astype(jnp.float32))
     if format in ("int8", "int4"):
         return Rows(*quantise(kernel_ED.astype(jnp.float32)))
     return Rows(kernel_ED.astype(format))
+
+
+def pad_rows(weight: T) -> T:
+    """Returns a weight by rows with rows of zeros up to whole blocks, where it has `LONG` rows or more."""
+
+    def pad(leaf: jax.Array) -> jax.Array:
+        more = -leaf.shape[0] % BLOCK if leaf.shape[0] >= LONG else 0
+        return jnp.pad(leaf, ((0, more), *((0, 0) for _ in leaf.shape[1:])))
+
+    return jax.tree.map(pad, weight)
 
 
 def quantise(x_ND: Float[Array, "N D"]) -> tuple[Int8[Array, "N D"], Float[Array, "N"]]:

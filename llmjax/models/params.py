@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import PRNGKeyArray
 
-from llmjax.kernels.formats import Format, pack
+from llmjax.kernels.formats import Format, Groups, pack, pad_rows
 from llmjax.memory import available, require, tree_bytes
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import make_model
@@ -66,17 +66,23 @@ def prepare(params: Params, config: ModelConfig, format: Format) -> Params:
     """Arranges parameters for inference: kernels and the vocabulary's embedding by rows in `format` (`pack`).
 
     No step then transposes or copies a weight. Biases, norms and other embeddings are float32, and so is the residual
-    stream.
+    stream. A kernel that a file has in 4 bits stays as it is. The embedding of int4 is int8, as llama.cpp's 4-bit files
+    have it: it is the head, too.
     """
     table = vocabulary_table(params)
 
-    def arrange(at: tuple[Any, ...], leaf: jax.Array) -> Any:
+    def arrange(at: tuple[Any, ...], leaf: Any) -> Any:
         names = [entry.key for entry in at]
+        if isinstance(leaf, Groups):
+            return pad_rows(leaf)
         if names[-1] == "kernel":
             return pack(leaf.T, format)
-        return pack(leaf, format) if names == [table, "embedding"] else leaf.astype(jnp.float32)
+        if names == [table, "embedding"]:
+            return pack(leaf, "int8" if format == "int4" else format)
+        return leaf.astype(jnp.float32)
 
-    return jax.tree_util.tree_map_with_path(arrange, unstack_layers(params, config))
+    layers_apart = unstack_layers(params, config)
+    return jax.tree_util.tree_map_with_path(arrange, layers_apart, is_leaf=lambda leaf: isinstance(leaf, Groups))
 
 
 def cache_dtype(params: Params) -> str:

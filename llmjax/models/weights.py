@@ -15,7 +15,8 @@ from jaxtyping import PRNGKeyArray
 
 from llmjax.errors import UserError
 from llmjax.files import SUMS, damaged, default_mode, write_sums
-from llmjax.gguf import hf_tensors, read_gguf
+from llmjax.gguf import Blocks, StoredTensor, hf_tensors, read_gguf
+from llmjax.kernels.formats import Groups
 from llmjax.memory import available, require
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import Family, family_of
@@ -74,13 +75,14 @@ def load_pretrained(
     return config, stack_layers(params, config) if config.scan_layers else params
 
 
-def map_pretrained(path: str | Path, head: Head) -> tuple[ModelConfig, Params]:
+def map_pretrained(path: str | Path, head: Head, *, packed: bool = False) -> tuple[ModelConfig, Params]:
     """Returns what `load_pretrained` does, layers apart, as views of the files, which are read on use.
 
     For those who copy every array at once: a view shows what becomes of the file later. Sums are left to `check_sums`,
-    which reads the files whole.
+    which reads the files whole. packed: kernels that a file has in 4 bits (GGUF's Q4_0 and Q4_1) are `Groups`, exactly
+    as they are there.
     """
-    config, flat, _ = _read(path, head, False, {})
+    config, flat, _ = _read(path, head, False, {}, packed)
     return config, _nested(flat)
 
 
@@ -133,7 +135,7 @@ def save_pretrained(
 
 
 def _read(
-    path: str | Path, head: Head, fresh_head: bool, overrides: dict[str, Any]
+    path: str | Path, head: Head, fresh_head: bool, overrides: dict[str, Any], packed: bool = False
 ) -> tuple[ModelConfig, dict[At, Any], dict[At, tuple[int, ...]]]:
     """Returns the config, mapped tensors by their place among the parameters, and the shapes of a head to be drawn."""
     folder = resolve_folder(path)
@@ -145,7 +147,11 @@ def _read(
         stored |= {name.removeprefix(family.prefix): tensor for name, tensor in _tensors(file).items()}
     fresh = _to_draw(family, stored, wanted) if fresh_head else set()
     _check(folder, head, config, stored, wanted, fresh)
-    flat = {at: _ours(stored[name], family.transposed(at)) for name, (at, _) in wanted.items() if name not in fresh}
+    flat: dict[At, Any] = {}
+    for name, (at, _) in wanted.items():
+        if name not in fresh:
+            groups = _groups(stored[name]) if packed and at[-1] == "kernel" else None
+            flat[at] = _ours(stored[name], family.transposed(at)) if groups is None else groups
     return config, flat, {at: shape for name, (at, shape) in wanted.items() if name in fresh}
 
 
@@ -180,18 +186,22 @@ class _Stored(NamedTuple):
 
     dtype: str
     shape: tuple[int, ...]
-    array: np.ndarray | None
+    source: np.ndarray | StoredTensor | None
+
+    @property
+    def array(self) -> np.ndarray | None:
+        return self.source.array() if isinstance(self.source, StoredTensor) else self.source
 
 
 def _tensors(file: Path) -> dict[str, _Stored]:
-    """Returns the tensors of a safetensors file by name, mapped into memory; those of a GGUF file in float32.
+    """Returns the tensors of a safetensors file by name, mapped into memory; those of a GGUF file turn to float32 on use.
 
     The library checks the file; its arrays are copies, so that the views are made here. Source of the layout (length
     of the header in 8 bytes, header in JSON, tensors): the format's description in safetensors' README.
     """
     if is_gguf(file):
         found = hf_tensors(read_gguf(file))
-        return {name: _Stored("F32", tensor.shape, tensor.array()) for name, tensor in found.items()}
+        return {name: _Stored("F32", tensor.shape, tensor) for name, tensor in found.items()}
     import safetensors
 
     try:
@@ -223,6 +233,16 @@ def _ours(tensor: _Stored, transposed: bool) -> np.ndarray:
     """A stored tensor in our orientation."""
     array = np.asarray(tensor.array)
     return array.T if transposed else array
+
+
+def _groups(tensor: _Stored) -> Groups | None:
+    """A stored tensor's 4-bit groups, a row an output; None where the file has it in another type."""
+    rows = tensor.source.rows() if isinstance(tensor.source, StoredTensor) else None
+    if not isinstance(rows, Blocks) or rows.type == "Q8_0":
+        return None
+    scale_EP = rows.scales.astype(np.float32)
+    minimum_EP = -8 * scale_EP if rows.minima is None else rows.minima.astype(np.float32)
+    return Groups(rows.packed, scale_EP, minimum_EP)
 
 
 def _fits(stored: dict[str, _Stored], wanted: dict[str, tuple[At, tuple[int, ...]]], name: str, family: Family) -> bool:

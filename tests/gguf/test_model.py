@@ -66,8 +66,8 @@ def test_tensors_have_transformers_names_and_order(tmp_path):
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1"])
 def test_rotary_rows_of_quantised_tensors(tmp_path, kind):
     tensor = hf_tensors(llama_file(tmp_path, kind=kind))["model.layers.0.self_attn.k_proj.weight"]
-    assert isinstance(tensor.values(), Blocks) == kind.startswith("Q")
-    assert tensor.values().shape == tensor.shape == (16, 32)
+    assert isinstance(tensor.rows(), Blocks) == kind.startswith("Q")
+    assert tensor.rows().shape == tensor.shape == (16, 32)
     ours = llama_tensors()["blk.0.attn_k.weight"]
     step = {"F16": 2e-3, "BF16": 2e-2, "Q8_0": 0.03, "Q4_0": 0.5, "Q4_1": 0.3}[kind]
     assert np.abs(tensor.array() - ours).max() < step, "rows in another order would be further off"

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 
 from llmjax.errors import UserError
+from llmjax.infer.checkpoint import load_prepared
+from llmjax.kernels.formats import Groups
 from llmjax.models.folders import named_config, read_config, resolve_folder
+from llmjax.models.params import init_params, param_shapes, prepare
 from llmjax.models.weights import load_pretrained, save_pretrained
 from tests.gguf.files import LLAMA, llama_tensors, permuted, write
 
@@ -32,8 +35,6 @@ def file_of(tmp_path, config, params):
 
 def test_parameters_are_those_of_the_folder(tmp_path):
     config = read_config(write(tmp_path / "shape.gguf", "llama", LLAMA, llama_tensors()))
-    from llmjax.models.params import init_params
-
     params = init_params(config, "lm", jax.random.key(0))
     path = file_of(tmp_path, config, params)
     assert resolve_folder(path) == path
@@ -47,3 +48,20 @@ def test_missing_tensors_are_named(tmp_path):
     del tensors["blk.0.ffn_up.weight"]
     with pytest.raises(UserError, match=r"missing: layers.0.mlp.up_proj.weight"):
         load_pretrained(write(tmp_path / "x.gguf", "llama", LLAMA, tensors), "lm")
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1"])
+def test_four_bits_stay_as_the_file_has_them(tmp_path, kind):
+    tensors = {name: (array, kind) if array.ndim == 2 else array for name, array in llama_tensors().items()}
+    path = write(tmp_path / "model.gguf", "llama", LLAMA, tensors)
+    config, whole = load_pretrained(path, "lm")
+    prepared = load_prepared(path, "int4")
+    for name in ("q_proj", "k_proj"):
+        kernel = prepared["layers_0"]["self_attn"][name]["kernel"]
+        assert isinstance(kernel, Groups)
+        np.testing.assert_array_equal(kernel.dequantised().T, whole["layers_0"]["self_attn"][name]["kernel"])
+    assert prepared["embed_tokens"]["embedding"].values_ED.dtype == np.int8
+    drawn = jax.eval_shape(lambda params: prepare(params, config, "int4"), param_shapes(config, "lm"))
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), prepared) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), drawn
+    ), "programs made from shapes alone take the parameters"
