@@ -1,4 +1,4 @@
-"""Fine-tune GPT-2 as a classifier on labelled texts: your own file, a hub data set or the packaged movie reviews.
+"""Train a classifier on labelled texts: your own file, a hub data set or the packaged movie reviews.
 
 `:tiny` does it in seconds on 120 sentences that lie beside this file.
 """
@@ -44,7 +44,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.max_length = placeholder(int)  # tokens a text; longer texts are cut and counted
 
     c.model = ConfigDict()
-    c.model.init = ""  # start from these weights: a folder, a run's workdir or a hub id; empty = fresh ones
+    c.model.init = ""  # start from these weights: minilm, a folder, a run's workdir or a hub id; empty = fresh ones
     # Of a fresh model: tiny, small, distilgpt2, gpt2, gpt2-medium, gpt2-large or gpt2-xl; empty = 2 narrow layers.
     c.model.size = ""
     c.model.n_layer = 0  # layers of a fresh model; 0 = as in size
@@ -54,9 +54,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.model.position_std = placeholder(
         float
     )  # and of its position embeddings: layer norm keeps tokens small beside large ones
-    c.model.resid_pdrop = placeholder(float)  # dropout of what each layer adds
-    c.model.embd_pdrop = placeholder(float)  # dropout of the embeddings
-    c.model.attn_pdrop = placeholder(float)  # dropout of the attention weights
+    c.model.dropout = placeholder(float)  # of the embeddings and of what each layer adds
+    c.model.attention_dropout = placeholder(float)  # of the attention weights
     c.model.dtype = "float32"  # of the computation: float32 or bfloat16; parameters stay float32
     c.model.scan_layers = False  # one compiled layer in a loop: deep models compile faster, small ones run slower
     c.model.remat = False  # compute activations again in the backward pass: less memory, more time
@@ -95,7 +94,7 @@ def get_config(arg: str = "") -> ConfigDict:
         c.data.label_names = ("negative", "positive")
         c.data.max_length = 32
         c.model.size = "tiny"
-        c.model.resid_pdrop = c.model.embd_pdrop = c.model.attn_pdrop = 0.1
+        c.model.dropout = c.model.attention_dropout = 0.1
         c.train.epochs = 3
         c.train.batch_size = 16
         c.train.label_smoothing = c.train.token_dropout = c.train.ema_decay = 0.0

@@ -36,6 +36,7 @@ from llmjax.memory import available
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import SIZES, from_size
 from llmjax.models.folders import read_config, resolve_folder
+from llmjax.models.gpt2 import GPT2Config
 from llmjax.models.params import Params, init_params
 from llmjax.models.weights import load_pretrained, save_pretrained
 from llmjax.train import (
@@ -211,6 +212,7 @@ def _model(
     """Returns the model and its parameters; `sizes`: tokens of the tokenizer, and of a text at most."""
     vocabulary, max_length = sizes
     options = {name: value for name, value in values.items() if name not in ("init", "size") and value is not None}
+    dropout = {name: options.pop(name, None) for name in ("dropout", "attention_dropout")}
     stds = {"wte": options.pop("embedding_std", None), "wpe": options.pop("position_std", None)}
     shape = {name: options.pop(name, 0) for name in ("n_layer", "n_embd", "n_head")}
     options["label_names"] = dataset.label_names
@@ -219,6 +221,7 @@ def _model(
         if any(shape.values()):
             raise UserError(f"model.init={init!r} fixes the shape: leave model.n_layer, n_embd and n_head at 0")
         family = type(read_config(Path(init)))
+        options |= _rates(family, **dropout)
         strange = set(options) - {field.name for field in fields(family)}
         if strange:
             raise UserError(f"model.{min(strange)}: a {family.family} has no such setting: leave it open")
@@ -233,12 +236,20 @@ def _model(
     if values["size"] and SIZES.get(values["size"], ("gpt2",))[0] != "gpt2":
         raise UserError(f"model.size={values['size']!r}: fresh classifiers are GPT-2s; model.init names others")
     # Places beyond the longest text would keep what was drawn for them.
+    options |= _rates(GPT2Config, **dropout)
     model = from_size(values["size"] or "small", vocab_size=vocabulary, n_positions=max_length, **chosen, **options)
     params = init_params(model, "classifier", key)
     embeddings = {
         name: {"embedding": params[name]["embedding"] * (std / model.initializer_range)} for name, std in stds.items()
     }
     return model, params | embeddings
+
+
+def _rates(family: type[ModelConfig], dropout: float | None, attention_dropout: float | None) -> dict[str, float]:
+    """Returns a family's own fields for the two kinds of dropout; one that it lacks keeps our name, to be refused."""
+    own = [name for name in family.rates if name != family.attention_rate] or ["dropout"]
+    rates = {name: dropout for name in own} | {family.attention_rate: attention_dropout}
+    return {name: rate for name, rate in rates.items() if rate is not None}
 
 
 def _print_data(dataset: Dataset, splits: dict[str, Split], about: list[str], max_length: int) -> None:

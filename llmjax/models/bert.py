@@ -41,6 +41,7 @@ class BertConfig(ModelConfig):
         "max_position_embeddings", "type_vocab_size",
     )  # fmt: skip
     rates: ClassVar[tuple[str, ...]] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    attention_rate: ClassVar[str] = "attention_probs_dropout_prob"
     activations: ClassVar[tuple[str, ...]] = ("hidden_act",)
     unread: ClassVar[frozenset[str]] = frozenset(
         (

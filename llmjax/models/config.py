@@ -50,8 +50,9 @@ class ModelConfig:
     layers_field: ClassVar[str] = "num_hidden_layers"
     # fields that must be at least 1
     counts: ClassVar[tuple[str, ...]] = ("vocab_size",)
-    # probabilities
+    # probabilities of dropout, and which of them is that of attention's weights
     rates: ClassVar[tuple[str, ...]] = ()
+    attention_rate: ClassVar[str] = ""
     # what it may compute in, and store weights in
     dtypes: ClassVar[tuple[str, ...]] = DTYPES
     # fields that name an activation function

@@ -41,6 +41,7 @@ class GPT2Config(ModelConfig):
     }  # fmt: skip
     counts: ClassVar[tuple[str, ...]] = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
     rates: ClassVar[tuple[str, ...]] = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
+    attention_rate: ClassVar[str] = "attn_pdrop"
     activations: ClassVar[tuple[str, ...]] = ("activation_function",)
 
     def __post_init__(self) -> None:

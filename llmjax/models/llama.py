@@ -52,6 +52,7 @@ class LlamaConfig(ModelConfig):
         "max_position_embeddings",
     )  # fmt: skip
     rates: ClassVar[tuple[str, ...]] = ("attention_dropout",)
+    attention_rate: ClassVar[str] = "attention_dropout"
     activations: ClassVar[tuple[str, ...]] = ("hidden_act",)
     unread: ClassVar[frozenset[str]] = frozenset({"rope_interleaved"})
     # How the relatives differ in what their files do not say.

@@ -194,7 +194,7 @@ class _Stored(NamedTuple):
 
 
 def _tensors(file: Path) -> dict[str, _Stored]:
-    """Returns the tensors of a safetensors file by name, mapped into memory; those of a GGUF file turn to float32 on use.
+    """Returns the tensors of a safetensors file by name, mapped into memory; those of a GGUF file float32 on use.
 
     The library checks the file; its arrays are copies, so that the views are made here. Source of the layout (length
     of the header in 8 bytes, header in JSON, tensors): the format's description in safetensors' README.

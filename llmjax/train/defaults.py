@@ -17,9 +17,8 @@ LABELS: dict[str, Any] = {
     "model.n_embd": 64,
     "model.embedding_std": 0.1,
     "model.position_std": 0.02,
-    "model.resid_pdrop": 0.5,
-    "model.embd_pdrop": 0.5,
-    "model.attn_pdrop": 0.1,
+    "model.dropout": 0.5,
+    "model.attention_dropout": 0.1,
     "train.epochs": 6,
     "train.batch_size": 32,
     "train.label_smoothing": 0.1,
@@ -33,9 +32,8 @@ TAUGHT: dict[str, Any] = {
     "model.n_embd": 96,
     "model.embedding_std": 0.05,
     "model.position_std": 0.05,
-    "model.resid_pdrop": 0.0,  # made-up texts never come twice: there is nothing to learn by heart
-    "model.embd_pdrop": 0.0,
-    "model.attn_pdrop": 0.0,
+    "model.dropout": 0.0,  # made-up texts never come twice: there is nothing to learn by heart
+    "model.attention_dropout": 0.0,
     "train.epochs": 0,
     "train.label_smoothing": 0.0,
     "train.token_dropout": 0.0,

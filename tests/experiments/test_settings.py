@@ -166,7 +166,7 @@ def test_absurd_sizes_end_a_job_before_jax_is_imported_or_a_file_written(tmp_pat
         "benchmark:repeats=1e9", "calibrate:runs=-1", "classify:dtype=float", "clock:batches=1,1e9", "compare:batch=0",
         "cost:top=1e11", "diff:top=nan", "evaluate:dtype=int8", "finetune:train.batch_size=1000000000",
         "generate:seed=1e23", "generate:top_k=1e11", "microscope:runs=0", "perplexity:formats=",
-        "quickstart:model.n_layer=100000000", "quickstart:model.attn_pdrop=1.5",
+        "quickstart:model.n_layer=100000000", "quickstart:model.attention_dropout=1.5",
         "sst2:train.optimizer.learning_rate=inf", "validate:rounds=",
     )  # fmt: skip
     command = [sys.executable, "-c", ABSURD, str(tmp_path / "w"), *settings]

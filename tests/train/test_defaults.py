@@ -18,10 +18,10 @@ def test_fresh_weights_learn_from_a_teacher_at_a_high_rate_and_pretrained_ones_f
 
 
 def test_epochs_without_a_teacher_mean_labels_alone_and_what_is_set_stays() -> None:
-    settings = OPEN | {"train.epochs": 3, "model.resid_pdrop": 0.0}
+    settings = OPEN | {"train.epochs": 3, "model.dropout": 0.0}
     chosen = resolve(settings, Start(False, 0, SHORT))
     assert chosen["train.distill_steps"] == 0 and chosen["train.token_dropout"] == LABELS["train.token_dropout"]
-    assert not {"train.epochs", "model.resid_pdrop"} & set(chosen)
+    assert not {"train.epochs", "model.dropout"} & set(chosen)
     both = resolve(settings | {"train.distill_steps": 9}, Start(False, 0, SHORT))
     assert both["train.token_dropout"] == TAUGHT["train.token_dropout"]
     assert resolve({"train.epochs": 3, "data.train": ""}, Start(False, 0, SHORT)) == {}
