@@ -12,7 +12,7 @@ quickstart: $(VENV)/.installed
 
 # The whole test suite.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n auto --maxprocesses=4
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -171,7 +171,5 @@ def test_a_sample():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(1, PARTS + 1))
-def test_many(part, request):
-    if "slow" not in request.config.getoption("markexpr"):
-        pytest.skip(f"{MANY:,} texts take many minutes: pytest -m slow tests/test_fuzz.py")
+def test_many(part):
     part_of_a_run(part, MANY // PARTS)

@@ -227,8 +227,8 @@ def test_every_source_file_decides(tmp_path, monkeypatch):
     assert len(found) == 2
 
 
-def test_without_a_cache_folder_nothing_is_kept(tmp_path):
-    assert not jax.config.jax_compilation_cache_dir
+def test_without_a_cache_folder_nothing_is_kept(folder):
+    jax.config.update("jax_compilation_cache_dir", None)
     build = Builds()
     kept("one", build)
     kept("one", build)

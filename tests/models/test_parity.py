@@ -79,9 +79,7 @@ def test_every_width_agrees_with_torch(size, head, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["lm", "classifier"])
 @pytest.mark.parametrize("size", SIZES)
-def test_every_whole_size_agrees_with_torch(size, head, tmp_path, request):
-    if "slow" not in request.config.getoption("markexpr"):
-        pytest.skip("whole sizes take minutes and gigabytes: pytest -m slow -k gpt2-medium")
+def test_every_whole_size_agrees_with_torch(size, head, tmp_path):
     config = from_size(size, pad_token_id=50256, label_names=LABELS)
     lengths = (config.context, 1, config.context // 3)
     worst = worst_difference(config, head, tmp_path, lengths)

@@ -75,7 +75,7 @@ def test_a_phone_scrolls_no_page_sideways(open_page):
         page.set_viewport_size({"width": 400, "height": 800})
         if page.locator("tr.op").count():
             page.locator("tr.op").first.click()
-        assert page.evaluate("document.documentElement.scrollWidth") == 400
+        page.wait_for_function("document.documentElement.scrollWidth === 400")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
