@@ -38,11 +38,10 @@ def run(config: Any, workdir: str) -> None:
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: byte {error.start + 1} is not UTF-8; save the file as UTF-8.") from None
     kind, _, size = config.checkpoint.partition(":")
-    folder = Path()
+    folder = None
     if kind == "random":
         tokenizer = load_tokenizer(config.tokenizer or "gpt2")
         shape = from_size(size, vocab_size=len(tokenizer))
-        folder = None
         print(f"{config.checkpoint}: a model of random weights", file=sys.stderr)
     else:
         folder = language_model_folder(config.checkpoint, config.tokenizer)
@@ -56,7 +55,6 @@ def run(config: Any, workdir: str) -> None:
     rows = min(config.batch_size, 1 + max(0, -(-(len(ids) - window) // stride)))
     for name in formats:
         check_memory(shape, name, Shape(rows, window, window, 1), available())
-    params = init_params(shape, "lm", jax.random.key(0)) if kind == "random" else load_pretrained(folder, "lm")[1]
     results: dict[str, Perplexity] = {}
     for name in formats:
         began = time.perf_counter()

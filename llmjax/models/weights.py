@@ -242,7 +242,7 @@ def _groups(tensor: _Stored) -> Groups | None:
         return None
     scale_EP = rows.scales.astype(np.float32)
     minimum_EP = -8 * scale_EP if rows.minima is None else rows.minima.astype(np.float32)
-    return Groups(rows.packed, scale_EP, minimum_EP)
+    return Groups(*map(jnp.asarray, (rows.packed, scale_EP, minimum_EP)))
 
 
 def _fits(stored: dict[str, _Stored], wanted: dict[str, tuple[At, tuple[int, ...]]], name: str, family: Family) -> bool:

@@ -161,7 +161,7 @@ def test_tiny_reviews_are_balanced_and_unique() -> None:
 
 
 def test_sst2_reads_the_two_files_of_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has no train.tsv"):
+    with pytest.raises(UserError, match=r"has no train\.tsv"):
         sst2.get_config(str(tmp_path))
     for name in ("train", "dev"):
         (tmp_path / f"{name}.tsv").write_text("text\tlabel\n")
