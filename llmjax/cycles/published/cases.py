@@ -154,9 +154,7 @@ def _programs(
     if replicas > 1:
         return "inference over replicas is not read"
     if phase.startswith("decode"):
-        # "decode one token" counts the past apart, "decode step rate" has the cache's length as the row's.
-        cache = _whole(row.more) or (_whole(row.length) or 1)
-        slots = max(cache + 1, length if phase.startswith("decode step") else 1)
+        slots = _whole(row.more) or length  # "decode one token" counts the past apart, a step of many has the cache
         return ((replace(program, phase="decode", length=slots, fused=False), 1.0),), float(batch), layout
     if phase.startswith("prefill+generate") or phase == "generate":
         new = _whole(row.more)

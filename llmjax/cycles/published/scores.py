@@ -151,6 +151,8 @@ def reason(outcome: Outcome) -> str:
     row, faster = outcome.row, outcome.ratio < 1
     if "TensorFlow" in row.stack:
         return "XLA of about 2021; the session's overhead is hidden" if faster else "XLA of about 2021"
+    if outcome.phase in ("decode", "prefill", "generate") and row.tier == "B":
+        return "llmjax's own program: a residual stream in float32, collectives that nothing hides"
     if row.tier == "D" and faster:
         return "eager PyTorch starts every operation from the host"
     if re.search("mpt|llm-foundry", row.stack, re.IGNORECASE):

@@ -95,6 +95,12 @@ def test_generation_is_a_prompt_and_its_tokens():
     assert (prompt.phase, once, decode.phase, times, decode.length) == ("prefill", 1.0, "decode", 7.0, 133)
 
 
+def test_a_decode_step_reads_the_cache_that_the_row_says():
+    step = case(phase="decode step rate per sequence", length="2048", batch="8")
+    assert step.programs[0][0].length == 2048 and not step.programs[0][0].fused
+    assert case(phase="decode one token", length="1", more="128").programs[0][0].length == 128
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
