@@ -59,10 +59,15 @@ class _Llama(LlamaConfig):
 
 
 def config_of(program: Program, layers: int) -> ModelConfig:
-    """The config of a program's model with so many layers."""
-    model, trains = program.model, program.phase in ("gradients", "train")
+    """The config of a program's model with so many layers.
+
+    Weights are float32 where an optimiser keeps them; what only multiplies by them, on one device of many, has them
+    gathered in the type that it computes in.
+    """
+    model = program.model
     dtype = program.dtype if program.dtype in ("bfloat16", "float16") else "float32"
-    kinds: dict[str, Any] = {"dtype": dtype, "param_dtype": "float32" if trains else dtype, "remat": program.remat}
+    weights = "float32" if program.phase == "train" else dtype
+    kinds: dict[str, Any] = {"dtype": dtype, "param_dtype": weights, "remat": program.remat}
     sizes: dict[str, Any] = {"vocab_size": model.vocabulary, **kinds}
     slots = max(2 * program.length, 512)
     if model.family == "gpt2":
@@ -111,9 +116,9 @@ def function_of(program: Program, layers: int) -> tuple[Callable[..., Any], tupl
 def _file(program: Program, layers: int, target: str, folder: Path) -> Path:
     if program.phase == "decode":  # caches come in these lengths
         program = dataclasses.replace(program, length=bucket(program.length))
-    program = dataclasses.replace(program, model=dataclasses.replace(program.model, layers=layers))
+    made = dataclasses.replace(program, model=dataclasses.replace(program.model, layers=layers))
     versions = [importlib.metadata.version(name) for name in ("jax", "jaxlib")]
-    name = hashlib.sha256(repr((program, target, versions)).encode()).hexdigest()[:24]
+    name = hashlib.sha256(repr((made, config_of(program, layers), target, versions)).encode()).hexdigest()[:24]
     return folder / f"{name}.hlo.gz"
 
 

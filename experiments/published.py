@@ -51,8 +51,12 @@ class _Compiler:
         main = f"{chip.device.name} {chip.device.main_memory.bandwidth.value}"
         key = (program, layers, chip.target, main)
         if key not in self.seconds:
-            if time.monotonic() > self.until and not is_kept(program, layers, chip.target, self.folder):
+            kept = is_kept(program, layers, chip.target, self.folder)
+            if time.monotonic() > self.until and not kept:
                 return None
+            if not kept:
+                what = f"{program.phase} {program.batch} x {program.length} {program.dtype}, {layers} layers"
+                print(f"compiling {case.row.id} for {chip.target}: {what}", file=sys.stderr)
             text = compiled(program, layers, chip.target, self.folder)
             self.seconds[key] = seconds_of(text, chip.target, chip.device)
         return self.seconds[key]
