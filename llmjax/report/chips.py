@@ -53,8 +53,8 @@ def footer(rows: Sequence[Row], width: int) -> list[str]:
         lines.append("Times and cycles are predicted, not measured.")
         if any(row.get("expected_error") for row in made):
             lines.append(
-                "off by: the median error of such programs against published times (docs/published.md); (others): on"
-                " other chips of that sort, as too few of its own were published."
+                "off by: the median error of such programs against so many published times (docs/published.md);"
+                " others: of other chips of that sort, as too few of its own were published."
             )
         lines += _expected(made)
     if any(row["compiler_cycles"] is not None for row in made):
@@ -190,7 +190,7 @@ def _error(row: Row) -> str:
     if not expected:
         return "–"
     own = row["target"].startswith(expected["of"]) and ":" in expected["of"]
-    return f"{expected['error']:.0%}" + ("" if own else " (others)")
+    return f"{expected['error']:.0%} of {expected['rows']}" + ("" if own else " others")
 
 
 def _fits(row: Row) -> str:

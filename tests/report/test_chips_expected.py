@@ -34,9 +34,9 @@ def drawn(rows):
 def test_the_error_of_whole_programs_stands_beside_the_time_and_says_whose_it_is():
     known = dict.fromkeys(("compile_seconds", "cycles", "tokens_per_second", "bound", "utilisation", "memory_needed"))
     known |= dict.fromkeys(("memory_capacity", "fits", "compiler_cycles"))
-    mine = row("gpu:a100", {}) | known | {"expected_error": {"error": 0.18, "of": "gpu:a100"}}
-    theirs = row("gpu:b200", {}) | known | {"expected_error": {"error": 0.25, "of": "gpu"}}
+    mine = row("gpu:a100", {}) | known | {"expected_error": {"error": 0.18, "rows": 4, "of": "gpu:a100"}}
+    theirs = row("gpu:b200", {}) | known | {"expected_error": {"error": 0.25, "rows": 9, "of": "gpu"}}
     shown = drawn([mine, theirs])
-    assert "off by" in shown and "18%" in shown and "25% (others)" in shown
+    assert "off by" in shown and "18% of 4" in shown and "25% of 9 others" in shown
     assert "off by" not in drawn([row("gpu:a100", {}) | known])
     assert any(line.startswith("off by") for line in footer([mine], 100))

@@ -1,6 +1,5 @@
 """Errors, ranks, inversions and expected errors of rows that were predicted."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -79,20 +78,23 @@ def test_an_inversion_is_a_clear_order_the_wrong_way_round():
     assert inversions([slow, replace(fast, row=replace(ROW, batch="9"))]) == []  # another program
 
 
-def test_expected_errors_are_of_whole_programs_and_of_three_rows():
-    rows = [outcome(1.2, 1.0), outcome(1.2, 1.0), outcome(1.2, 1.0, tier="K")]
+def test_expected_errors_are_of_whole_programs_and_of_two_rows():
+    rows = [outcome(1.2, 1.0), outcome(1.2, 1.0, tier="K"), outcome(9.0, 1.0, stack="TensorFlow + XLA")]
     assert expected(rows) == {}
-    assert expected([*rows, outcome(1.2, 1.0)]) == {"gpu:a100": {"train": 0.2}}
+    assert expected([*rows, outcome(1.2, 1.0)]) == {"gpu:a100": {"train": {"error": 0.2, "rows": 2}}}
 
 
 def test_a_chip_without_rows_borrows_from_its_likes():
-    table = {"gpu:a100": {"train": 0.2}, "gpu:l4": {"train": 0.4}, "tpu:v5e": {"train": 0.1}}
-    assert expected_error("gpu:a100", "lm", table) == (0.2, "gpu:a100")
-    assert expected_error("gpu:h100", "train", table) == (pytest.approx(0.3), "gpu")
+    def one(error, rows):
+        return {"train": {"error": error, "rows": rows}}
+
+    table = {"gpu:a100": one(0.2, 5), "gpu:l4": one(0.4, 2), "tpu:v5e": one(0.1, 9)}
+    assert expected_error("gpu:a100", "lm", table) == (0.2, 5, "gpu:a100")
+    assert expected_error("gpu:h100", "train", table) == (pytest.approx(0.3), 7, "gpu")
     assert expected_error("gpu:h100", "decode", table) is None
 
 
 def test_what_ships_is_medians_by_chip_and_kind():
     for chip, errors in shipped().items():
         assert load_device(chip).name == chip
-        assert errors and all(0 < error < 10 and math.isfinite(error) for error in errors.values())
+        assert errors and all(0 < e["error"] < 10 and e["rows"] > 1 for e in errors.values())
