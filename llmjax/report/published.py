@@ -30,7 +30,8 @@ def _tiers(outcomes: Sequence[Outcome]) -> Section:
         Column("published", "s", "published"), Column("predicted", "s", "modelled"), series, log_x=True, log_y=True,
     )  # fmt: skip
     swapped = scores.inversions(scores.counted(outcomes))
-    said = f"{len(swapped)} pairs of chips stand in another order than published, by more than 20% on both sides"
+    pairs = "1 pair of chips stands" if len(swapped) == 1 else f"{len(swapped)} pairs of chips stand"
+    said = f"{pairs} in another order than published, by more than 20% on both sides"
     named = "; ".join(f"{a.row.id} {a.chip} and {b.row.id} {b.chip}" for a, b in swapped[:5])
     notes = (
         "Error: the median of |ln(predicted / published)| as a share. Bias: of the ratio. Rank: Spearman's.",
