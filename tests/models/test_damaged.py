@@ -101,3 +101,13 @@ def test_damaged_weights_are_refused_by_generation_too(tmp_path: Path) -> None:
     (tmp_path / "m" / "model.safetensors").write_bytes(content)
     with pytest.raises(UserError, match=r"model\.safetensors missing or not as it was saved"):
         load_generator(tmp_path / "m")
+
+
+def test_weights_that_do_not_fit_in_memory_are_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmjax.models.weights.available", lambda: 2**10)
+    with pytest.raises(UserError, match=r"not enough memory: .* parameters .*; take a smaller model"):
+        load_pretrained(saved, "classifier")
+    monkeypatch.setattr("llmjax.models.params.available", lambda: 2**10)
+    with pytest.raises(UserError, match=r"not enough memory: .* parameters"):
+        init_params(CONFIG, "lm", jax.random.key(0))
+    jax.eval_shape(lambda: init_params(CONFIG, "lm", jax.random.key(0)))  # shapes take none
