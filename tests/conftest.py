@@ -17,7 +17,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
+import hypothesis
 import pytest
+
+# No clock decides a test: an example may take long on a busy machine.
+hypothesis.settings.register_profile("llmjax", deadline=None)
+hypothesis.settings.load_profile("llmjax")
 
 ROOT = Path(__file__).resolve().parent.parent
 
