@@ -27,6 +27,7 @@ from llmjax.data import (
     load_tokenizer,
     token_counts,
 )
+from llmjax.data.tokenizer import end_tokens
 from llmjax.data.trained_tokenizer import MANY, tokens_per_character, train_tokenizer
 from llmjax.data.vader import EXAMPLES as MOVIE_EXAMPLES
 from llmjax.errors import UserError
@@ -83,7 +84,7 @@ def _run(config: ConfigDict, workdir: str, stack: ExitStack) -> None:
     turns = _turning_tokens(training.pop("turning_words"), tokenizer)
     train_config = _train_config(training, turns)
     max_length = values["data"]["max_length"]
-    model, params = _model(values["model"], train_config.seed, init, dataset, (len(tokenizer), max_length))
+    model, params = _model(values["model"], train_config.seed, init, dataset, (tokenizer, max_length))
     replacement = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.pad_token_id or 0
     splits = {
         name: Split(encode_cached(tokenizer, part.texts, min(max_length, model.context)), part.labels_N, part.places)
@@ -207,10 +208,11 @@ def _turning_tokens(words: tuple[str, ...], tokenizer: Any) -> tuple[int, ...]:
 
 
 def _model(
-    values: dict[str, Any], seed: int, init: str, dataset: Dataset, sizes: tuple[int, int]
+    values: dict[str, Any], seed: int, init: str, dataset: Dataset, words: tuple[Any, int]
 ) -> tuple[ModelConfig, Params]:
-    """Returns the model and its parameters; `sizes`: tokens of the tokenizer, and of a text at most."""
-    vocabulary, max_length = sizes
+    """Returns the model and its parameters; `words`: the tokenizer, and how many tokens a text has at most."""
+    tokenizer, max_length = words
+    vocabulary = len(tokenizer)
     options = {name: value for name, value in values.items() if name not in ("init", "size") and value is not None}
     dropout = {name: options.pop(name, None) for name in ("dropout", "attention_dropout")}
     stds = {"wte": options.pop("embedding_std", None), "wpe": options.pop("position_std", None)}
@@ -237,7 +239,8 @@ def _model(
         raise UserError(f"model.size={values['size']!r}: fresh classifiers are GPT-2s; model.init names others")
     # Places beyond the longest text would keep what was drawn for them.
     options |= _rates(GPT2Config, **dropout)
-    model = from_size(values["size"] or "small", vocab_size=vocabulary, n_positions=max_length, **chosen, **options)
+    options |= {"vocab_size": vocabulary, "n_positions": max_length, **end_tokens(tokenizer)}
+    model = from_size(values["size"] or "small", **chosen, **options)
     params = init_params(model, "classifier", key)
     embeddings = {
         name: {"embedding": params[name]["embedding"] * (std / model.initializer_range)} for name, std in stds.items()

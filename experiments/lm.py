@@ -15,6 +15,7 @@ from experiments._workdir import RESULTS, claim, fingerprint, flat_settings, hel
 from llmjax.data import encode_cached, load_tokenizer
 from llmjax.data.corpus import CorpusConfig, load_corpus
 from llmjax.data.packing import join
+from llmjax.data.tokenizer import end_tokens
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
 from llmjax.infer.generate import Generator
@@ -45,7 +46,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     corpus = load_corpus(CorpusConfig(**data))
     init = str(resolve_folder(values["model"]["init"])) if values["model"]["init"] else ""
     tokenizer = load_tokenizer(tokenizer_name or init or "gpt2")
-    model, params = _model(values["model"], values["train"]["seed"], init, len(tokenizer))
+    model, params = _model(values["model"], values["train"]["seed"], init, tokenizer)
     train, dev = (_stream(tokenizer, texts) for texts in (corpus.train, corpus.dev))
     print(f"data: {corpus.origin}: {_size(train)} to train on, {_size(dev)} in dev")
     if len(train.tokens_T) < 3:
@@ -71,7 +72,8 @@ def run(config: ConfigDict, workdir: str) -> None:
     _print_results(found, folder)
 
 
-def _model(values: dict[str, Any], seed: int, init: str, vocabulary: int) -> tuple[ModelConfig, Params]:
+def _model(values: dict[str, Any], seed: int, init: str, tokenizer: Any) -> tuple[ModelConfig, Params]:
+    vocabulary = len(tokenizer)
     base = read_config(Path(init)) if init else from_size(values["size"])
     if not family_of(base).causal:
         raise UserError(f"model.init={init!r}: a {base.family} fills gaps in texts and does not continue them.")
@@ -85,7 +87,8 @@ def _model(values: dict[str, Any], seed: int, init: str, vocabulary: int) -> tup
                 raise UserError(
                     f"model.{name} is set, and a {base.family} has no such field: choose another model.size"
                 )
-        model = from_size(values["size"], vocab_size=vocabulary, **shape, **options)
+        options |= {"vocab_size": vocabulary, **end_tokens(tokenizer)}
+        model = from_size(values["size"], **shape, **options)
         return model, init_params(model, "lm", jax.random.key(seed))
     if shape:
         raise UserError(f"model.init={init!r} fixes the shape: leave model.n_layer, n_embd and n_head at 0")

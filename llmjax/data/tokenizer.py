@@ -82,6 +82,11 @@ def load_tokenizer(name: str) -> Any:
     return tokenizer
 
 
+def end_tokens(tokenizer: Any) -> dict[str, int | None]:
+    """Returns the tokens that begin and end a text, as the config of a model of this vocabulary names them."""
+    return {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+
+
 def pad_id(tokenizer: Any) -> int:
     """Returns the id that fills padding: the pad token's, else 0 (any id will do: the mask says what is real)."""
     return 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)

@@ -198,6 +198,8 @@ def test_own_texts_in_chinese_get_a_tokenizer_and_a_run_says_what_it_chose(
     results = json.loads((tmp_path / "run" / "eval.json").read_text("utf-8"))
     assert results["temperature"] != 1.0  # 40 steps teach nothing; what they give is calibrated all the same
     classifier = load_classifier(tmp_path / "run")
+    assert classifier.config.eos_token_id == classifier.tokenizer.eos_token_id < classifier.config.vocab_size
+    assert classifier.config.bos_token_id is None  # as the tokenizer has none
     good, strange, blank = classifier.classify(["早餐很好", "zxq", ""])
     assert good.known and not strange.known and not blank.known
     probs_NC = np.array([list(good.scores.values())])
