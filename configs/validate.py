@@ -21,6 +21,10 @@ PROGRAMS = (
     *(f"gpt2 train {b} {n}" for b, n in ((1, 32), (4, 64))),
     *(f"gpt2-medium decode {b} {n}" for b, n in ((1, 256), (4, 128))),
     "gpt2-medium prefill 1 128",
+    *(f"smollm2-135m decode {b} {n}" for b, n in ((1, 128), (8, 64))),
+    *(f"smollm2-135m prefill {b} {n}" for b, n in ((1, 256), (4, 64))),
+    *(f"minilm-l6 embed {b} {n}" for b, n in ((1, 64), (16, 64))),
+    *(f"minilm-l6 train {b} {n}" for b, n in ((4, 32), (16, 64))),
 )
 
 

@@ -43,6 +43,7 @@ def test_forward_mode_vmap_and_scan_give_what_the_plain_call_gives(family):
     tokens_BL = jax.random.randint(jax.random.key(1), (3, 7), 0, 64)
     model = make_model(config, "classifier")
 
+    @jax.jit
     def logits(params, tokens_BL=tokens_BL):
         return model.apply({"params": params}, tokens_BL)
 
