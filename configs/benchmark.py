@@ -18,7 +18,9 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     c = ConfigDict()
     c.experiment = "benchmark"
-    c.size = "gpt2"  # the model, with random weights: tiny, small, distilgpt2, gpt2, gpt2-medium, ...
+    # The model, with random weights: tiny, small, distilgpt2, gpt2, ...; or a trained one: smollm2, a GGUF file, which
+    # llama.cpp then reads too, whatever the width of ours.
+    c.size = "gpt2"
     c.cases = (
         "decode-1-float32", "decode-1-16-bit", "decode-1-8-bit", "decode-8-float32", "decode-8-16-bit",
         "decode-8-8-bit", "prefill-1-float32", "prefill-1-16-bit", "prefill-1-8-bit", "classify-16-float32",

@@ -21,14 +21,15 @@ from llmjax.errors import UserError, did_you_mean
 from llmjax.files import atomic_write, cache_folder
 from llmjax.memory import available, require, tree_bytes
 from llmjax.models.config import ModelConfig
-from llmjax.models.families import from_size
+from llmjax.models.families import SIZES, from_size
+from llmjax.models.folders import read_config, resolve_folder
 from llmjax.models.params import init_params, param_shapes
 from llmjax.models.weights import save_pretrained
 from llmjax.train.speed import train_flops
 
 KINDS = ("decode", "prefill", "classify", "train", "start")
-BYTES = {"float32": 4, "16-bit": 2, "8-bit": 1}
-MATMULS = {"float32": "matmul-float32", "16-bit": "matmul-bfloat16", "8-bit": "matmul-int8"}
+BYTES = {"float32": 4, "16-bit": 2, "8-bit": 1, "4-bit": 20 / 32}  # of a weight; GGUF's Q4_1 has 20 a group of 32
+MATMULS = {"float32": "matmul-float32", "16-bit": "matmul-bfloat16", "8-bit": "matmul-int8", "4-bit": "matmul-int8"}
 
 
 def run(config: Any, workdir: str) -> None:
@@ -83,7 +84,12 @@ def parse_case(name: str, config: Any) -> Case:
 
 
 def checkpoint(size: str) -> tuple[ModelConfig, Path]:
-    """Returns the shape and a folder with random weights of a size that every contestant reads, kept between runs."""
+    """Returns the shape and what every contestant reads: the trained model that `size` names, or else a folder with
+    random weights of that size, kept between runs.
+    """
+    if size not in SIZES:
+        folder = resolve_folder(size)
+        return read_config(folder), folder
     shape = from_size(size)
     folder = cache_folder() / "benchmark" / size
     if not (folder / "model.safetensors").exists():
@@ -163,8 +169,9 @@ def limit(case: Case, shape: ModelConfig, workers: Workers) -> float:
 
 def weight_bytes(shape: ModelConfig, width: str) -> int:
     """Bytes of the matrices that a decode step reads."""
-    layer = 4 * shape.width**2 + 2 * shape.width * shape.layer.inner
-    return (shape.layers * layer + shape.vocab_size * shape.width) * BYTES[width]
+    kernels = jax.tree_util.tree_leaves_with_path(param_shapes(shape, "none"))
+    weights = sum(leaf.size for at, leaf in kernels if at[-1].key == "kernel")
+    return round((weights + shape.vocab_size * shape.width) * BYTES[width])
 
 
 def case_flops(case: Case, shape: ModelConfig) -> float:

@@ -12,8 +12,9 @@ TYPES = {
     "f32": gguf.GGMLQuantizationType.F32,
     "f16": gguf.GGMLQuantizationType.F16,
     "q8_0": gguf.GGMLQuantizationType.Q8_0,
+    "q4_1": gguf.GGMLQuantizationType.Q4_1,
 }
-_FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7}
+_FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "q4_1": 3}
 # transformers' name -> llama.cpp's. Products (transposed: GPT-2 stores (in, out)) are of the file's type.
 _PRODUCTS = {
     "attn.c_attn.weight": "attn_qkv.weight",
@@ -34,10 +35,13 @@ _PLAIN = {
 
 
 def write(folder: Path, kind: str) -> Path:
-    """Returns the GGUF file of a GPT-2 in "f32", "f16" or "q8_0" beside its folder, made if it is not there yet.
+    """Returns the GGUF file of a GPT-2 in one of `TYPES` beside its folder, made if it is not there yet.
 
+    A folder that is such a file already is returned as it is, whatever its own types are.
     The vocabulary is a stand-in of numbered tokens: the benchmark speaks in token ids.
     """
+    if folder.suffix == ".gguf":
+        return folder
     target = folder.with_name(f"{folder.name}-{kind}.gguf")
     if target.exists():
         return target

@@ -2,6 +2,7 @@
 
 import functools
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,13 +10,14 @@ import numpy as np
 
 from experiments.peers.case import PROMPT, Case, Timing, prompt_tokens
 from llmjax.data.batches import Batch
+from llmjax.infer.checkpoint import load_prepared
 from llmjax.infer.classify import Classifier
 from llmjax.infer.loop import Shape, compile_programs
 from llmjax.infer.sampling import Sampling
 from llmjax.kernels.formats import check_format
 from llmjax.models.cache import bucket
-from llmjax.models.params import init_params, prepare
-from llmjax.models.weights import load_pretrained
+from llmjax.models.folders import read_config
+from llmjax.models.params import init_params
 from llmjax.train.classification import classification_loss
 from llmjax.train.optimizer import OptimizerConfig, make_optimizer
 from llmjax.train.step import init_state, make_train_step
@@ -26,7 +28,8 @@ class Contestant:
 
     def __init__(self, folder: str, format: str, threads: int) -> None:
         self.format = check_format(format)
-        self.config, self.params = load_pretrained(folder, "lm")
+        self.folder = Path(folder)
+        self.config = read_config(self.folder)
         self.run_of: dict[Case, Any] = {}
 
     def run(self, case: Case) -> Timing:
@@ -42,7 +45,7 @@ class Contestant:
 
     @functools.cached_property
     def _prepared(self) -> Any:
-        return jax.block_until_ready(prepare(self.params, self.config, self.format))
+        return load_prepared(self.folder, self.format)
 
     def _decode(self, case: Case) -> Any:
         shape = Shape(case.batch, PROMPT, bucket(PROMPT + case.tokens), case.tokens)

@@ -31,13 +31,13 @@ class Entry(NamedTuple):
 
 
 _ALL = ("decode", "prefill", "classify", "train", "start")
+_OURS = {"float32": "float32", "16-bit": "bfloat16", "8-bit": "int8", "4-bit": "int4"}
+_LLAMA = {"float32": "f32", "16-bit": "f16", "8-bit": "q8_0", "4-bit": "q4_1"}
 ENTRIES = (
-    Entry("llmjax", "jax", {"float32": "float32", "16-bit": "bfloat16", "8-bit": "int8"}, _ALL, 1 << 20),
+    Entry("llmjax", "jax", _OURS, _ALL, 1 << 20),
     Entry("transformers", "torch", {"float32": "float32", "16-bit": "bfloat16"}, _ALL, 1 << 20),
     Entry("ctranslate2", "ctranslate2", {"float32": "float32", "8-bit": "int8"}, _ALL[:2], 1 << 20),
-    Entry(
-        "llama.cpp", "llama_cpp", {"float32": "f32", "16-bit": "f16", "8-bit": "q8_0"}, _ALL[:2], 1, "llama-cpp-python"
-    ),
+    Entry("llama.cpp", "llama_cpp", _LLAMA, _ALL[:2], 1, "llama-cpp-python"),
 )
 PEERS = tuple(entry.name for entry in ENTRIES[1:])
 
