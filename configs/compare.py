@@ -5,6 +5,7 @@
 
 from ml_collections import ConfigDict
 
+from configs._mesh import mesh
 from llmjax.errors import UserError, did_you_mean
 
 VARIANTS = ("", "tiny")
@@ -21,6 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
         raise UserError(f"configs/compare.py:{arg}: there is no such variant, only ':tiny'.{near}")
     c = ConfigDict()
     c.experiment = "compare"
+    c.mesh = mesh(data=1)  # devices of the target, or of those here, that the program is divided over; -1 = all left
     c.targets = TARGETS  # chips: cpu, gpu:NAME, tpu:GENERATION:TOPOLOGY; gpu and tpu are the attached ones
     c.card = ""  # a device card of this machine's CPU, for the row of cpu; empty = its time is not known
     c.model = "gpt2"  # a size (tiny, gpt2, gpt2-xl, bert-base, smollm2-135m, ...), a checkpoint or its config.json

@@ -5,6 +5,7 @@
 
 from ml_collections import ConfigDict
 
+from configs._mesh import mesh
 from llmjax.errors import UserError, did_you_mean
 
 VARIANTS = ("", "tiny")
@@ -16,6 +17,7 @@ def get_config(arg: str = "") -> ConfigDict:
         raise UserError(f"configs/cost.py:{arg}: there is no such variant, only ':tiny'.{did_you_mean(arg, VARIANTS)}")
     c = ConfigDict()
     c.experiment = "cost"
+    c.mesh = mesh(data=1)  # devices of the target, or of those here, that the program is divided over; -1 = all left
     c.hlo = ""  # a file of HLO text, or a folder that --xla_dump_to wrote; empty = compile the phase below
     c.model = "gpt2"  # a size (tiny, gpt2, gpt2-xl, bert-base, smollm2-135m, ...), a checkpoint or its config.json
     c.phase = "decode"  # prefill, decode, generate, classify, embed, train or lm; several with commas between them

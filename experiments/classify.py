@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from experiments._mesh import on_devices
 from experiments._settings import values_of
 from llmjax.data import load_tokenizer
 from llmjax.errors import UserError
@@ -41,8 +42,14 @@ class _Settings(NamedTuple):
 
 def run(config: ConfigDict, workdir: str) -> None:
     """Classifies the configured texts and writes one JSON object each; `workdir` is not used."""
-    settings = _Settings(**values_of(config))
+    values = values_of(config)
+    mesh, settings = values.pop("mesh"), _Settings(**values)
     source = _check(settings)
+    with on_devices(mesh):
+        _classify(settings, source)
+
+
+def _classify(settings: _Settings, source: Path | None) -> None:
     classifier = load(settings.checkpoint, settings.tokenizer, settings.dtype)
     shown_live = sys.stderr.isatty() and (bool(settings.output) or not sys.stdout.isatty())
     progress = Progress(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 from rich.text import Text
 
+from experiments._mesh import mesh_for, use_told
 from experiments._phases import Phase, Shape, build
 from experiments._settings import values_of
 from llmjax.analysis import Analysis, analysis_of
@@ -22,6 +23,7 @@ from llmjax.cycles.published.expected import expected_error
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
 from llmjax.hlo import parse
+from llmjax.parallel.mesh import on_mesh
 from llmjax.report.chips import chips_page, chips_table, footer
 from llmjax.report.page import to_html
 from llmjax.report.terminal import console
@@ -36,6 +38,7 @@ _HLO_DTYPES = {"float32": "f32", "bfloat16": "bf16", "int8": "s8"}
 class _Settings(NamedTuple):
     """The settings of configs/compare.py, which says what each is."""
 
+    mesh: dict[str, int]
     targets: tuple[str, ...]
     card: str
     model: str
@@ -54,9 +57,10 @@ def run(config: ConfigDict, workdir: str) -> None:
     if len(wrong) == len(names):
         raise UserError(wrong[0])
     card = load_device(settings.card) if settings.card else None
-    phase = build(Shape(*(getattr(settings, name) for name in Shape._fields)))
+    shape = Shape(*(getattr(settings, name) for name in Shape._fields))
+    phase = build(shape)
     print(f"compiling {phase.summary} for {len(names)} chip{'s' if len(names) > 1 else ''}", file=sys.stderr)
-    rows = [_row(name, made, settings, phase, card) for name, made in _compile_all(names, phase)]
+    rows = [_row(name, made, settings, phase, card) for name, made in _compile_all(names, shape, settings.mesh)]
     document = {"schema": SCHEMA, "program": phase.summary, "tokens": _tokens(settings), "chips": rows}
     try:
         atomic_write(Path(workdir) / "compare.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
@@ -69,7 +73,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     for row in rows:
         if "error" in row:
             screen.print(Text(row["error"], style="red"), soft_wrap=True)
-    for line in footer(rows, screen.width):
+    for line in (*_uses(rows), *footer(rows, screen.width)):
         screen.print(Text(line, style="dim"))
     print(f"compare.json, and compare.html to look at: {workdir}")
     if all("error" in row for row in rows):
@@ -85,28 +89,43 @@ def _wrong(name: str) -> str:
     return ""
 
 
-def _compile_all(names: list[str], phase: Phase) -> list[tuple[str, Program | UserError]]:
+def _uses(rows: list[dict[str, Any]]) -> list[str]:
+    """Lines that say how many of its devices each target's program uses, where they are not one and all."""
+    targets: dict[str, list[str]] = {}
+    for row in rows:
+        if row.get("use"):
+            targets.setdefault(row["use"], []).append(row["target"])
+    return [f"{use}: {', '.join(names)}" for use, names in targets.items()]
+
+
+def _compile_all(names: list[str], shape: Shape, mesh: dict[str, int]) -> list[tuple[str, Program | UserError]]:
     """Compiles for every chip, as many at a time as there are cores: a chip that fails is its error."""
-    lowered: dict[str, Lowered | UserError] = {}
+    lowered: dict[Any, Lowered] = {}
     jobs: list[Callable[[], Program]] = []
     for name in names:
-        jobs.append(_job(name, phase, lowered))
+        jobs.append(_job(name, shape, mesh, lowered))
     with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
         made = list(pool.map(_attempt, jobs))
     return list(zip(names, made, strict=True))
 
 
-def _job(name: str, phase: Phase, lowered: dict[str, Any]) -> Callable[[], Program]:
-    """What compiles the phase for one chip. It is lowered once a platform, here: tracing is not for threads."""
+def _job(name: str, shape: Shape, sizes: dict[str, int], lowered: dict[Any, Lowered]) -> Callable[[], Program]:
+    """What compiles the phase for a target. It is lowered once a platform and mesh: tracing is not for threads."""
     try:
-        target = parse_target(name)
-        if target.attached:
+        target, mesh = parse_target(name), mesh_for(name, sizes)
+        if target.attached and mesh is None:
+            phase = build(shape)
             return lambda: compile_for(name, phase.function, *phase.args)
-        if target.platform not in lowered:
-            lowered[target.platform] = lower_for(target.platform, phase.function, *phase.args)
+        if target.attached:
+            raise UserError(f"target {name!r}: leave it out of a mesh: configs/cost.py compiles for what is attached.")
+        key = (target.platform, mesh)
+        if key not in lowered:
+            with on_mesh(mesh):
+                phase = build(shape)
+                lowered[key] = lower_for(target.platform, phase.function, *phase.args)
     except UserError as error:
         return _raiser(error)
-    program = lowered[target.platform]
+    program = lowered[key]
     return lambda: compile_lowered(target, program)
 
 
@@ -140,6 +159,7 @@ def _row(
     capacity = device.main_memory.capacity.value if device else None
     row = {
         "target": made.target or name,
+        "use": use_told(name, mesh_for(name, settings.mesh)),
         "device": device.title if device else None,
         "compile_seconds": made.compile_seconds,
         "seconds": None,

@@ -19,6 +19,7 @@ from llmjax.errors import UserError, did_you_mean
 from llmjax.files import atomic_write
 from llmjax.hlo import Module, parse, split_modules
 from llmjax.report import modules_table, print_report
+from llmjax.report.collectives import collectives_table
 from llmjax.report.export import to_csv, to_json
 from llmjax.report.terminal import console
 
@@ -26,6 +27,7 @@ from llmjax.report.terminal import console
 class _Settings(NamedTuple):
     """The settings of configs/cost.py, which says what each is."""
 
+    mesh: dict[str, int]
     hlo: str
     model: str
     phase: tuple[str, ...]
@@ -54,6 +56,7 @@ class _Source(NamedTuple):
     target: str | None = None
     trips: int | None = None  # of a loop whose length the text does not say
     measured: Profile | None = None
+    mesh: dict[str, int] | None = None  # sizes of its axes
 
 
 def run(config: ConfigDict, workdir: str) -> None:
@@ -65,6 +68,8 @@ def run(config: ConfigDict, workdir: str) -> None:
         )
     if settings.measure and (settings.hlo or settings.target):
         raise UserError("measure=True runs the phase on the device that is here; leave hlo and target out.")
+    if settings.measure and set(settings.mesh.values()) != {1}:
+        raise UserError("measure=True measures the program of one device: leave mesh.data, fsdp and tensor at 1.")
     roles = role_table(settings.roles or None)
     if settings.measure and "generate" in settings.phase:
         raise UserError(
@@ -84,6 +89,8 @@ def run(config: ConfigDict, workdir: str) -> None:
             if k:
                 screen.print()
             print_report(report, screen, settings.top, source.title)
+            if source.mesh:
+                screen.print(collectives_table(report, source.mesh, screen.width))
     for source, report in reports:
         _write(report, folder / source.label if len(reports) > 1 else folder)
     several = Path(settings.hlo).name or f"{settings.model}: {', '.join(source.label for source in sources)}"
@@ -152,22 +159,26 @@ def _phases(settings: _Settings) -> list[_Source]:
 
 
 def _compile(name: str, settings: _Settings) -> _Source:
-    from experiments._phases import Shape, build  # JAX is not needed where HLO is given
+    from experiments._mesh import mesh_for, on_devices, use_told  # JAX is not needed where HLO is given
+    from experiments._phases import Shape, build
     from llmjax.backend import settle
+    from llmjax.parallel.mesh import current, on_mesh
     from llmjax.targets.aot import compile_for
     from llmjax.targets.local import compile_here
 
     settle()
     shape = (settings.model, name, settings.batch, settings.length, settings.new_tokens, settings.dtype)
-    phase = build(Shape(*shape))
     chip = settings.target
-    print(f"compiling {phase.summary}{f' for {chip}' if chip else ''}", file=sys.stderr)
-    compile_ = partial(compile_for, chip) if chip else compile_here
-    program = compile_(phase.function, *phase.args)
-    title = f"{phase.summary} · {program.target or program.backend}"
+    with on_mesh(mesh_for(chip, settings.mesh)) if chip else on_devices(settings.mesh):
+        mesh = current()
+        phase = build(Shape(*shape))
+        print(f"compiling {phase.summary}{f' for {chip}' if chip else ''}", file=sys.stderr)
+        compile_ = partial(compile_for, chip) if chip else compile_here
+        program = compile_(phase.function, *phase.args)
+    title = " · ".join(filter(None, (phase.summary, program.target or program.backend, use_told(chip, mesh))))
     known = (program.text, parse(program.text), program.backend, program.cost_analysis, program.target)
     times = _measure(name, program.executable, phase.args, settings) if settings.measure else None
-    return _Source(name, title, *known, phase.trips, times)
+    return _Source(name, title, *known, phase.trips, times, None if mesh is None else dict(mesh.shape))
 
 
 def _measure(phase: str, executable: Any, args: tuple[Any, ...], settings: _Settings) -> Profile:

@@ -3,10 +3,12 @@
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from experiments._mesh import on_devices
 from experiments._settings import values_of
 from llmjax.data import load_tokenizer
 from llmjax.errors import UserError
@@ -27,6 +29,11 @@ def run(config: ConfigDict, workdir: str) -> None:
     output = Path(values["output"]).expanduser() if values["output"] else Path(workdir) / "embeddings.npy"
     if output.suffix not in (".npy", ".parquet"):
         raise UserError(f"output {str(output)!r}: its name must end in .npy or .parquet.")
+    with on_devices(values["mesh"]):
+        _embed(values, source, output)
+
+
+def _embed(values: dict[str, Any], source: Path | None, output: Path) -> None:
     embedder = _load(values["checkpoint"], values["tokenizer"], values["dtype"])
     if source:
         texts = list(read_file(source, values["column"], lambda _: None))

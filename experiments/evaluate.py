@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from experiments._mesh import on_devices
 from experiments._settings import settled
 from experiments.classify import load
 from llmjax.data import DataConfig, load_dataset
@@ -20,6 +21,11 @@ def run(config: Any, workdir: str) -> None:
     config = settled(config)
     if not config.input:
         raise UserError("no labelled texts were named: pass --config.input=FILE (with source 'hub:...': a split).")
+    with on_devices(config.mesh.to_dict()):
+        _evaluate(config, workdir)
+
+
+def _evaluate(config: Any, workdir: str) -> None:
     classes = tuple(name for name in config.classes if name)
     classifier = _zero_shot(config, classes) if classes else load(config.checkpoint, config.tokenizer, config.dtype)
     dataset = load_dataset(

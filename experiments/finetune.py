@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from experiments._command import launch_command
 from experiments._figures import baseline_json, examples_json, measured_json, print_figures
+from experiments._mesh import check_rows, on_devices, say_mesh
 from experiments._reports import write_classifier_page
 from experiments._settings import values_of
 from experiments._workdir import RESULTS, claim, fingerprint, flat_settings, held, results, show
@@ -40,6 +41,7 @@ from llmjax.models.folders import read_config, resolve_folder
 from llmjax.models.gpt2 import GPT2Config
 from llmjax.models.params import Params, init_params
 from llmjax.models.weights import load_pretrained, save_pretrained
+from llmjax.parallel.layout import place_model
 from llmjax.train import (
     DistillConfig,
     OptimizerConfig,
@@ -71,6 +73,8 @@ def _run(config: ConfigDict, workdir: str, stack: ExitStack) -> None:
         show(_print_results, done, folder)
         return
 
+    devices = stack.enter_context(ExitStack())
+    devices.enter_context(on_devices(values["mesh"]))
     init = values["model"]["init"]
     given = {name: value for name, value in values["data"].items() if name not in ("tokenizer", "max_length")}
     data_config = DataConfig(**given)
@@ -83,6 +87,8 @@ def _run(config: ConfigDict, workdir: str, stack: ExitStack) -> None:
     training = dict(values["train"])
     turns = _turning_tokens(training.pop("turning_words"), tokenizer)
     train_config = _train_config(training, turns)
+    for name in ("batch_size", "eval_batch_size", *(["pretrain_batch_size"] if train_config.pretrain_epochs else [])):
+        check_rows(f"train.{name}", getattr(train_config, name))
     max_length = values["data"]["max_length"]
     model, params = _model(values["model"], train_config.seed, init, dataset, (tokenizer, max_length))
     replacement = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.pad_token_id or 0
@@ -96,6 +102,7 @@ def _run(config: ConfigDict, workdir: str, stack: ExitStack) -> None:
     stack.enter_context(held(folder))
     claim(folder, settings)
 
+    say_mesh(params, f"{train_config.batch_size} texts a step")
     longest = int(splits["train"].encoded.lengths_N.max())
     rows, eval_rows = train_config.batch_size, train_config.eval_batch_size
     check_training(model, rows, eval_rows, longest, train_config.ema_decay > 0, available())
@@ -123,6 +130,7 @@ def _run(config: ConfigDict, workdir: str, stack: ExitStack) -> None:
         "baseline": baseline_json(splits["train"], measured, model.label_names, len(tokenizer)),
         "examples": examples_json(examples, labels, example_logits_NC / temperature, model.label_names),
     }
+    devices.close()
     save_pretrained(folder / "best", model, fitted.params, "classifier", tokenizer)
     write_calibration(folder / "best", Calibration(temperature, _trained_tokens(splits["train"].encoded, init)))
     atomic_write(folder / RESULTS, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
@@ -233,7 +241,7 @@ def _model(
                 f"the tokenizer has {vocabulary} tokens and {init!r} only {model.vocab_size}: set data.tokenizer to "
                 "the one that belongs to the model"
             )
-        return model, params
+        return model, place_model(params, model)
     chosen = {name: value for name, value in shape.items() if value}
     if values["size"] and SIZES.get(values["size"], ("gpt2",))[0] != "gpt2":
         raise UserError(f"model.size={values['size']!r}: fresh classifiers are GPT-2s; model.init names others")
@@ -245,7 +253,7 @@ def _model(
     embeddings = {
         name: {"embedding": params[name]["embedding"] * (std / model.initializer_range)} for name, std in stds.items()
     }
-    return model, params | embeddings
+    return model, place_model(params | embeddings, model)
 
 
 def _rates(family: type[ModelConfig], dropout: float | None, attention_dropout: float | None) -> dict[str, float]:

@@ -47,11 +47,19 @@ def run(config: ConfigDict, workdir: str) -> None:
     """Continues the configured prompts and writes one JSON object each; `workdir` is not used."""
     began = time.perf_counter()
     values = values_of(config)
+    mesh = values.pop("mesh")
     settings = _Settings(**{**values, "stop": tuple(word for word in values["stop"] if word)})
     if settings.prompt and sys.stdout.isatty() and not settings.output and not settings.logprobs:
         settings = settings._replace(stream=True)
     source = _check(settings)
     settle()
+    from experiments._mesh import on_devices
+
+    with on_devices(mesh):
+        _generate(settings, source, began)
+
+
+def _generate(settings: _Settings, source: Path | None, began: float) -> None:
     from llmjax.infer.generate import Speed
     from llmjax.infer.sampling import Sampling
     from llmjax.infer.texts import write_lines

@@ -10,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments._command import launch_command
+from experiments._mesh import check_rows, on_devices, say_mesh
 from experiments._settings import values_of
 from experiments._workdir import RESULTS, claim, fingerprint, flat_settings, held, results, show
 from llmjax.data import encode_cached, load_tokenizer
@@ -25,6 +26,7 @@ from llmjax.models.families import family_of, from_size
 from llmjax.models.folders import read_config, resolve_folder
 from llmjax.models.params import Params, init_params
 from llmjax.models.weights import load_pretrained, save_pretrained
+from llmjax.parallel.layout import place_model
 from llmjax.train import LoopConfig, OptimizerConfig, Phase, fit
 from llmjax.train.lm import Stream, evaluation, lm_task
 from llmjax.train.memory import check_training
@@ -41,6 +43,14 @@ def run(config: ConfigDict, workdir: str) -> None:
         print(f"{workdir}: this run is finished; its results once more (another --workdir starts another run)")
         show(_print_results, done, folder)
         return
+    with on_devices(values["mesh"]):
+        found = _train(values, folder)
+    _print_results(found, folder)
+
+
+def _train(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Trains, writes what the run gives into `folder`, and returns the figures."""
+    check_rows("train.batch_size", values["train"]["batch_size"])
     data = dict(values["data"])
     tokenizer_name = data.pop("tokenizer")
     corpus = load_corpus(CorpusConfig(**data))
@@ -55,13 +65,17 @@ def run(config: ConfigDict, workdir: str) -> None:
     sample = _sampler(model, tokenizer, values["prompts"], values["sample_tokens"])
     with held(folder):
         claim(folder, settings)
+        params = place_model(params, model)
         length = min(values["train"]["length"] or model.context, model.context)
         evaluate = evaluation(model, dev, length, values["train"]["batch_size"], sample)
+        say_mesh(params, f"{values['train']['batch_size'] * length:,} tokens a step")
         phase = _phase(values["train"], model, train, length, evaluate, bool(init))
         rows, averaged = values["train"]["batch_size"], values["train"]["ema_decay"] > 0
         check_training(model, rows, rows, min(length, len(train.tokens_T) - 1), averaged, available(), head="lm")
         train_config = {name: values["train"][name] for name in ("seed", "patience", "keep", "wandb")}
-        fitted = fit([phase], params, LoopConfig(**train_config, dtype=model.dtype), folder, settings)
+        fitted = fit(
+            [phase], params, LoopConfig(**train_config, dtype=model.dtype, family=model.family), folder, settings
+        )
         found: dict[str, Any] = {"best_step": fitted.best_step, "steps": fitted.steps}
         if evaluate is not None:
             figures = dict(evaluate(fitted.params).figures)
@@ -69,7 +83,7 @@ def run(config: ConfigDict, workdir: str) -> None:
             found["dev"] |= {"tokens": len(dev.tokens_T) - 1, "bytes": dev.size}
         save_pretrained(folder / "best", model, fitted.params, "lm", tokenizer)
         atomic_write(folder / RESULTS, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-    _print_results(found, folder)
+    return found
 
 
 def _model(values: dict[str, Any], seed: int, init: str, tokenizer: Any) -> tuple[ModelConfig, Params]:

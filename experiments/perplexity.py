@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from experiments._mesh import on_devices
 from experiments._settings import settled
 from llmjax.data.tokenizer import load_tokenizer
 from llmjax.errors import UserError
@@ -23,7 +24,8 @@ from llmjax.memory import available
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import from_size
 from llmjax.models.folders import read_config
-from llmjax.models.params import Params, init_params, prepare
+from llmjax.models.params import Params, arranged, init_params
+from llmjax.parallel.mesh import current, whole_rows
 
 
 def run(config: Any, workdir: str) -> None:
@@ -37,6 +39,12 @@ def run(config: Any, workdir: str) -> None:
         text = file.read_text("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: byte {error.start + 1} is not UTF-8; save the file as UTF-8.") from None
+    with on_devices(config.mesh.to_dict()):
+        _measure(config, text, formats, file, Path(workdir))
+
+
+def _measure(config: Any, text: str, formats: list[Format], file: Path, workdir: Path) -> None:
+
     kind, _, size = config.checkpoint.partition(":")
     folder = None
     if kind == "random":
@@ -52,23 +60,23 @@ def run(config: Any, workdir: str) -> None:
     if len(ids) < 2:
         raise UserError(f"{file}: has {len(ids)} tokens; perplexity needs at least 2.")
     window, stride = _window(config, shape.context, len(ids))
-    rows = min(config.batch_size, 1 + max(0, -(-(len(ids) - window) // stride)))
+    rows = whole_rows(min(config.batch_size, 1 + max(0, -(-(len(ids) - window) // stride))))
     for name in formats:
         check_memory(shape, name, Shape(rows, window, window, 1), available())
     results: dict[str, Perplexity] = {}
     for name in formats:
         began = time.perf_counter()
-        prepared = load_prepared(folder, name) if folder else _drawn(shape, name)
+        prepared = load_prepared(folder, name, current()) if folder else _drawn(shape, name)
         results[name] = perplexity(prepared, shape, name, ids, window, stride, rows)
         seconds = time.perf_counter() - began
         print(f"{name}: {results[name].tokens / seconds:,.0f} tokens/s, compiling included", file=sys.stderr)
-    _report(config, results, window, stride, Path(workdir))
+    _report(config, results, window, stride, workdir)
 
 
 def _drawn(shape: ModelConfig, format: Format) -> Params:
     import jax
 
-    return prepare(init_params(shape, "lm", jax.random.key(0)), shape, format)
+    return arranged(init_params(shape, "lm", jax.random.key(0)), shape, format)
 
 
 def _window(config: Any, context: int, tokens: int) -> tuple[int, int]:

@@ -6,7 +6,7 @@ one over its operand, an all-reduce one of each (Patarasuk and Yuan 2009, "Bandw
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llmjax.cost import memory
 from llmjax.cost.values import Context, Cost, OpCost
@@ -75,6 +75,28 @@ def exchanges(op: OpCost, module: Module) -> tuple[tuple[int, ...], ...]:
         return ()
     parts = [part.instruction for part in op.fused if part.cost.collective_bytes] or [op.instruction]
     return device_groups(parts[0], module)
+
+
+def axes_crossed(groups: Sequence[Sequence[int]], mesh: Mapping[str, int]) -> tuple[str, ...]:
+    """The axes of a mesh along which the devices of a group differ; ids count along the last axis first.
+
+    Empty where nothing is exchanged, or the ids are not those of such a mesh.
+    """
+    crossed: set[str] = set()
+    for group in groups:
+        places = [_places(device, mesh) for device in group]
+        if any(place is None for place in places):
+            return ()
+        crossed |= {name for place in places for name in mesh if place[name] != places[0][name]}  # pyright: ignore
+    return tuple(name for name in mesh if name in crossed)
+
+
+def _places(device: int, mesh: Mapping[str, int]) -> dict[str, int] | None:
+    """Where a device stands along each axis; None where the mesh has no such device."""
+    found = {}
+    for name in reversed(tuple(mesh)):
+        device, found[name] = divmod(device, mesh[name])
+    return None if device else found
 
 
 def nodes_spanned(groups: Sequence[Sequence[int]], devices_a_node: int) -> int:

@@ -11,8 +11,9 @@ from llmjax.infer.kept import kept
 from llmjax.json_file import read_json
 from llmjax.kernels.formats import Format, Groups, Rows
 from llmjax.models.folders import TOKENIZER_FILES, is_gguf, resolve_folder
-from llmjax.models.params import Params, prepare
+from llmjax.models.params import Params, arranged, prepare
 from llmjax.models.weights import map_pretrained
+from llmjax.parallel.mesh import on_mesh
 from llmjax.schema import many, maybe, text
 
 
@@ -46,9 +47,12 @@ def folder_tokenizer(folder: Path, tokenizer: str = "") -> Any:
     return load_tokenizer(tokenizer or str(folder))
 
 
-def load_prepared(folder: Path, format: Format) -> Params:
-    """Returns a language model's parameters as `prepare` arranges them; int4 takes a file's own 4-bit groups over."""
+def load_prepared(folder: Path, format: Format, mesh: Any = None) -> Params:
+    """Returns a language model's parameters as `arranged` on a mesh; int4 takes a file's own 4-bit groups over."""
     config, params = map_pretrained(folder, "lm", packed=format == "int4")
+    if mesh is not None:
+        with on_mesh(mesh):  # one in use belongs to its thread
+            return jax.block_until_ready(arranged(params, config, format))
     shapes = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), params)
     identity = repr((config, format, shapes))
     (arrange,) = kept(identity, lambda: (prepare.lower(params, config, format).compile(),), (Rows, Groups))

@@ -23,6 +23,8 @@ from llmjax.models.families import make_model
 from llmjax.models.folders import TOKENIZER_FILES, resolve_folder
 from llmjax.models.params import Params
 from llmjax.models.weights import load_pretrained
+from llmjax.parallel.layout import place_model, place_rows
+from llmjax.parallel.mesh import whole_rows
 
 CHUNK = 4096  # texts read, tokenised and sorted by length at a time: the bound on memory
 SHORTEST_BUCKET = 16
@@ -62,7 +64,7 @@ class Classifier:
         """Makes a classifier of parameters in memory, as `make_model(config, "classifier")` has them."""
         if config.num_labels < 2:
             raise UserError(f"a classifier needs at least 2 classes; this model has {config.num_labels}: a regression?")
-        return cls(config, params, tokenizer, _compiled(config), calibration or Calibration())
+        return cls(config, place_model(params, config), tokenizer, _compiled(config), calibration or Calibration())
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -88,7 +90,7 @@ class Classifier:
         for chunk in self._chunks(texts):
             for rows_B, tokens_BL, lengths_B in chunk.batches:
                 check_forward(self.config, *tokens_BL.shape)
-                in_flight.append((chunk, rows_B, self.apply(self.params, tokens_BL, lengths_B)))
+                in_flight.append((chunk, rows_B, self.apply(self.params, *place_rows((tokens_BL, lengths_B)))))
                 if len(in_flight) > 1:
                     yield from self._fetch(*in_flight.popleft())
         while in_flight:
@@ -188,16 +190,17 @@ def bucket_lengths(context: int) -> tuple[int, ...]:
 
 
 def row_counts(rows: int, length: int) -> list[int]:
-    """Splits `rows` texts of one bucket into batches of 1, 8 or 64 rows, fewer where `length` is long.
+    """Splits `rows` texts of one bucket into batches of 1, 8 or 64 rows a device, fewer where `length` is long.
 
     A lone text never pays for a full batch, and the number of compiled shapes stays bounded.
     """
-    most = max(1, min(ROWS[-1], MAX_TOKENS // length))
-    few = min(ROWS[1], most)
+    least = whole_rows(1)  # a row a device of the mesh in use
+    most = least * max(1, min(ROWS[-1], MAX_TOKENS // length))
+    few = min(least * ROWS[1], most)
     full, rest = divmod(rows, most)
     if rest > most // 2:
         return [most] * (full + 1)
-    return [most] * full + ([1] if rest == 1 else [few] * -(-rest // few))
+    return [most] * full + ([least] if 0 < rest <= least else [few] * -(-rest // few))
 
 
 def batches(encoded: Encoded, context: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

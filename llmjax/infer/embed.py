@@ -23,6 +23,7 @@ from llmjax.models.families import make_model
 from llmjax.models.folders import resolve_folder
 from llmjax.models.params import Params
 from llmjax.models.weights import load_pretrained
+from llmjax.parallel.layout import place_model, place_rows
 
 
 def embed(
@@ -65,7 +66,7 @@ class Embedder:
             part_ND = np.empty((len(encoded), self.config.width), np.float32)
             for rows_R, tokens_BL, lengths_B in batches(encoded, self.context):
                 check_forward(self.config, *tokens_BL.shape)
-                part_ND[rows_R] = np.asarray(apply(self.params, tokens_BL, lengths_B))[: len(rows_R)]
+                part_ND[rows_R] = np.asarray(apply(self.params, *place_rows((tokens_BL, lengths_B))))[: len(rows_R)]
             vectors.append(part_ND)
             cut += encoded.truncated
         return np.concatenate(vectors), cut
@@ -94,7 +95,8 @@ def load_embedder(path: str | Path, tokenizer: str = "", **overrides: Any) -> Em
         raise UserError(f"{folder}: pools by {', '.join(others) or 'nothing'}; only the mean over tokens is known.")
     config, params = load_pretrained(folder, "none", **overrides)
     longest = _read(folder / "sentence_bert_config.json").get("max_seq_length") or config.context
-    return Embedder(config, params, load_tokenizer(tokenizer or str(folder)), min(config.context, int(longest)))
+    words, context = load_tokenizer(tokenizer or str(folder)), min(config.context, int(longest))
+    return Embedder(config, place_model(params, config), words, context)
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -25,8 +25,10 @@ from llmjax.models.cache import bucket
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import from_size
 from llmjax.models.folders import is_gguf, read_config
-from llmjax.models.params import Params, init_params, param_shapes, prepare
+from llmjax.models.params import Params, arranged, init_params, param_shapes, prepare
 from llmjax.models.weights import check_sums
+from llmjax.parallel.layout import check_heads
+from llmjax.parallel.mesh import current, whole_rows
 
 GREEDY = Sampling()
 SHORTEST_PROMPT = 16
@@ -96,7 +98,7 @@ class Generator:
         cls, config: ModelConfig, params: Params, tokenizer: Any, format: Format = "float32"
     ) -> "Generator":
         """Makes a generator of parameters in memory, as `make_model(config, "lm")` has them."""
-        return cls(config, prepare(params, config, format), tokenizer, format)
+        return cls(config, arranged(params, config, format), tokenizer, format)
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -324,10 +326,12 @@ def check_request(max_new_tokens: int, stop: Sequence[str], config: ModelConfig)
 def batch_shape(lengths: Sequence[int], max_new_tokens: int, cache_length: int = 0) -> Shape:
     """Returns the compiled shape that holds prompts of these lengths: powers of two in each direction.
 
+    On a mesh there are rows enough for each device to have as many.
+
     Raises:
         UserError: `cache_length` is given and too short.
     """
-    batch = 1 << (len(lengths) - 1).bit_length()
+    batch = whole_rows(1 << (len(lengths) - 1).bit_length())
     length = max(SHORTEST_PROMPT, 1 << (max(lengths) - 1).bit_length())
     new = max(SHORTEST_PROMPT, 1 << (max_new_tokens - 1).bit_length())
     if not cache_length:
@@ -366,8 +370,9 @@ def load_generator(
     folder = language_model_folder(path, tokenizer)
     config = read_config(folder)
     check_memory(config, format, shape or batch_shape([1], 64), available())
+    check_heads(config)
     with concurrent.futures.ThreadPoolExecutor(2) as others:
-        waited, checked = others.submit(load_prepared, folder, format), others.submit(check_sums, folder)
+        waited, checked = others.submit(load_prepared, folder, format, current()), others.submit(check_sums, folder)
         loaded = (None if tokenizer or is_gguf(folder) else plain_tokenizer(folder)) or folder_tokenizer(
             folder, tokenizer
         )

@@ -17,6 +17,8 @@ from llmjax.infer.step import decode_step, prefill
 from llmjax.models.cache import Cache, empty_cache
 from llmjax.models.config import ModelConfig
 from llmjax.models.params import Params, cache_dtype
+from llmjax.parallel.layout import divided, shaped
+from llmjax.parallel.mesh import current
 
 ENDS = 4  # tokens that may end a row: programs are compiled for so many
 NO_TOKEN = -1  # stands where the logits were no numbers
@@ -68,13 +70,16 @@ class Programs(NamedTuple):
 
 
 def compile_programs(config: ModelConfig, params: Params, shape: Shape, plan: Plan) -> Programs:
-    """Returns the compiled programs of a shape for JAX's default device; the same ones when asked again.
+    """Returns the compiled programs of a shape for the mesh in use, else JAX's default device; the same ones again.
 
     Raises:
         UserError: a batch of that shape does not fit in memory beside the parameters.
     """
     leaves, structure = jax.tree.flatten(params)
     device = str(jax.config.jax_default_device or jax.local_devices()[0])  # pyright: ignore[reportAttributeAccessIssue]
+    mesh: Any = current()
+    if mesh is not None:
+        device = f"{mesh} {[one.id for one in mesh.devices.flat]}"
     return _compile(config, structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves), shape, plan, device)
 
 
@@ -83,16 +88,22 @@ def _compile(config: ModelConfig, structure: Any, leaves: tuple, shape: Shape, p
     began = time.perf_counter()
     check_batch(config, cache_dtype(structure.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves])), shape)
     identity = repr((config, str(structure), leaves, shape, plan, device))
-    programs = kept(identity, lambda: _compiled(config, structure, leaves, shape, plan), (State, News, Cache, Knobs))
+
+    def build() -> tuple[Any, Any]:
+        return _compiled(config, structure, leaves, shape, plan)
+
+    # What is kept is one device's.
+    programs = kept(identity, build, (State, News, Cache, Knobs)) if current() is None else build()
     return Programs(programs[0], programs[1], time.perf_counter() - began)
 
 
 def _compiled(config: ModelConfig, structure: Any, leaves: tuple, shape: Shape, plan: Plan) -> tuple[Any, Any]:
-    params = structure.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
-    arguments = example_arguments(shape)
+    params = shaped(structure.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves]), config.family)
+    named = dict(zip(ARGUMENTS, example_arguments(shape), strict=True))
+    arguments = [shaped(named, config.family)[name] for name in ARGUMENTS]
     begin = functools.partial(start, config=config, shape=shape, plan=plan)
     further = functools.partial(advance, config=config, plan=plan)
-    state, _ = jax.eval_shape(begin, params, *arguments)
+    state = shaped(jax.eval_shape(begin, params, *arguments)[0], config.family)
     done_B, limit = jax.ShapeDtypeStruct((shape.batch,), bool), jax.ShapeDtypeStruct((), "int32")
     # `keep_unused`: a program that is kept is run with every argument.
     compiled_start = jax.jit(begin, keep_unused=True).lower(params, *arguments).compile()
@@ -100,8 +111,12 @@ def _compiled(config: ModelConfig, structure: Any, leaves: tuple, shape: Shape, 
     return compiled_start, compiled_advance.compile()
 
 
+ARGUMENTS = ("tokens_BL", "lengths_B", "rows_B", "done_B", "knobs", "ends_E")
+"""Of `start`, after the parameters."""
+
+
 def example_arguments(shape: Shape) -> tuple[Any, ...]:
-    """Returns the shapes of `start`'s arguments after the parameters."""
+    """Returns the shapes of `ARGUMENTS`."""
     ints_B = jax.ShapeDtypeStruct((shape.batch,), "int32")
     scalar, floating = jax.ShapeDtypeStruct((), "int32"), jax.ShapeDtypeStruct((), "float32")
     shapes: Any = (floating, scalar, floating, floating, jax.ShapeDtypeStruct((2,), "uint32"))
@@ -156,7 +171,7 @@ def start(
         ends_E=ends_E,
     )
     state = _take(state, logits_BV, plan)
-    return state, _news(state)
+    return divided((state, _news(state)), config.family)
 
 
 def advance(
@@ -178,7 +193,7 @@ def advance(
         return _take(state._replace(cache=cache), logits_BV, plan)
 
     state = lax.while_loop(unfinished, step, state._replace(done_B=state.done_B | done_B))
-    return state, _news(state)
+    return divided((state, _news(state)), config.family)
 
 
 def _take(state: State, logits_BV: jax.Array, plan: Plan) -> State:

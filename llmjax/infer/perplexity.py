@@ -13,6 +13,7 @@ from llmjax.kernels.formats import Format, activation_dtype
 from llmjax.models.cache import empty_cache
 from llmjax.models.config import ModelConfig
 from llmjax.models.params import Params
+from llmjax.parallel.layout import place_rows
 
 
 class Windows(NamedTuple):
@@ -76,7 +77,7 @@ def perplexity(
 
     total, count = 0.0, 0
     for batch in windows(ids, window, stride, batch_size):
-        scores_BL = np.asarray(scores(params, batch.tokens_BL, batch.lengths_B), np.float64)
+        scores_BL = np.asarray(scores(params, *place_rows((batch.tokens_BL, batch.lengths_B))), np.float64)
         total -= float(scores_BL[batch.scored_BL].sum())
         count += int(batch.scored_BL.sum())
     if not math.isfinite(total):

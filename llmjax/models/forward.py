@@ -16,6 +16,7 @@ from llmjax.models.cache import Cache, visible
 from llmjax.models.layers import Ask, Embed, Kernel, Layer, Scene
 from llmjax.models.rope import rope_angles
 from llmjax.models.spec import LayerSpec
+from llmjax.parallel.mesh import ROWS, axis_size, row_axes, spread
 
 
 class _Scanned(nn.Module):
@@ -155,15 +156,28 @@ def language_head(
     else:
         shape = (config.width, config.vocab_size)
         table = Kernel(shape, config.initializer_range, config.param_dtype, name="lm_head")()
+    if is_plain(table):
+        table = _by_word(table, 0 if config.tie_word_embeddings else 1)
 
     def logits(x: jax.Array) -> jax.Array:
         with jax.named_scope("lm_head"):
             if config.tie_word_embeddings:
-                return unembed(x, table, config.vocab_size)
-            kernel = table.astype(config.dtype) if is_plain(table) else table
-            return product(x, kernel, config.vocab_size).astype(jnp.float32)
+                found = unembed(x, table, config.vocab_size)
+            else:
+                kernel = table.astype(config.dtype) if is_plain(table) else table
+                found = product(x, kernel, config.vocab_size).astype(jnp.float32)
+            return spread(found, row_axes(len(found)), *[None] * (found.ndim - 2), "tensor", uneven=True)
 
     return next_token_scores(x_BLD, tokens_BL, logits) if head == "score" else logits(x_BLD)
+
+
+def _by_word(table: jax.Array, axis: int) -> jax.Array:
+    """Returns a vocabulary's weight with its words, on `axis`, divided over a mesh's `tensor` devices."""
+    entries: list[Any] = [None, None]
+    entries[axis] = "tensor"
+    if table.shape[axis] % axis_size("tensor"):  # stored by width: parts are exchanged
+        table = spread(table, *reversed(entries))
+    return spread(table, *entries, uneven=True)
 
 
 def next_token_scores(
@@ -178,6 +192,12 @@ def next_token_scores(
     def row(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
         hidden_LD, following_L = pair
         logprobs_LV = jax.nn.log_softmax(logits(hidden_LD))
-        return jnp.take_along_axis(logprobs_LV, following_L[:, None], axis=-1)[:, 0]
+        return jnp.take_along_axis(logprobs_LV, following_L[..., None], axis=-1)[..., 0]
 
-    return jax.lax.map(row, (hidden_BLD, following_BL)).at[:, -1].set(0.0)
+    groups = axis_size(*ROWS)
+    if groups == 1 or len(hidden_BLD) % groups:
+        scores_BL = jax.lax.map(row, (hidden_BLD, following_BL))
+    else:  # a row of each device's at a time
+        apart = [x.reshape(groups, -1, *x.shape[1:]).swapaxes(0, 1) for x in (hidden_BLD, following_BL)]
+        scores_BL = jax.lax.map(row, (apart[0], apart[1])).swapaxes(0, 1).reshape(following_BL.shape)
+    return scores_BL.at[:, -1].set(0.0)

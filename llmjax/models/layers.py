@@ -19,6 +19,8 @@ from llmjax.models import spec as specs
 from llmjax.models.activation import activation
 from llmjax.models.rope import rotate
 from llmjax.models.spec import LayerSpec
+from llmjax.parallel.fused import in_parts, out_of_parts
+from llmjax.parallel.mesh import AXES, ROWS, P, axis_size, on_each_device, row_axes, spread
 
 Ask = Callable[[jax.Array], jax.Array]
 """Chooses, along axis 1, the positions that a last layer is asked for: [B, L, ...] -> [B, A, ...]."""
@@ -46,24 +48,31 @@ def _weight(module: nn.Module, name: str, init: Any, shape: tuple[int, ...], dty
 
 
 class Dense(nn.Module):
-    """The product of the last axis with a weight of any form, and a bias."""
+    """The product of the last axis with a weight of any form, and a bias.
+
+    fused: the sizes of the outputs that it has one after the other, which come `in_parts` of the mesh's devices.
+    """
 
     features: int
     use_bias: bool = True
     std: float = 0.02
     dtype: str = "float32"
     param_dtype: str = "float32"
+    fused: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... E"]:
         init = nn.initializers.normal(self.std)
         kernel = _weight(self, "kernel", init, (x.shape[-1], self.features), self.param_dtype)
+        parts = axis_size("tensor") if self.fused and is_plain(kernel) else 1  # packed weights lie in parts already
         if is_plain(kernel):
             x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        if parts > 1:
+            kernel = spread(in_parts(kernel, self.fused, parts), None, "tensor")
         y = product(x, kernel, self.features)
         if self.use_bias:
             bias_E = self.param("bias", nn.initializers.zeros_init(), (self.features,), self.param_dtype)
-            y = y + bias_E.astype(y.dtype)
+            y = y + in_parts(bias_E, self.fused, parts).astype(y.dtype)
         return y
 
 
@@ -129,8 +138,8 @@ class Dropout(nn.Module):
         return dropout(x, self.rate, self.make_rng("dropout"))
 
 
-def _dense(spec: LayerSpec, features: int, name: str, bias: bool, std: float) -> Dense:
-    return Dense(features, bias, std, spec.dtype, spec.param_dtype, name=name)
+def _dense(spec: LayerSpec, features: int, name: str, bias: bool, std: float, fused: tuple[int, ...] = ()) -> Dense:
+    return Dense(features, bias, std, spec.dtype, spec.param_dtype, fused, name=name)
 
 
 class Attention(nn.Module):
@@ -168,15 +177,7 @@ class Attention(nn.Module):
                 q_BLHK, k_BSGK, v_BSGK, visible_BLS, scale, lambda weights: drop(weights, deterministic)
             )
         else:
-            q_BHLK, k_BGLK, v_BGLK = (part.transpose(0, 2, 1, 3) for part in (q_BLHK, k_BSGK, v_BSGK))
-            dtype = jnp.dtype(jnp.float32) if spec.upcast else kv[0].dtype
-            with jax.named_scope("cache"):
-                kv = _write(kv[0], k_BGLK, scene.slot), _write(kv[1], v_BGLK, scene.slot)
-            if x_BSD.shape[1] == 1:
-                mixed_BHLK = forms.attend_step(q_BHLK[:, :, 0], *kv, visible_BLS[:, 0], scale)[:, :, None]  # pyright: ignore
-            else:
-                mixed_BHLK = forms.attend_prompt(q_BHLK, k_BGLK, v_BGLK, visible_BLS, scale, dtype)  # pyright: ignore
-            mixed_BLHK = mixed_BHLK.transpose(0, 2, 1, 3)
+            mixed_BLHK, kv = _attend_cached(spec, (q_BLHK, k_BSGK, v_BSGK), kv, visible_BLS, scene.slot, scale)
         mixed_BLE = mixed_BLHK.reshape(*mixed_BLHK.shape[:2], -1)
         out_BLD = _dense(spec, spec.width, spec.names.out, spec.out_bias, spec.out_std)(mixed_BLE)
         return Dropout(spec.dropout, name="resid_dropout")(out_BLD, deterministic), kv
@@ -187,8 +188,9 @@ class Attention(nn.Module):
         spec, names = self.spec, self.spec.names.qkv
         sizes = [spec.heads * spec.head_width, *[spec.kv_heads * spec.head_width] * 2]
         if len(names) == 1:
-            qkv_BSE = _dense(spec, sum(sizes), names[0], spec.qkv_bias, spec.std)(x_BSD)
-            q_BLE, k_BSE, v_BSE = jnp.split(qkv_BSE, [sizes[0], sizes[0] + sizes[1]], axis=-1)
+            qkv_BSE = _dense(spec, sum(sizes), names[0], spec.qkv_bias, spec.std, tuple(sizes))(x_BSD)
+            qkv_BSE = spread(qkv_BSE, ROWS, None, "tensor")
+            q_BLE, k_BSE, v_BSE = out_of_parts(qkv_BSE, sizes, axis_size("tensor"))
             q_BLE = q_BLE if ask is None else ask(q_BLE)
         else:
             asked_BLD = x_BSD if ask is None else ask(x_BSD)
@@ -196,7 +198,10 @@ class Attention(nn.Module):
                 _dense(spec, size, name, spec.qkv_bias, spec.std)(x)
                 for size, name, x in zip(sizes, names, (asked_BLD, x_BSD, x_BSD), strict=True)
             )
-        q, k, v = (part.reshape(*part.shape[:2], -1, spec.head_width) for part in (q_BLE, k_BSE, v_BSE))
+        q, k, v = (
+            spread(part.reshape(*part.shape[:2], -1, spec.head_width), ROWS, None, "tensor")
+            for part in (q_BLE, k_BSE, v_BSE)
+        )
         if spec.qk_norm:
             norm: dict[str, Any] = {"spec": specs.Norm("rms", spec.norm.epsilon)}
             norm |= {"dtype": spec.dtype, "param_dtype": spec.param_dtype}
@@ -206,6 +211,37 @@ class Attention(nn.Module):
                 asked = scene.rope_BLK if ask is None else tuple(map(ask, scene.rope_BLK))
                 q, k = rotate(q, asked), rotate(k, scene.rope_BLK)
         return q, k, v
+
+
+def _attend_cached(
+    spec: LayerSpec,
+    qkv: tuple[jax.Array, jax.Array, jax.Array],
+    kv: tuple[jax.Array, jax.Array],
+    visible_BLS: Any,
+    slot: jax.Array | int,
+    scale: Any,
+) -> tuple[Float[Array, "B L H K"], tuple[jax.Array, jax.Array]]:
+    """Attention of new tokens over a layer's cache, and the cache with them.
+
+    On a mesh every device does so for its rows and heads, of which its part of the cache is made, and sends nothing.
+    """
+    dtype = jnp.dtype(jnp.float32) if spec.upcast else kv[0].dtype
+
+    def attend(q_BLHK: Any, k_BSGK: Any, v_BSGK: Any, k_NSK: Any, v_NSK: Any, visible_BLS: Any, slot: Any) -> Any:
+        q_BHLK, k_BGLK, v_BGLK = (part.transpose(0, 2, 1, 3) for part in (q_BLHK, k_BSGK, v_BSGK))
+        with jax.named_scope("cache"):
+            k_NSK, v_NSK = _write(k_NSK, k_BGLK, slot), _write(v_NSK, v_BGLK, slot)
+        if k_BSGK.shape[1] == 1:
+            mixed_BHLK = forms.attend_step(q_BHLK[:, :, 0], k_NSK, v_NSK, visible_BLS[:, 0], scale)[:, :, None]
+        else:
+            mixed_BHLK = forms.attend_prompt(q_BHLK, k_BGLK, v_BGLK, visible_BLS, scale, dtype)
+        return mixed_BHLK.transpose(0, 2, 1, 3), k_NSK, v_NSK
+
+    rows = row_axes(qkv[0].shape[0])
+    heads, cached = P(rows, None, "tensor"), P(AXES if rows else "tensor")
+    specs = (heads, heads, heads, cached, cached, P(rows), P())
+    mixed_BLHK, *kv_NSK = on_each_device(attend, specs, (heads, cached, cached))(*qkv, *kv, visible_BLS, slot)
+    return mixed_BLHK, (kv_NSK[0], kv_NSK[1])
 
 
 def _write(cache_NSK: jax.Array, new_BGLK: jax.Array, slot: jax.Array | int) -> jax.Array:
@@ -224,6 +260,7 @@ class MLP(nn.Module):
         # Tokens of all rows in one dimension: XLA fuses the activation with the rounding to 8 bits after it only then.
         x_TD = x_BLD.reshape(-1, spec.width)
         up = [_dense(spec, spec.inner, name, spec.mlp_bias, spec.std)(x_TD) for name in spec.names.up]
+        up = [spread(x_TF, row_axes(len(x_BLD)), "tensor") for x_TF in up]
         x_TF = activation(spec.activation, up[0])
         if len(up) == 2:
             x_TF = x_TF * up[1]
@@ -247,6 +284,7 @@ class Layer(nn.Module):
         ask: Ask | None = None,
     ) -> tuple[Float[Array, "B L D"], tuple[jax.Array, jax.Array] | None]:
         spec = self.spec
+        x_BSD = spread(x_BSD, ROWS)
         norms = [Norm(spec.norm, spec.dtype, spec.param_dtype, name=name) for name in spec.names.norms]
         attention, mlp = Attention(spec, name=spec.names.attention), MLP(spec, name=spec.names.mlp)
         normed_BSD = x_BSD if spec.norm_after else norms[0](x_BSD)

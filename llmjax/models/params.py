@@ -15,6 +15,9 @@ from llmjax.kernels.formats import Format, Groups, pack, pad_rows
 from llmjax.memory import available, require, tree_bytes
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import make_model
+from llmjax.parallel.fused import in_parts
+from llmjax.parallel.layout import divided, place, place_model
+from llmjax.parallel.mesh import axis_size
 
 Params = dict[str, Any]
 Head = Literal["lm", "score", "classifier", "pooler", "none"]
@@ -29,7 +32,11 @@ def init_params(config: ModelConfig, head: Head, key: PRNGKeyArray | jax.Array) 
     if not isinstance(key, Tracer):  # shapes alone take none
         require({"parameters": tree_bytes(param_shapes(config, head))}, "take a smaller model", available())
     model = make_model(config, head)
-    return jax.jit(lambda key: model.init(key, jnp.zeros((1, 1), jnp.int32))["params"])(key)
+
+    def draw(key: jax.Array) -> Params:
+        return divided(model.init(key, jnp.zeros((1, 1), jnp.int32))["params"], config.family)
+
+    return jax.jit(draw)(key)
 
 
 @functools.lru_cache(maxsize=32)
@@ -67,14 +74,21 @@ def prepare(params: Params, config: ModelConfig, format: Format) -> Params:
 
     No step then transposes or copies a weight. Biases, norms and other embeddings are float32, and so is the residual
     stream. A kernel that a file has in 4 bits stays as it is. The embedding of int4 is int8, as llama.cpp's 4-bit files
-    have it: it is the head, too.
+    have it: it is the head, too. On a mesh one product for query, key and value comes `in_parts`.
     """
-    table = vocabulary_table(params)
+    table, spec = vocabulary_table(params), config.layer
+    sizes = [heads * spec.head_width for heads in (spec.heads, spec.kv_heads, spec.kv_heads)]
+
+    def rows_in_parts(part: jax.Array) -> jax.Array:
+        return jnp.moveaxis(in_parts(jnp.moveaxis(part, 0, -1), sizes, axis_size("tensor")), -1, 0)
 
     def arrange(at: tuple[Any, ...], leaf: Any) -> Any:
         names = [entry.key for entry in at]
+        fused = names[-2:-1] == list(spec.names.qkv)
         if isinstance(leaf, Groups):
-            return pad_rows(leaf)
+            return pad_rows(jax.tree.map(rows_in_parts, leaf) if fused else leaf)
+        if fused:
+            leaf = in_parts(leaf, sizes, axis_size("tensor"))
         if names[-1] == "kernel":
             return pack(leaf.T, format)
         if names == [table, "embedding"]:
@@ -83,6 +97,11 @@ def prepare(params: Params, config: ModelConfig, format: Format) -> Params:
 
     layers_apart = unstack_layers(params, config)
     return jax.tree_util.tree_map_with_path(arrange, layers_apart, is_leaf=lambda leaf: isinstance(leaf, Groups))
+
+
+def arranged(params: Params, config: ModelConfig, format: Format) -> Params:
+    """Returns `prepare`'s parameters where the mesh in use wants them."""
+    return place(prepare(place_model(params, config), config, format), config.family)
 
 
 def cache_dtype(params: Params) -> str:

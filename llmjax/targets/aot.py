@@ -139,7 +139,7 @@ def _child(request: dict[str, Any], program: bytes) -> dict[str, Any]:
         (folder / "request.json").write_text(json.dumps(request))
         (folder / "program.mlirbc").write_bytes(program)
         command = [sys.executable, "-P", str(WORKER), name]
-        done = subprocess.run(command, env=_environment(), cwd=name, capture_output=True, check=False)
+        done = subprocess.run(command, env=_environment(_cpus(request)), cwd=name, capture_output=True, check=False)
         try:
             result = json.loads((folder / "result.json").read_text())
         except (OSError, ValueError):
@@ -150,8 +150,15 @@ def _child(request: dict[str, Any], program: bytes) -> dict[str, Any]:
         return result if "error" in result else result | {"text": (folder / "program.hlo").read_text()}
 
 
-def _environment() -> dict[str, str]:
+def _cpus(request: dict[str, Any]) -> int:
+    """How many devices the child is to take this machine's CPU for."""
+    return request["num_devices"] if request["platform"] == "cpu" else 1
+
+
+def _environment(cpus: int = 1) -> dict[str, str]:
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    if cpus > 1:
+        kept["XLA_FLAGS"] = f"{kept.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={cpus}".strip()
     path = os.pathsep.join(p for p in sys.path if p)
     told = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "2", **TPU_ENVIRONMENT}
     return kept | told

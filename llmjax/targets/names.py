@@ -1,5 +1,6 @@
 """Names of chips to compile for: `cpu`, `gpu:h100`, `tpu:v5e:2x2`. No JAX import."""
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,18 @@ class Target:
     topology: str = ""
     config: str = ""
     attached: bool = False
+
+
+# JAX devices that one chip is, where it is more than one.
+_DEVICES = {"v2": 2, "v3": 2, "tpu7x": 2}
+
+
+def target_devices(target: Target) -> int | None:
+    """Returns how many JAX devices a target's topology has; None of what names none: as many as are asked for."""
+    if not target.topology:
+        return None
+    generation, _, shape = target.topology.partition(":")
+    return math.prod(map(int, shape.split("x"))) * _DEVICES.get(generation, 1)
 
 
 def gpu_names() -> tuple[str, ...]:

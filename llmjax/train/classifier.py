@@ -128,7 +128,7 @@ def fit_classifier(
         vocabulary.number(replacement),
         None if on_dev is None else evaluate,
     )
-    loop = LoopConfig(config.seed, config.patience, config.keep, config.wandb, model.dtype)
+    loop = LoopConfig(config.seed, config.patience, config.keep, config.wandb, model.dtype, model.family)
     fitted = fit(phases, vocabulary.narrow(params), loop, workdir, settings)
     return replace(fitted, params=vocabulary.widen(fitted.params))
 

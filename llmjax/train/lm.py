@@ -13,6 +13,7 @@ from llmjax.data.batches import Batch
 from llmjax.data.packing import Windows, packed_batches, windows_in_order, windows_per_epoch
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import make_model
+from llmjax.parallel.layout import place_rows
 from llmjax.train.losses import next_token_loss
 from llmjax.train.speed import train_flops
 from llmjax.train.task import Evaluated, LossFn, Params, Task, Work
@@ -104,7 +105,7 @@ def evaluation(
         nats, hits, tokens = 0.0, 0.0, 0
         for batch in windows_in_order(dev.tokens_T, length, batch_size):
             count = int(batch.weights_BL.sum())
-            mean, accuracy = loss(params, batch)
+            mean, accuracy = loss(params, place_rows(batch))
             nats, hits, tokens = nats + float(mean) * count, hits + float(accuracy) * count, tokens + count
         mean = nats / tokens
         figures: dict[str, Any] = {"loss": mean, "accuracy": hits / tokens, "perplexity": math.exp(min(mean, 700.0))}

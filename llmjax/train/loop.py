@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from llmjax.errors import UserError
+from llmjax.parallel.layout import place, place_rows
 from llmjax.train.checkpoint import Checkpoints, Progress, go_on_from
 from llmjax.train.display import Display
 from llmjax.train.optimizer import make_optimizer
@@ -28,6 +29,7 @@ class LoopConfig:
     patience: evaluations without a better value after which a phase ends; 0 = never.
     keep: whole states kept on disk, beside the best parameters.
     dtype: of the computation, for the matmul peak that progress is held against.
+    family: of the model, whose table says where arrays lie on the mesh in use.
     """
 
     seed: int = 0
@@ -35,6 +37,7 @@ class LoopConfig:
     keep: int = 2
     wandb: bool = False
     dtype: str = "float32"
+    family: str = "gpt2"
 
 
 @dataclass(frozen=True)
@@ -74,13 +77,13 @@ def fit(
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    stretches = _in_a_row(phases)
+    stretches = _in_a_row(phases, config.family)
     with ExitStack() as stack:
         checkpoints = Checkpoints(workdir / "checkpoints", config.keep)
         stack.callback(checkpoints.close)
 
         def fresh(step: int) -> TrainState:
-            return _fresh(_stretch_of(stretches, step), params, config.seed)
+            return _fresh(_stretch_of(stretches, step), params, config)
 
         state, progress = go_on_from(checkpoints, fresh, print)
         rewind(workdir / FILE, lambda record: _before(record, progress))
@@ -110,11 +113,11 @@ class _Stretch:
         return self.phase.save_every or self.phase.task.epoch_steps
 
 
-def _in_a_row(phases: Sequence[Phase]) -> list[_Stretch]:
+def _in_a_row(phases: Sequence[Phase], family: str) -> list[_Stretch]:
     stretches: list[_Stretch] = []
     for phase in phases:
         first = stretches[-1].end if stretches else 0
-        step = make_train_step(phase.task.loss, phase.optimizer, phase.steps, first, phase.ema_decay)
+        step = make_train_step(phase.task.loss, phase.optimizer, phase.steps, first, phase.ema_decay, family)
         stretches.append(_Stretch(phase, first, jax.jit(step, donate_argnums=0)))
     return stretches
 
@@ -124,10 +127,11 @@ def _stretch_of(stretches: list[_Stretch], step: int) -> _Stretch:
     return next(stretch for stretch in stretches if step <= stretch.end)
 
 
-def _fresh(stretch: _Stretch, params: Params, seed: int) -> TrainState:
+def _fresh(stretch: _Stretch, params: Params, config: LoopConfig) -> TrainState:
     phase = stretch.phase
-    state = init_state(params, make_optimizer(phase.optimizer, phase.steps), seed, phase.ema_decay > 0)
-    return replace(state, step=state.step + stretch.first)
+    optimizer = make_optimizer(phase.optimizer, phase.steps)
+    state = init_state(place(params, config.family), optimizer, config.seed, phase.ema_decay > 0)
+    return place(replace(state, step=state.step + stretch.first), config.family)
 
 
 def _before(record: Mapping[str, Any], progress: Progress) -> bool:
@@ -174,11 +178,11 @@ class _Run:
                 step = stretch.end
                 stretch = _stretch_of(self.stretches, step + 1)
                 self.flush()
-                self.state = _fresh(stretch, self.eval_params(), self.config.seed)
+                self.state = _fresh(stretch, self.eval_params(), self.config)
                 self.progress = replace(self.progress, bad_evaluations=0)
                 batches = self.batches(stretch, step)
             batch = next(batches)
-            self.state, metrics = stretch.train_step(self.state, batch)
+            self.state, metrics = stretch.train_step(self.state, place_rows(batch))
             step += 1
             self.flush()
             self.pending = (step, stretch, batch, metrics)

@@ -5,8 +5,10 @@ from collections import deque
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from llmjax.models.config import ModelConfig
+from llmjax.parallel.mesh import AXES, current
 
 
 def train_flops(config: ModelConfig, head: str, rows: int, tokens: int, length: int) -> float:
@@ -31,9 +33,15 @@ def train_flops(config: ModelConfig, head: str, rows: int, tokens: int, length: 
 
 
 def measure_peak(dtype: str) -> float:
-    """Returns the FLOP/s of the best of a few square matmuls in `dtype` on the default device, in about 0.3 s."""
-    size = 1024 if jax.default_backend() == "cpu" else 8192
+    """Returns the FLOP/s of the best of a few square matmuls in `dtype`, in about 0.3 s.
+
+    On the default device, or on all devices of the mesh in use at the same time.
+    """
+    size, mesh = 1024 if jax.default_backend() == "cpu" else 8192, current()
     matrix = jnp.ones((size, size), dtype)
+    if mesh is not None:
+        each = NamedSharding(mesh, PartitionSpec(AXES))  # pyright: ignore[reportArgumentType]
+        matrix = jax.jit(lambda: jnp.ones((mesh.size, size, size), dtype), out_shardings=each)()
     multiply = jax.jit(jnp.matmul)
     multiply(matrix, matrix).block_until_ready()
     best = float("inf")
@@ -42,11 +50,11 @@ def measure_peak(dtype: str) -> float:
         start = time.perf_counter()
         multiply(matrix, matrix).block_until_ready()
         best = min(best, time.perf_counter() - start)
-    return 2.0 * size**3 / best
+    return 2.0 * matrix.size * size / best
 
 
 class SpeedMeter:
-    """Tokens/s and MFU over the last steps; a step that compiled a new shape is left out."""
+    """Tokens/s and MFU over the last steps; a step that compiled a new shape is left out. `peak` is all devices'."""
 
     def __init__(self, peak: float, window: int = 20) -> None:
         self.peak = peak

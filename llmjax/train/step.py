@@ -10,6 +10,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int32
 
+from llmjax.parallel.layout import divided
 from llmjax.train.optimizer import OptimizerConfig, global_norm, make_optimizer, make_schedule, written
 from llmjax.train.task import LossFn, Params
 
@@ -52,13 +53,18 @@ def init_state(params: Params, optimizer: optax.GradientTransformation, seed: in
 
 
 def make_train_step(
-    loss_fn: LossFn, config: OptimizerConfig, total_steps: int, first_step: int = 0, ema_decay: float = 0.0
+    loss_fn: LossFn,
+    config: OptimizerConfig,
+    total_steps: int,
+    first_step: int = 0,
+    ema_decay: float = 0.0,
+    family: str = "gpt2",
 ) -> TrainStep:
     """Returns the pure `train_step(state, batch) -> (state, metrics)` of a phase of `total_steps` from `first_step` on.
 
     A loss or gradient norm that is not finite leaves parameters, average and optimizer as they were, and says so. The
     average moves at real updates only, by min(`ema_decay`, (1 + n) / (10 + n)) after n of them, so that it forgets the
-    first parameters fast.
+    first parameters fast. On a mesh the table of `family` says where gradients and the new state lie.
     """
     optimizer = make_optimizer(config, total_steps)
     schedule = make_schedule(config, max(1, total_steps // config.accumulate))
@@ -66,6 +72,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(state.key, state.step)
         (loss, accuracy), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, key)
+        grads = divided(grads, family)
         grad_norm = global_norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         done = state.step - first_step
@@ -86,6 +93,6 @@ def make_train_step(
         # A condition, not a choice leaf by leaf: the old values are then not needed once the new ones are there.
         params, ema, opt_state = lax.cond(finite, updated, lambda: (state.params, state.ema, state.opt_state))
         metrics = StepMetrics(loss, accuracy, grad_norm, jnp.asarray(schedule(done // config.accumulate)), finite)
-        return TrainState(state.step + 1, params, ema, opt_state, state.key), metrics
+        return divided(TrainState(state.step + 1, params, ema, opt_state, state.key), family), metrics
 
     return train_step

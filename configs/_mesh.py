@@ -1,0 +1,12 @@
+"""The settings of every job that runs a model on several devices."""
+
+from ml_collections import ConfigDict
+
+
+def mesh(data: int = -1) -> ConfigDict:
+    """Returns over how many devices each axis of the mesh divides the work: docs/parallel.md says how to choose."""
+    c = ConfigDict()
+    c.data = data  # rows of a batch, each device with the whole model; -1 = as many devices as the others leave
+    c.fsdp = 1  # rows and parameters: a layer's are gathered when it runs
+    c.tensor = 1  # heads and inner values of every layer: it must divide both
+    return c

@@ -1,0 +1,54 @@
+"""What a sharded program sends, by mesh axis."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from llmjax.analysis import analysis_of
+from llmjax.cost.collectives import axes_crossed
+from llmjax.hlo import parse
+from llmjax.parallel.mesh import abstract_mesh
+from llmjax.report.collectives import collectives, collectives_table
+from llmjax.report.terminal import console
+from llmjax.targets.aot import compile_for
+
+MESH = {"data": 2, "fsdp": 2, "tensor": 2}
+
+
+@pytest.mark.parametrize(
+    ("groups", "axes"),
+    [
+        (((0, 1), (2, 3)), ("tensor",)),
+        (((0, 2), (1, 3)), ("fsdp",)),
+        (((0, 4), (1, 5)), ("data",)),
+        (((0, 2, 4, 6),), ("data", "fsdp")),
+        (((0, 1, 2, 3, 4, 5, 6, 7),), ("data", "fsdp", "tensor")),
+        (((0, 8),), ()),
+        ((), ()),
+    ],
+)
+def test_axes_that_a_group_crosses(groups, axes):
+    assert axes_crossed(groups, MESH) == axes
+
+
+def test_collectives_of_a_program_for_eight_devices():
+    mesh = abstract_mesh((2, 2, 2))
+
+    def array(*spec):
+        return jax.ShapeDtypeStruct((64, 64), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec(*spec)))
+
+    def f(x, w):
+        with jax.named_scope("M/h_0/mlp"):
+            return ((x @ w) ** 2).sum()
+
+    program = compile_for("cpu", jax.jit(f), array(("data", "fsdp"), "tensor"), array("tensor", None))
+    report = analysis_of(parse(program.text), backend=program.backend)
+    found = collectives(report, MESH)
+    assert {axes for _, axes in found} >= {"tensor"} and {kind for kind, _ in found} == {"all-reduce"}
+    (sums,) = found["all-reduce", "tensor"]
+    assert sums.total.collective_bytes == 16 * 64 * 4  # of two devices' rows each sends half twice
+    screen = console()
+    with screen.capture() as capture:
+        screen.print(collectives_table(report, MESH, 80))
+    assert "all-reduce" in capture.get() and "mlp" in capture.get()
