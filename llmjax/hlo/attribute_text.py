@@ -20,7 +20,9 @@ _WINDOW_FIELD_RE = pattern(r"\s*+(\w++)=([\dx_\-]++)")
 _DIMS_RE = pattern(r"([\dbf?]++)_([\dio?]++)->([\dbf?]++)")
 _SLICE_RE = pattern(r"\[\s*(-?\d{1,19})\s*:\s*(-?\d{1,19})\s*(?::\s*(-?\d{1,19})\s*)?\]")
 _IOTA_RE = pattern(r"\[([\d,\s]+)\]\s*<=\s*\[([\d,\s]+)\]\s*(?:T\s*\(([\d,\s]+)\))?")
-_MESH_RE = pattern(r"mesh\[([^\[\]]*+)\]\s*+\{([^{}]*+)\}")
+_MESH_RE = pattern(
+    r"mesh\[([^\[\]]*+)\](?:,\s*+device_ids=\(\[([\d,\s]++)\](?:T\(([\d,\s]++)\))?+\))?+\s*+\{([^{}]*+)\}"
+)
 _AXIS_NAME = r"""(?:^|(?<=[,\s]))['"]?([\w.\-]++)['"]?"""
 _AXIS_RE = pattern(rf"{_AXIS_NAME}\s*+=\s*+(\d{{1,9}})")
 _NAMED_AXIS_RE = pattern(rf"{_AXIS_NAME}\s*+(?::\s*+\((\d{{1,9}})\)(\d{{1,9}}))?")
@@ -200,12 +202,13 @@ def _mesh_groups(text: str) -> ReplicaGroups:
     """`mesh['x'=2,'y'=4] {'x'}`: the devices that differ in the named axes only are a group.
 
     Of an axis, `'y':(1)2` names a part: of its indices taken as (1, 2, rest) the one in the middle (Shardy's sub-axes).
-    What says more than sizes and names (`@mesh`, device ids) stays text.
+    `device_ids=([2,2]T(1,0))` between them says which device stands where, as the short form of groups does. What says
+    more (`@mesh`) stays text.
     """
     m = _MESH_RE.fullmatch(text)
     sizes = {name: int(size) for name, size in _AXIS_RE.findall(m[1])} if m else {}
-    named = [(n, int(before or 1), int(size or 0)) for n, before, size in _NAMED_AXIS_RE.findall(m[2])] if m else []
-    if not sizes or not named:
+    named = [(n, int(before or 1), int(size or 0)) for n, before, size in _NAMED_AXIS_RE.findall(m[4])] if m else []
+    if not m or not sizes or not named:
         return ReplicaGroups(text=text)
     unknown = [name for name, _, _ in named if name not in sizes]
     if unknown:
@@ -225,7 +228,14 @@ def _mesh_groups(text: str) -> ReplicaGroups:
     order = (*(k for k in range(len(pieces)) if k not in inside), *inside)
     dims = tuple(size for _, _, size in pieces)
     group = math.prod(dims[k] for k in inside)
-    return ReplicaGroups(shape=(math.prod(dims) // group, group), reshape=dims, transpose=order, text=text)
+    found = ReplicaGroups(shape=(math.prod(dims) // group, group), reshape=dims, transpose=order, text=text)
+    if not m[2]:
+        return found
+    lie, turned = _bare_ints(m[2]), _bare_ints(m[3])
+    if math.prod(lie) != math.prod(dims) or (turned and sorted(turned) != list(range(len(lie)))):
+        raise ValueError("device ids [dims]T(order) that are as many as the mesh has devices")
+    devices = ReplicaGroups(shape=(1, math.prod(lie)), reshape=lie, transpose=turned).groups[0]
+    return ReplicaGroups(explicit=tuple(tuple(devices[k] for k in one) for one in found.groups), text=text)
 
 
 def to_pairs(text: str) -> tuple[tuple[int, ...], ...]:

@@ -18,6 +18,7 @@ _VALUE_RE = pattern(
     r"|\[[\d,\s]++\]\s*+<=\s*+\[[\d,\s]++\](?:\s*+T\s*+\([\d,\s]++\))?"
     r"|[^\s,{}()\[\]\"=]++(?:\[[^\[\]]*+\])?(?:\{[^{}]*+\})?"
 )
+_DEVICE_IDS_RE = pattern(rf",{SPACE}device_ids=\(\[[\d,\s]++\](?:T\([\d,\s]++\))?+\)")
 _ARROW_RE = pattern(rf"{SPACE}->{SPACE}")
 _PADDING_STARTS = tuple("-0123456789")
 
@@ -94,7 +95,9 @@ class Reader:
             return "", pos
         m = _VALUE_RE.match(text, pos)
         if m and key == "replica_groups" and text.startswith(("mesh", "@mesh"), pos):
-            axes = skip_space(text, m.end())  # `mesh['x'=4] {'x'}`: the axes stand apart
+            ids = _DEVICE_IDS_RE.match(text, m.end())
+            # `mesh['x'=4] {'x'}`: the axes stand apart, and their order of devices before them.
+            axes = skip_space(text, ids.end() if ids else m.end())
             end = balanced_end(text, axes) if text.startswith("{", axes) else m.end()
             return text[pos:end], end
         if m:
