@@ -37,8 +37,6 @@ def chips_table(rows: Sequence[Row], width: int) -> RichTable:
         figures("fits", lambda row: Text(_fits(row), style=_alarm(row)), 9),
         figures("compiler", lambda row: _told(row["compiler_cycles"]), 6),
     ]
-    if any(row.get("expected_error") for row in rows):
-        columns.insert(2, figures("off by", _error, 2))
     if width >= WIDEST:
         columns.append(figures("ours/its", lambda row: _agreement(row)[0], 10))
         columns.append(figures("rank", lambda row: _agreement(row)[1], 10))
@@ -51,11 +49,9 @@ def footer(rows: Sequence[Row], width: int) -> list[str]:
     lines = []
     if any(row["seconds"] is not None for row in made):
         lines.append("Times and cycles are predicted, not measured.")
-        if any(row.get("expected_error") for row in made):
-            lines.append(
-                "off by: the median error of such programs against so many published times (docs/published.md);"
-                " others: of other chips of that sort, as too few of its own were published."
-            )
+        known = [f"{row['target']} {_error(row)}" for row in made if row.get("expected_error")]
+        if known:
+            lines.append(f"Off by, the median of so many published times (docs/published.md): {', '.join(known)}.")
         lines += _expected(made)
     if any(row["compiler_cycles"] is not None for row in made):
         lines.append("Column compiler: the cycles that the compiler itself estimates.")
