@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.seed = 0  # of the draws; the same seed gives the same texts, at any batch size
     c.logprobs = False  # add each token's log-probability to the output
 
-    c.format = "float32"  # of the weights: float32, bfloat16 or int8
+    c.format = "float32"  # of the weights: float32, bfloat16, int8 or int4
     c.batch_size = 8  # prompts at a time
     c.cache_length = 0  # tokens a row of the cache holds; 0 = as few as prompt and new tokens need
 
