@@ -1,4 +1,4 @@
-"""The settings of every job that runs a model on several devices."""
+"""The settings of jobs that run, or compile, a model on several devices."""
 
 from ml_collections import ConfigDict
 

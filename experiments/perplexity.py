@@ -44,7 +44,6 @@ def run(config: Any, workdir: str) -> None:
 
 
 def _measure(config: Any, text: str, formats: list[Format], file: Path, workdir: Path) -> None:
-
     kind, _, size = config.checkpoint.partition(":")
     folder = None
     if kind == "random":

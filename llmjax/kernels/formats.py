@@ -17,7 +17,7 @@ from llmjax.kernels.dot import BLOCK, dot
 T = TypeVar("T")
 Format = Literal["float32", "bfloat16", "int8", "int4"]
 FORMATS: tuple[str, ...] = get_args(Format)
-LONG = 8192  # rows from which a weight is padded: zeros are under 3% of it there
+LONG = 8192  # rows from which a weight is padded: zeros are at most 3% of it there
 GROUP = 32  # inputs that share a scale in 4 bits, as GGUF's Q4_0 and Q4_1 have it
 
 
