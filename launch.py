@@ -61,6 +61,7 @@ def run(argv: list[str]) -> None:
     from absl import logging
 
     from experiments._command import parse
+    from experiments._processes import joined
     from llmjax.backend import settle
 
     config, workdir = parse(argv)
@@ -69,9 +70,10 @@ def run(argv: list[str]) -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ and (folder := program_folder()):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     job = experiment(str(config.experiment))
-    if "jax" in sys.modules:  # a job that may do without imports it when it knows, and settles this then
-        settle()
-    job.run(config, workdir)
+    with joined(config):
+        if "jax" in sys.modules:  # a job that may do without imports it when it knows, and settles this then
+            settle()
+        job.run(config, workdir)
 
 
 def main(argv: list[str]) -> int:

@@ -10,3 +10,12 @@ def mesh(data: int = -1) -> ConfigDict:
     c.fsdp = 1  # rows and parameters: a layer's are gathered when it runs
     c.tensor = 1  # heads and inner values of every layer: it must divide both
     return c
+
+
+def mesh_here() -> ConfigDict:
+    """Returns the mesh of a job that computes, and which process of how many this one is."""
+    c = mesh()
+    c.coordinator = ""  # HOST:PORT of process 0; "" = alone, or as Slurm, Open MPI or the TPU VM tells
+    c.processes = 0  # how many there are; to be given with the coordinator
+    c.process = -1  # which of them this is, from 0
+    return c

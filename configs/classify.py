@@ -5,7 +5,7 @@
 
 from ml_collections import ConfigDict
 
-from configs._mesh import mesh
+from configs._mesh import mesh_here
 from llmjax.errors import UserError, did_you_mean
 
 VARIANTS = ("", "tiny")
@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     c = ConfigDict()
     c.experiment = "classify"
-    c.mesh = mesh()
+    c.mesh = mesh_here()
     c.checkpoint = ""  # a training run's workdir, a folder that transformers wrote, a hub id, or random:SIZE
     c.tokenizer = ""  # "gpt2", a folder or a hub id; empty = the one saved with the checkpoint
     c.text = ""  # one text to classify

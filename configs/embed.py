@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs._mesh import mesh
+from configs._mesh import mesh_here
 from llmjax.errors import UserError, did_you_mean
 
 VARIANTS = ("", "tiny")
@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
         raise UserError(f"configs/embed.py:{arg}: there is no such variant, only ':tiny'.{did_you_mean(arg, VARIANTS)}")
     c = ConfigDict()
     c.experiment = "embed"
-    c.mesh = mesh()
+    c.mesh = mesh_here()
     c.checkpoint = "minilm"  # minilm (fetched by pip), a folder that transformers wrote, a hub id, or random:SIZE
     c.tokenizer = ""  # "gpt2", a folder or a hub id; empty = the one saved with the checkpoint
     c.input = ""  # a file: .tsv, .csv and .jsonl by column, any other one text a line; empty = standard input

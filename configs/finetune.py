@@ -8,7 +8,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from configs._mesh import mesh
+from configs._mesh import mesh_here
 from llmjax.errors import UserError, did_you_mean
 
 VARIANTS = ("", "tiny")
@@ -26,7 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     c = ConfigDict()
     c.experiment = "finetune"
-    c.mesh = mesh()
+    c.mesh = mesh_here()
 
     c.data = ConfigDict()
     c.data.source = ""  # "files", "vader_movies" or "hub:OWNER/NAME[/CONFIG]"; empty = files if any, else vader_movies

@@ -5,7 +5,7 @@
 
 from ml_collections import ConfigDict
 
-from configs._mesh import mesh
+from configs._mesh import mesh_here
 from llmjax.errors import UserError, did_you_mean
 
 VARIANTS = ("", "tiny")
@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     c = ConfigDict()
     c.experiment = "generate"
-    c.mesh = mesh()
+    c.mesh = mesh_here()
     # "smollm2" (fetched by pip), a folder that transformers wrote, a GGUF file, a training run's workdir, a hub id, or
     # random:SIZE
     c.checkpoint = "smollm2"

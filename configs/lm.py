@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs._mesh import mesh
+from configs._mesh import mesh_here
 from llmjax.errors import UserError, did_you_mean
 
 VARIANTS = ("", "tiny")
@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
         raise UserError(f"configs/lm.py:{arg}: there is no such variant, only ':tiny'.{did_you_mean(arg, VARIANTS)}")
     c = ConfigDict()
     c.experiment = "lm"
-    c.mesh = mesh()
+    c.mesh = mesh_here()
 
     c.data = ConfigDict()
     c.data.source = "files"  # "files", or a hub data set: "hub:OWNER/NAME[/CONFIG]"

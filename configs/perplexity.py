@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs._mesh import mesh
+from configs._mesh import mesh_here
 from llmjax.errors import UserError, did_you_mean
 
 VARIANTS = ("", "tiny")
@@ -21,7 +21,7 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     c = ConfigDict()
     c.experiment = "perplexity"
-    c.mesh = mesh()
+    c.mesh = mesh_here()
     c.checkpoint = "smollm2"  # or a folder that transformers wrote, a run's workdir, a GGUF file, a hub id, random:SIZE
     c.tokenizer = ""  # "gpt2", a folder or a hub id; empty = the one saved with the checkpoint
     c.input = ""  # a text file, UTF-8

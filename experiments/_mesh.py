@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 from jax.sharding import AbstractMesh, Mesh
@@ -24,19 +25,25 @@ from llmjax.parallel.mesh import (
     on_mesh,
     whole_rows,
 )
+from llmjax.parallel.processes import several
 from llmjax.targets.names import parse_target, target_devices
 
 
 @contextmanager
-def on_devices(settings: Mapping[str, int]) -> Iterator[None]:
+def on_devices(settings: Mapping[str, Any]) -> Iterator[None]:
     """Takes the mesh of a job's settings into use, and says so where there is more than one device.
 
     Raises:
         UserError: there are not so many devices.
     """
     settle()
-    config, here = MeshConfig(**settings), jax.device_count()
+    config, here = MeshConfig(**{axis: settings[axis] for axis in AXES}), jax.device_count()
     used = math.prod(mesh_sizes(config, here))
+    if used < here and several():
+        raise UserError(
+            f"the mesh has {used} of the {here} devices that {jax.process_count()} processes have: some processes would"
+            " have none; --config.mesh.data=-1 takes what the other axes leave."
+        )
     if used < here:
         idle = f"{here - used} of {here} devices idle"
         print(f"warning: {idle}: --config.mesh.data=-1 takes what the other axes leave", file=sys.stderr)
@@ -69,7 +76,8 @@ def described() -> str:
     mesh, kind = current(), jax.devices()[0].device_kind
     if mesh is None:
         return f"1 {kind} device"
-    return f"{mesh.size} {kind} devices, " + " x ".join(f"{axis} {mesh.shape[axis]}" for axis in AXES)
+    hosts = f" of {jax.process_count()} processes" if several() else ""
+    return f"{mesh.size} {kind} devices{hosts}, " + " x ".join(f"{axis} {mesh.shape[axis]}" for axis in AXES)
 
 
 def check_rows(name: str, rows: int) -> None:

@@ -69,11 +69,22 @@ def build(shape: Shape) -> Phase:
     tokens = shape.length + (shape.new_tokens if shape.phase == "generate" else 0)
     if tokens > config.context:
         raise UserError(f"length={shape.length}: {tokens} tokens are more than {shape.model}'s {config.context}.")
-    check_heads(config)
-    phase = PHASES[shape.phase](config, shape)
-    phase = phase._replace(args=tuple(_lying(arg, config.family) for arg in phase.args))
+    phase = of_config(config, shape)
     summary = f"{shape.model} {shape.phase}: batch {shape.batch}, {phase.summary}, {shape.dtype}"
     return phase._replace(summary=summary)
+
+
+def of_config(config: ModelConfig, shape: Shape, microbatches: int = 1) -> Phase:
+    """Returns a phase of a model by its config, with its arguments where the mesh in use has them.
+
+    microbatches: of which a training step adds up the gradients of one.
+    """
+    check_heads(config)
+    if shape.phase == "lm":
+        phase = _training(config, shape, "lm", lm_loss(config), microbatches)
+    else:
+        phase = PHASES[shape.phase](config, shape)
+    return phase._replace(args=tuple(_lying(arg, config.family) for arg in phase.args))
 
 
 def _lying(arg: Any, family: str) -> Any:
@@ -150,8 +161,8 @@ def _lm(config: ModelConfig, shape: Shape) -> Phase:
     return _training(config, shape, "lm", lm_loss(config))
 
 
-def _training(config: ModelConfig, shape: Shape, head: Any, loss_fn: LossFn) -> Phase:
-    settings, steps = OptimizerConfig(), 1000
+def _training(config: ModelConfig, shape: Shape, head: Any, loss_fn: LossFn, accumulate: int = 1) -> Phase:
+    settings, steps = OptimizerConfig(accumulate=accumulate), 1000
     params = _params(config, head)
     state = jax.eval_shape(lambda params: init_state(params, make_optimizer(settings, steps), 0, False), params)
     rows, tokens_BL = _ints(shape.batch), _ints(shape.batch, shape.length)

@@ -38,7 +38,8 @@ _PROGRAM: Schema = {
 }
 # Devices of each axis of a mesh, and -1 for what the others leave; 0 is refused with the other sizes at hand.
 _MESH: Schema = {"data": whole(-1, 2**20), "fsdp": whole(-1, 2**20), "tensor": whole(-1, 2**20)}
-_MODEL_FOLDER: Schema = {"checkpoint": text(), "tokenizer": text(), "mesh": _MESH}
+_MESH_HERE: Schema = {**_MESH, "coordinator": text(), "processes": whole(0, 2**20), "process": whole(-1, 2**20)}
+_MODEL_FOLDER: Schema = {"checkpoint": text(), "tokenizer": text(), "mesh": _MESH_HERE}
 
 _RATE = number(0, 1000, above=True)
 _OPTIMIZER: Schema = {
@@ -56,7 +57,7 @@ _OPTIMIZER: Schema = {
 }
 
 _FINETUNE: Schema = {
-    "mesh": _MESH,
+    "mesh": _MESH_HERE,
     "data": {
         "source": text(),
         "train": text(),
@@ -111,7 +112,7 @@ _FINETUNE: Schema = {
 }
 
 _LM: Schema = {
-    "mesh": _MESH,
+    "mesh": _MESH_HERE,
     "data": {
         "source": _NAME,
         "train": text(),
@@ -260,6 +261,21 @@ JOBS: dict[str, Schema] = {
         "stride": _TOKENS_OR_0,
         "limit": whole(),
         "batch_size": _ROWS,
+    },
+    "plan": {
+        "model": _NAME,
+        "targets": many(_NAME, least=1),
+        "purpose": one_of(("train", "serve")),
+        "dtype": one_of((*COMPUTE, "int8")),
+        "length": _TOKENS,
+        "prices": table(number(above=True)),
+        "best": whole(1, 100),
+        "tokens": whole(1, 2**40),
+        "total_tokens": number(0, 1e18),
+        "most_devices": whole(1, 2**14),
+        "new_tokens": _TOKENS,
+        "batches": many(_ROWS, least=1),
+        "requests": number(0, 1e9),
     },
     "published": {"table": text(), "tiers": _NAME, "chips": text(), "minutes": number(0, 10**5)},
     "validate": {

@@ -13,6 +13,7 @@ import numpy as np
 from experiments._settings import leaves
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
+from llmjax.parallel.processes import agree, leads, wait_for_all
 
 RESULTS = "eval.json"  # written last: a folder that has it is a finished run
 _DATA = "data.fingerprint"
@@ -23,11 +24,16 @@ _SHOWN = ("examples",)  # settings that a stopped run may change: they decide no
 def held(folder: Path) -> Iterator[None]:
     """Keeps other runs out of a folder; the system lets go of it with the process, however that ends.
 
+    Of several processes, the one that writes holds it for all.
+
     Raises:
         UserError: another run holds it, or it cannot be written.
     """
     from filelock import FileLock, Timeout
 
+    if not leads():
+        yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
@@ -80,11 +86,20 @@ def show(show_results: Callable[[dict[str, Any], Path], None], found: dict[str, 
 
 
 def claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Writes down the settings of the run in `folder`; refuses where another run has left checkpoints."""
+    """Writes down the settings of the run in `folder`; refuses where another run has left checkpoints.
+
+    Raises:
+        UserError: that, or one of several processes has other settings or data, or another folder.
+    """
+    agree(settings)
     last = folder / "checkpoints" / "last"
     if last.is_dir() and any(path.name.isdigit() for path in last.iterdir()):
         _refuse_changes(folder, {name: value for name, value in settings.items() if name not in _SHOWN})
-    atomic_write(folder / "config.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+    if leads():
+        atomic_write(folder / "config.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+    wait_for_all("claim")
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder}: is not the folder that process 0 has: all processes must see one --workdir.")
 
 
 def _refuse_changes(folder: Path, settings: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from llmjax.infer import Classifier, Prediction, load_classifier
 from llmjax.infer.texts import check_file, read_file, read_lines, to_json, write_lines
 from llmjax.models.families import from_size
 from llmjax.models.params import init_params
+from llmjax.parallel.processes import own
 
 TABLE_ROWS = 20  # on a terminal, up to so many predictions are shown as a table
 HOW = "pass --config.text='...', --config.input=FILE, or pipe texts in, one a line"
@@ -69,7 +70,7 @@ def _classify(settings: _Settings, source: Path | None) -> None:
         predictions = _counted(classifier.classify_stream(texts), counts)
         predictions = _watched(predictions, lambda n, rate: progress.update(task, texts=n, rate=rate), shown_live)
         if settings.output:
-            write_lines(map(to_json, predictions), Path(settings.output).expanduser())
+            write_lines(map(to_json, predictions), own(Path(settings.output).expanduser()))
         else:
             _print(predictions)
     if not counts["texts"] and not settings.input:

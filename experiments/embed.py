@@ -16,6 +16,7 @@ from llmjax.infer.embed import Embedder, load_embedder, nearest, write_vectors
 from llmjax.infer.texts import check_file, read_file, read_lines
 from llmjax.models.families import from_size
 from llmjax.models.params import init_params
+from llmjax.parallel.processes import leads
 
 HOW = "pass --config.input=FILE, or pipe texts in, one a line"
 
@@ -44,7 +45,8 @@ def _embed(values: dict[str, Any], source: Path | None, output: Path) -> None:
     start = time.perf_counter()
     vectors_ND, cut = embedder.embed(texts)
     seconds = time.perf_counter() - start
-    write_vectors(output, texts, vectors_ND)
+    if leads():
+        write_vectors(output, texts, vectors_ND)
     print(
         f"{len(texts):,} texts as vectors of {vectors_ND.shape[1]} numbers in {seconds:.1f} s: {output}",
         file=sys.stderr,

@@ -13,6 +13,7 @@ from experiments.classify import load
 from llmjax.data import DataConfig, load_dataset
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
+from llmjax.parallel.processes import own
 from llmjax.train.metrics import evaluate_logits, table, to_json
 
 
@@ -50,7 +51,7 @@ def _evaluate(config: Any, workdir: str) -> None:
     file = Path(workdir) / "eval.json"
     figures = {"checkpoint": str(config.checkpoint), "input": str(config.input), **to_json(found)}
     figures |= {"temperature": temperature, "calibration_error_at_temperature_1": before.calibration_error}
-    atomic_write(file, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+    atomic_write(own(file), json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
     Console(highlight=False).print(table(found, f"{config.checkpoint} on {config.input}"))
     if temperature != 1.0:
         print(

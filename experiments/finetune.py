@@ -42,6 +42,7 @@ from llmjax.models.gpt2 import GPT2Config
 from llmjax.models.params import Params, init_params
 from llmjax.models.weights import load_pretrained, save_pretrained
 from llmjax.parallel.layout import place_model
+from llmjax.parallel.processes import fetched_tree, leads
 from llmjax.train import (
     DistillConfig,
     OptimizerConfig,
@@ -130,8 +131,11 @@ def _run(config: ConfigDict, workdir: str, stack: ExitStack) -> None:
         "baseline": baseline_json(splits["train"], measured, model.label_names, len(tokenizer)),
         "examples": examples_json(examples, labels, example_logits_NC / temperature, model.label_names),
     }
+    params = fetched_tree(fitted.params)
     devices.close()
-    save_pretrained(folder / "best", model, fitted.params, "classifier", tokenizer)
+    if not leads():
+        return
+    save_pretrained(folder / "best", model, params, "classifier", tokenizer)
     write_calibration(folder / "best", Calibration(temperature, _trained_tokens(splits["train"].encoded, init)))
     atomic_write(folder / RESULTS, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     try:

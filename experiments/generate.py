@@ -63,6 +63,7 @@ def _generate(settings: _Settings, source: Path | None, began: float) -> None:
     from llmjax.infer.generate import Speed
     from llmjax.infer.sampling import Sampling
     from llmjax.infer.texts import write_lines
+    from llmjax.parallel.processes import own
 
     names = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "logprobs")
     sampling = Sampling(**{name: getattr(settings, name) for name in names})
@@ -79,7 +80,7 @@ def _generate(settings: _Settings, source: Path | None, began: float) -> None:
         )
         lines = _lines(results, speeds)
         if settings.output:
-            write_lines(lines, Path(settings.output).expanduser())
+            write_lines(lines, own(Path(settings.output).expanduser()))
         else:
             if isinstance(sys.stdout, io.TextIOWrapper):
                 sys.stdout.reconfigure(encoding="utf-8")  # JSON is UTF-8, whatever the terminal's locale

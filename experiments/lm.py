@@ -27,6 +27,7 @@ from llmjax.models.folders import read_config, resolve_folder
 from llmjax.models.params import Params, init_params
 from llmjax.models.weights import load_pretrained, save_pretrained
 from llmjax.parallel.layout import place_model
+from llmjax.parallel.processes import fetched_tree, leads
 from llmjax.train import LoopConfig, OptimizerConfig, Phase, fit
 from llmjax.train.lm import Stream, evaluation, lm_task
 from llmjax.train.memory import check_training
@@ -81,8 +82,10 @@ def _train(values: dict[str, Any], folder: Path) -> dict[str, Any]:
             figures = dict(evaluate(fitted.params).figures)
             found |= {"samples": figures.pop("samples", []), "dev": figures}
             found["dev"] |= {"tokens": len(dev.tokens_T) - 1, "bytes": dev.size}
-        save_pretrained(folder / "best", model, fitted.params, "lm", tokenizer)
-        atomic_write(folder / RESULTS, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        params = fetched_tree(fitted.params)
+        if leads():
+            save_pretrained(folder / "best", model, params, "lm", tokenizer)
+            atomic_write(folder / RESULTS, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     return found
 
 

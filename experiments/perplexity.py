@@ -26,6 +26,7 @@ from llmjax.models.families import from_size
 from llmjax.models.folders import read_config
 from llmjax.models.params import Params, arranged, init_params
 from llmjax.parallel.mesh import current, whole_rows
+from llmjax.parallel.processes import own
 
 
 def run(config: Any, workdir: str) -> None:
@@ -101,5 +102,5 @@ def _report(config: Any, results: dict[str, Perplexity], window: int, stride: in
         rows[name] = {**result._asdict(), f"relative_to_{base_name}": change}
     Console().print(table)
     summary = {"checkpoint": config.checkpoint, "input": config.input, "window": window, "stride": stride}
-    atomic_write(workdir / "perplexity.json", json.dumps({**summary, "formats": rows}, indent=2) + "\n")
+    atomic_write(own(workdir / "perplexity.json"), json.dumps({**summary, "formats": rows}, indent=2) + "\n")
     print(f"written to {workdir / 'perplexity.json'}")

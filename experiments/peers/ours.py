@@ -12,7 +12,7 @@ from experiments.peers.case import PROMPT, Case, Timing, prompt_tokens
 from llmjax.data.batches import Batch
 from llmjax.infer.checkpoint import load_prepared
 from llmjax.infer.classify import Classifier
-from llmjax.infer.loop import Shape, compile_programs
+from llmjax.infer.loop import ENDS, Shape, compile_programs
 from llmjax.infer.sampling import Sampling
 from llmjax.kernels.formats import check_format
 from llmjax.models.cache import bucket
@@ -59,12 +59,10 @@ class Contestant:
         programs = compile_programs(self.config, self._prepared, shape, sampling.plan)
         tokens_BL = np.array(prompt_tokens(case, self.config.vocab_size), np.int32)
         lengths_B, rows_B = np.full(case.batch, length, np.int32), np.arange(case.batch, dtype=np.int32)
-        done_B = np.zeros(case.batch, bool)
+        done_B, ends_E = np.zeros(case.batch, bool), np.full(ENDS, -1, np.int32)  # nothing ends a text early
 
         def run() -> None:
-            state, news = programs.start(
-                self._prepared, tokens_BL, lengths_B, rows_B, done_B, sampling.knobs(), np.int32(-1)
-            )
+            state, news = programs.start(self._prepared, tokens_BL, lengths_B, rows_B, done_B, sampling.knobs(), ends_E)
             if new > 1:
                 state, news = programs.advance(self._prepared, state, done_B, np.int32(new))
             if int(news.count) != new:

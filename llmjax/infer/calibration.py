@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32
-from scipy.optimize import minimize_scalar
 
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
@@ -52,6 +51,8 @@ def fit_temperature(logits_NC: Float[np.ndarray, "N C"], labels_N: Int[np.ndarra
     One number for all classes: it changes no answer. 1 where there are fewer than `FEW` texts. Source: Guo et al. 2017,
     "On Calibration of Modern Neural Networks", section 4.2.
     """
+    from scipy.optimize import minimize_scalar  # 0.3 s of every start that does not need it
+
     if len(labels_N) < FEW:
         return 1.0
     logits_NC = logits_NC.astype(np.float64)

@@ -25,6 +25,7 @@ from llmjax.models.params import Params
 from llmjax.models.weights import load_pretrained
 from llmjax.parallel.layout import place_model, place_rows
 from llmjax.parallel.mesh import whole_rows
+from llmjax.parallel.processes import fetched
 
 CHUNK = 4096  # texts read, tokenised and sorted by length at a time: the bound on memory
 SHORTEST_BUCKET = 16
@@ -141,7 +142,7 @@ class Classifier:
 
     def _fetch(self, chunk: "_Chunk", rows_B: np.ndarray, probs_BC: jax.Array) -> Iterator[Prediction]:
         """Stores one batch's probabilities, and yields the chunk's predictions where that was its last batch."""
-        chunk.probs_NC[rows_B] = np.asarray(probs_BC)[: len(rows_B)]
+        chunk.probs_NC[rows_B] = fetched(probs_BC)[: len(rows_B)]
         if rows_B is not chunk.batches[-1][0]:
             return
         if not np.isfinite(chunk.probs_NC).all():

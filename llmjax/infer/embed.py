@@ -24,6 +24,7 @@ from llmjax.models.folders import resolve_folder
 from llmjax.models.params import Params
 from llmjax.models.weights import load_pretrained
 from llmjax.parallel.layout import place_model, place_rows
+from llmjax.parallel.processes import fetched
 
 
 def embed(
@@ -66,7 +67,7 @@ class Embedder:
             part_ND = np.empty((len(encoded), self.config.width), np.float32)
             for rows_R, tokens_BL, lengths_B in batches(encoded, self.context):
                 check_forward(self.config, *tokens_BL.shape)
-                part_ND[rows_R] = np.asarray(apply(self.params, *place_rows((tokens_BL, lengths_B))))[: len(rows_R)]
+                part_ND[rows_R] = fetched(apply(self.params, *place_rows((tokens_BL, lengths_B))))[: len(rows_R)]
             vectors.append(part_ND)
             cut += encoded.truncated
         return np.concatenate(vectors), cut

@@ -29,6 +29,7 @@ from llmjax.models.params import Params, arranged, init_params, param_shapes, pr
 from llmjax.models.weights import check_sums
 from llmjax.parallel.layout import check_heads
 from llmjax.parallel.mesh import current, whole_rows
+from llmjax.parallel.processes import fetched
 
 GREEDY = Sampling()
 SHORTEST_PROMPT = 16
@@ -180,7 +181,7 @@ class Generator:
         while True:
             # The next token is under way while the host turns this one into text.
             following = batch.advance(state, np.zeros(1, bool), count + 1) if count < max_new_tokens else None
-            done = bool(np.asarray(news.done_B)[0])
+            done = bool(fetched(news.done_B)[0])
             first = first or time.perf_counter() - began
             row_ids = batch.ids(news, 0)
             text = continuation(self.tokenizer, ids, row_ids)
@@ -229,7 +230,7 @@ class Generator:
         first = time.perf_counter() - began
         stopped_B = np.zeros(batch.shape.batch, bool)
         count, limit = 1, max_new_tokens
-        while count < max_new_tokens and not (np.asarray(news.done_B) | stopped_B).all():
+        while count < max_new_tokens and not (fetched(news.done_B) | stopped_B).all():
             limit = min(count + STOP_CHECK, max_new_tokens) if stop else max_new_tokens
             state, news = batch.advance(state, stopped_B, limit)
             count = int(news.count)
@@ -290,7 +291,7 @@ class _Batch:
 
     def ids(self, news: News, at: int) -> list[int]:
         """Tokens of a row so far, to the end-of-text token, which is left out."""
-        made = np.asarray(news.tokens_BT)[at, : min(int(news.count), self.max_new_tokens)].tolist()
+        made = fetched(news.tokens_BT)[at, : min(int(news.count), self.max_new_tokens)].tolist()
         if NO_TOKEN in made:
             raise no_numbers("the logits")
         ends = self.generator.ends
@@ -308,7 +309,7 @@ class _Batch:
             )
             text, ids, reason = continuation(tokenizer, prompt_ids, ids[:size]), ids[:size], "stop"
             text = text[: find_stop(text, stop)]
-        logprobs = None if news.logprobs_BT is None else np.asarray(news.logprobs_BT)[at, : len(ids)].tolist()
+        logprobs = None if news.logprobs_BT is None else fetched(news.logprobs_BT)[at, : len(ids)].tolist()
         return Completion(prompt, text, ids, reason, logprobs)
 
 

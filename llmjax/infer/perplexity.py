@@ -14,6 +14,7 @@ from llmjax.models.cache import empty_cache
 from llmjax.models.config import ModelConfig
 from llmjax.models.params import Params
 from llmjax.parallel.layout import place_rows
+from llmjax.parallel.processes import fetched
 
 
 class Windows(NamedTuple):
@@ -77,7 +78,7 @@ def perplexity(
 
     total, count = 0.0, 0
     for batch in windows(ids, window, stride, batch_size):
-        scores_BL = np.asarray(scores(params, *place_rows((batch.tokens_BL, batch.lengths_B))), np.float64)
+        scores_BL = fetched(scores(params, *place_rows((batch.tokens_BL, batch.lengths_B)))).astype(np.float64)
         total -= float(scores_BL[batch.scored_BL].sum())
         count += int(batch.scored_BL.sum())
     if not math.isfinite(total):

@@ -17,6 +17,7 @@ from llmjax.models.cache import empty_cache
 from llmjax.models.config import ModelConfig
 from llmjax.models.params import Params, cache_dtype
 from llmjax.parallel.layout import place_rows
+from llmjax.parallel.processes import fetched
 
 ROWS = 8  # answers scored at a time
 SHORTEST = 32
@@ -97,9 +98,9 @@ def _answers(generator: Generator, rows: Sequence[tuple[list[int], list[int]]]) 
         for row, at in enumerate(batch):
             ids = [*rows[at][0], *rows[at][1]]
             tokens_BL[row, : len(ids)], lengths_B[row] = ids, len(ids)
-        scores_BL: Float[np.ndarray, "B L"] = np.asarray(
-            _scores(generator.params, *place_rows((tokens_BL, lengths_B)), generator.config), np.float64
-        )
+        scores_BL: Float[np.ndarray, "B L"] = fetched(
+            _scores(generator.params, *place_rows((tokens_BL, lengths_B)), generator.config)
+        ).astype(np.float64)
         for row, at in enumerate(batch):
             prompt, answer = rows[at]
             found[at] = float(scores_BL[row, len(prompt) : len(prompt) + len(answer)].sum())

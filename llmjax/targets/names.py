@@ -51,6 +51,11 @@ def target_devices(target: Target) -> int | None:
     return math.prod(map(int, shape.split("x"))) * _DEVICES.get(generation, 1)
 
 
+def chip_devices(target: Target) -> int:
+    """Returns how many JAX devices one chip of a target is."""
+    return _DEVICES.get(target.topology.partition(":")[0], 1)
+
+
 def gpu_names() -> tuple[str, ...]:
     """Names of the GPUs that are described here."""
     return tuple(sorted(path.stem for path in GPUS.glob("*.txtpb")))

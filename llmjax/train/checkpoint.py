@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from llmjax.errors import UserError
 from llmjax.files import SUMS, damaged, write_sums
+from llmjax.parallel.processes import leads, wait_for_all
 from llmjax.train.step import TrainState
 from llmjax.train.task import Params
 
@@ -91,10 +92,13 @@ class Checkpoints:
     def set_aside(self, step: int) -> Path:
         """Moves a damaged state out of the way of new ones and returns where it is now."""
         aside = self.folder / "damaged" / str(step)
-        aside.parent.mkdir(exist_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
-        (self.folder / "last" / str(step)).rename(aside)
         self._last.close()
+        wait_for_all("damaged")
+        if leads():
+            aside.parent.mkdir(exist_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)
+            (self.folder / "last" / str(step)).rename(aside)
+        wait_for_all("set aside")
         self._last = self._manager("last", self._keep)
         return aside
 
@@ -145,7 +149,9 @@ class Checkpoints:
         path = self.folder / name / str(step)
         try:
             manager.save(step, args=args)
-            write_sums(path)
+            if leads():
+                write_sums(path)
+            wait_for_all("sums")
         except (OSError, ValueError, RuntimeError) as error:  # tensorstore tells a full disk by the latter two
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())[-200:]
             last = self.last_path()

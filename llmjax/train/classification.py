@@ -17,6 +17,7 @@ from llmjax.data.tokenizer import Encoded
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import make_model
 from llmjax.parallel.layout import place_rows
+from llmjax.parallel.processes import fetched
 from llmjax.train.losses import weighted_mean
 from llmjax.train.metrics import evaluate_logits
 from llmjax.train.speed import train_flops
@@ -118,7 +119,7 @@ def predict_logits(
     batches: Iterator[Batch] = eval_batches(encoded, None, batch_size, buckets)
     found = [(batch.rows_B, predict(params, *place_rows((batch.tokens_BL, batch.mask_BL)))) for batch in batches]
     rows_N = np.concatenate([rows_B for rows_B, _ in found])
-    logits_NC = np.concatenate([np.asarray(logits_BC) for _, logits_BC in found])
+    logits_NC = np.concatenate([fetched(logits_BC) for _, logits_BC in found])
     return logits_NC[rows_N >= 0][np.argsort(rows_N[rows_N >= 0])]
 
 

@@ -5,12 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
 
 from llmjax.errors import UserError
 from llmjax.parallel.layout import place, place_rows
+from llmjax.parallel.processes import fetched, largest, leads, several
 from llmjax.train.checkpoint import Checkpoints, Progress, go_on_from
 from llmjax.train.display import Display
 from llmjax.train.optimizer import make_optimizer
@@ -86,8 +88,10 @@ def fit(
             return _fresh(_stretch_of(stretches, step), params, config)
 
         state, progress = go_on_from(checkpoints, fresh, print)
-        rewind(workdir / FILE, lambda record: _before(record, progress))
-        log = stack.enter_context(MetricsLog(workdir, progress.step, config.wandb, settings))
+        # Of several processes one keeps the record; the others' goes where nobody reads it.
+        records = workdir if leads() else Path(stack.enter_context(TemporaryDirectory()))
+        rewind(records / FILE, lambda record: _before(record, progress))
+        log = stack.enter_context(MetricsLog(records, progress.step, config.wandb and leads(), settings))
         display = stack.enter_context(Display(stretches[-1].end, progress.step))
         signals = stack.enter_context(StopSignals())
         return _Run(config, stretches, checkpoints, log, display, signals, state, progress).to_the_end()
@@ -155,7 +159,8 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.speed = SpeedMeter(measure_peak(self.config.dtype))
-        self.pending: tuple[int, _Stretch, Any, StepMetrics] | None = None
+        self.pending: tuple[int, _Stretch, Any, StepMetrics, Any] | None = None
+        self.heard = 0  # the signal that any of several processes had, as all of them know it
         self.compiled: set[Any] = set()
         self.clock = time.perf_counter()
 
@@ -172,8 +177,8 @@ class _Run:
             over = step == stretch.end or self.out_of_patience()
             if over and stretch is self.stretches[-1]:
                 break
-            if self.signals.received is not None:
-                self.stop(step, self.signals.received)
+            if number := self.asked_to_stop():
+                self.stop(step, number)
             if over:
                 step = stretch.end
                 stretch = _stretch_of(self.stretches, step + 1)
@@ -183,9 +188,10 @@ class _Run:
                 batches = self.batches(stretch, step)
             batch = next(batches)
             self.state, metrics = stretch.train_step(self.state, place_rows(batch))
+            signal = largest(self.signals.received or 0) if several() else None
             step += 1
             self.flush()
-            self.pending = (step, stretch, batch, metrics)
+            self.pending = (step, stretch, batch, metrics, signal)
         best = self.progress.best_step
         if best < 0:
             return Fitted(self.eval_params(), step, step)
@@ -197,6 +203,10 @@ class _Run:
             self.display.say(f"{task.name}: {task.about}")
         return task.batches(step - stretch.first)
 
+    def asked_to_stop(self) -> int:
+        """Returns the signal that ends the run after this step, in all processes after the same one; 0 = none."""
+        return self.heard if several() else self.signals.received or 0
+
     def eval_params(self) -> Params:
         return self.state.params if self.state.ema is None else self.state.ema
 
@@ -207,8 +217,9 @@ class _Run:
         """Fetches and records the metrics of the pending step. Called once the next step has been dispatched."""
         if self.pending is None:
             return
-        step, stretch, batch, metrics = self.pending
+        step, stretch, batch, metrics, signal = self.pending
         self.pending = None
+        self.heard = max(self.heard, 0 if signal is None else int(fetched(signal)))
         loss, accuracy, grad_norm, learning_rate, finite = (value.item() for value in jax.device_get(metrics))
         now = time.perf_counter()
         seconds, self.clock = now - self.clock, now

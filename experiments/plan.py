@@ -1,0 +1,269 @@
+"""Meshes of a pod that is not here: the best few compiled, plan.json and plan.html in the workdir."""
+
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from experiments._phases import Shape
+from experiments._plan import Found, Job, Pod, compile_all, pod_of, power_counts, sizes_of
+from experiments._settings import values_of
+from llmjax.cycles.device import peak
+from llmjax.cycles.pods import Estimate, Spread, Work, candidates, scaling
+from llmjax.cycles.published.models import step_flops
+from llmjax.errors import UserError
+from llmjax.files import atomic_write
+from llmjax.models.config import ModelConfig
+from llmjax.models.folders import named_config
+from llmjax.report.page import print_page, to_html
+from llmjax.report.plan import Served, Trained, plan_page
+from llmjax.report.terminal import console
+from llmjax.targets.names import chip_devices
+
+SCHEMA = "llmjax.plan/1"
+TOKENS_A_PARAMETER = 20  # Hoffmann et al. 2022, "Training Compute-Optimal Large Language Models"
+DAY = 86400.0
+
+
+class _Settings(NamedTuple):
+    """The settings of configs/plan.py, which says what each is."""
+
+    model: str
+    targets: tuple[str, ...]
+    purpose: str
+    dtype: str
+    length: int
+    prices: dict[str, float]
+    best: int
+    tokens: int
+    total_tokens: float
+    most_devices: int
+    new_tokens: int
+    batches: tuple[int, ...]
+    requests: float
+
+
+def run(config: ConfigDict, workdir: str) -> None:
+    """Plans for every pod, prints the tables and writes the files."""
+    began = time.monotonic()
+    settings = _Settings(**values_of(config))
+    pods = [pod_of(name) for name in dict.fromkeys(settings.targets)]
+    prices = {pod.name: _price(pod, settings.prices) for pod in pods}
+    if settings.purpose == "train":
+        document, page = _train(settings, pods, prices)
+    else:
+        document, page = _serve(settings, pods, prices)
+    print_page(page, console())
+    folder = Path(workdir)
+    try:
+        atomic_write(folder / "plan.json", json.dumps({"schema": SCHEMA, **document}, indent=1, allow_nan=False) + "\n")
+        atomic_write(folder / "plan.html", to_html(page))
+    except OSError as error:
+        raise UserError(f"workdir {workdir!r} cannot be written: {error.strerror or error}.") from error
+    print(f"plan.json, and plan.html to look at: {workdir} ({time.monotonic() - began:.0f} s)")
+
+
+def _price(pod: Pod, prices: dict[str, float]) -> float | None:
+    """The price of an hour of the whole pod."""
+    price = prices.get(pod.device.name)
+    return None if price is None else price * pod.devices / chip_devices(pod.target)
+
+
+def _model(settings: _Settings, tokens: int, **options: Any) -> ModelConfig:
+    config = named_config(settings.model, **options)
+    if tokens > config.context:
+        raise UserError(f"length={settings.length}: {tokens} tokens are more than {settings.model}'s {config.context}.")
+    return dataclasses.replace(config, **dict.fromkeys(config.rates, 0.0))
+
+
+def _train(settings: _Settings, pods: Sequence[Pod], prices: dict[str, float | None]) -> tuple[dict[str, Any], Any]:
+    if settings.dtype == "int8":
+        raise UserError("dtype='int8': training computes in float32 or bfloat16.")
+    rows, rest = divmod(settings.tokens, settings.length)
+    if rest or not rows:
+        raise UserError(f"tokens={settings.tokens} of a step must be a multiple of length={settings.length}.")
+    config = _model(settings, settings.length, dtype=settings.dtype)
+    work = Work(sizes_of(config), rows, settings.length, settings.dtype)
+    jobs: list[Job] = []
+    estimates: list[Estimate] = []
+    for pod in pods:
+        chosen = candidates(work, pod.devices, pod.device, settings.best)
+        if not chosen:
+            raise UserError(
+                f"targets: {pod.name}: {rows} rows, {work.model.heads} heads and a width of {work.model.width} cannot"
+                f" be divided over {pod.devices} devices: take other tokens, or another pod."
+            )
+        for spread, estimate in chosen:
+            jobs.append(_training_job(config, settings, rows, spread, pod))
+            estimates.append(estimate)
+    found = compile_all(jobs, _say)
+    if all(isinstance(one, UserError) for one in found):
+        raise UserError(f"no mesh could be compiled: {found[0]}")
+    tokens = settings.total_tokens or TOKENS_A_PARAMETER * work.parameters
+    rows_of = [_trained(job, one, work, tokens, prices[job.pod.name]) for job, one in zip(jobs, found, strict=True)]
+    curves = {pod.name: _curve(work, pod, rows_of, settings.most_devices) for pod in pods}
+    about = f"{settings.model}: {work.parameters / 1e9:.2f} G parameters, {settings.tokens:,} tokens a step"
+    about += f" in rows of {settings.length}, {settings.dtype}"
+    document = {
+        "purpose": "train",
+        "model": settings.model,
+        "parameters": work.parameters,
+        "tokens_a_step": settings.tokens,
+        "length": settings.length,
+        "total_tokens": tokens,
+        "meshes": [
+            {**row.document(), "estimated_seconds": estimate.seconds, "estimated_memory": estimate.memory}
+            for row, estimate in zip(rows_of, estimates, strict=True)
+        ],
+        "scaling": {name: [point._asdict() for point in curve] for name, curve in curves.items()},
+    }
+    return document, plan_page(about, tokens, rows_of, curves)
+
+
+def _training_job(config: ModelConfig, settings: _Settings, rows: int, spread: Spread, pod: Pod) -> Job:
+    shape = Shape(settings.model, "lm", rows // spread.microbatches, settings.length, 1, settings.dtype)
+    return Job(dataclasses.replace(config, remat=spread.remat), shape, spread, pod)
+
+
+def _trained(job: Job, found: Found | UserError, work: Work, tokens: float, price: float | None) -> Trained:
+    pod, spread = job.pod, job.spread
+    room = pod.device.main_memory.capacity.value
+    if isinstance(found, UserError):
+        return Trained(pod.name, pod.devices, str(spread), room, error=str(found))
+    times = spread.microbatches
+    seconds = found.seconds * times
+    most = peak(pod.device.matmul, "bf16" if work.dtype == "bfloat16" else "f32").value * pod.devices
+    days = tokens / work.tokens * seconds / DAY
+    return Trained(
+        pod=pod.name,
+        devices=pod.devices,
+        spread=str(spread),
+        room=room,
+        memory=found.memory,
+        seconds=seconds,
+        low=found.low * times,
+        high=found.high * times,
+        tokens_per_second=work.tokens / seconds,
+        mfu=step_flops(work.model, work.rows, work.length) / seconds / most,
+        sends={axis: each * times for axis, each in found.sends.items()},
+        days=days,
+        cost=None if price is None else price * 24 * days,
+    )
+
+
+class Point(NamedTuple):
+    """A number of devices on the scaling curve."""
+
+    devices: int
+    spread: str
+    seconds: float
+    tokens_per_second: float
+    limit: str
+    fits: bool
+
+
+def _curve(work: Work, pod: Pod, rows: Sequence[Trained], most: int) -> list[Point]:
+    """The estimate for other numbers of such chips, scaled to what was compiled for this one."""
+    room = pod.device.main_memory.capacity.value
+    compiled = [row for row in rows if row.pod == pod.name and row.seconds]
+    here = scaling(work, pod.device, [pod.devices])
+    best = min((row.seconds for row in compiled if row.fits), default=min((r.seconds for r in compiled), default=0.0))
+    scale = best / here[0][2].seconds if best and here else 1.0
+    points = []
+    for count, spread, estimate in scaling(work, pod.device, list(power_counts(most))):
+        seconds = estimate.seconds * scale
+        fits = estimate.memory <= room
+        points.append(
+            Point(count, str(spread), seconds, work.tokens / seconds, estimate.limit if fits else "memory", fits)
+        )
+    return points
+
+
+def _serve(settings: _Settings, pods: Sequence[Pod], prices: dict[str, float | None]) -> tuple[dict[str, Any], Any]:
+    whole = settings.length + settings.new_tokens
+    config = _model(settings, whole)
+    model = sizes_of(config)
+    jobs: list[Job] = []
+    for pod in pods:
+        sharing = [
+            n for n in power_counts(pod.devices) if not any(s % n for s in (model.heads, model.groups, model.inner))
+        ]
+        for tensor in _enough(sharing, model, pod, settings):
+            spread = Spread(1, 1, tensor)
+            jobs.append(
+                Job(config, Shape(settings.model, "prefill", 1, settings.length, 1, settings.dtype), spread, pod)
+            )
+            for batch in settings.batches:
+                jobs.append(Job(config, Shape(settings.model, "decode", batch, whole, 1, settings.dtype), spread, pod))
+    found = dict(zip(jobs, compile_all(jobs, _say), strict=True))
+    if all(isinstance(one, UserError) for one in found.values()):
+        raise UserError(f"no program could be compiled: {next(iter(found.values()))}")
+    rows = [
+        _served(job, found[job], found[_prefill_of(job, jobs)], settings, prices[job.pod.name])
+        for job in jobs
+        if job.shape.phase == "decode"
+    ]
+    about = f"{settings.model}: prompts of {settings.length}, {settings.new_tokens} new tokens, {settings.dtype}"
+    document = {
+        "purpose": "serve",
+        "model": settings.model,
+        "length": settings.length,
+        "new_tokens": settings.new_tokens,
+        "requests": settings.requests or None,
+        "rows": [row.document() for row in rows],
+    }
+    return document, plan_page(about, 0.0, rows, {}, settings.requests)
+
+
+def _enough(sharing: Sequence[int], model: Any, pod: Pod, settings: _Settings) -> list[int]:
+    """Numbers of devices to share a model that can hold its weights; of those that cannot only the largest."""
+    width = {"int8": 1, "bfloat16": 2}.get(settings.dtype, 4)
+    weights = width * (model.layers * model.layer_parameters + model.width * model.vocabulary)
+    fitting = [n for n in sharing if weights / n < pod.device.main_memory.capacity.value]
+    return fitting[: settings.best + 1] or sharing[-1:]
+
+
+def _prefill_of(job: Job, jobs: Sequence[Job]) -> Job:
+    return next(
+        other for other in jobs if other.shape.phase == "prefill" and (other.spread, other.pod) == (job.spread, job.pod)
+    )
+
+
+def _served(
+    job: Job, step: Found | UserError, prompt: Found | UserError, settings: _Settings, price: float | None
+) -> Served:
+    """A batch's requests: their prompts one after another, then their tokens together."""
+    pod, batch, share = job.pod, job.shape.batch, job.spread.tensor
+    room = pod.device.main_memory.capacity.value
+    wrong = next((str(one) for one in (step, prompt) if isinstance(one, UserError)), "")
+    if isinstance(step, UserError) or isinstance(prompt, UserError):
+        return Served(pod.name, share, batch, room, error=wrong)
+    seconds = batch * prompt.seconds + settings.new_tokens * step.seconds
+    rate = batch / seconds
+    groups = max(1, pod.devices // share)
+    needed = math.ceil(settings.requests / rate) * share if settings.requests else None
+    return Served(
+        pod=pod.name,
+        share=share,
+        batch=batch,
+        room=room,
+        memory=max(step.memory, prompt.memory),
+        first=prompt.seconds,
+        token=step.seconds,
+        token_low=step.low,
+        token_high=step.high,
+        sends=step.sends,
+        requests=rate * groups,
+        devices_needed=needed,
+        cost=None if price is None else price / 3600 / (rate * groups) / settings.new_tokens * 1e6,
+    )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

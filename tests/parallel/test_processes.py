@@ -1,0 +1,136 @@
+"""Two processes on loopback, of four simulated devices each: one run's numbers, one end, one line that says why."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from llmjax.errors import UserError
+from llmjax.parallel import processes
+from llmjax.parallel.processes import ProcessConfig, join
+
+SECONDS = 240  # after which a test gives up
+
+
+def free_port():
+    with socket.create_server(("localhost", 0)) as server:
+        return server.getsockname()[1]
+
+
+def start(repo, workdir, *, processes=2, own=(), **settings):
+    """Starts the processes of a tiny language-model run; `own`: settings of each process alone."""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(8 // processes)}
+    settings = {"train.batch_size": 8, "mesh.fsdp": 2, "mesh.data": 2, "mesh.tensor": 2, "prompts": "", **settings}
+    if processes > 1:
+        settings |= {"mesh.coordinator": f"localhost:{free_port()}", "mesh.processes": processes}
+    found = []
+    for index in range(processes):
+        mine = {**settings, **(own[index] if own else {}), **({"mesh.process": index} if processes > 1 else {})}
+        flags = [f"--config.{name}={value}" for name, value in mine.items()]
+        command = [sys.executable, "launch.py", "--config=configs/lm.py:tiny", f"--workdir={workdir}", *flags]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        found.append(subprocess.Popen(command, cwd=repo, env=environment, **pipes))
+    return found
+
+
+def ended(running):
+    """Returns (status, stdout, stderr) of each process; none is left behind."""
+    try:
+        return [(p.returncode, *said) for p in running for said in [p.communicate(timeout=SECONDS)]]
+    finally:
+        for process in running:
+            process.kill()
+
+
+def wait_for_step(workdir, step, running):
+    """Waits until a step's figures are on the disk."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end and all(process.poll() is None for process in running):
+        if len(losses(workdir)) >= step:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the run did not come so far")
+
+
+def losses(workdir):
+    file = workdir / "metrics.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    records = [json.loads(line) for line in lines if line.endswith("}")]
+    return [record["loss"] for record in records if record["phase"] == "lm"]
+
+
+@pytest.fixture(scope="module")
+def alone(repo, tmp_path_factory):
+    """The losses of one process of eight devices."""
+    workdir = tmp_path_factory.mktemp("alone")
+    [(status, _, stderr)] = ended(start(repo, workdir, processes=1, **{"train.steps": 20}))
+    assert status == 0, stderr[-2000:]
+    return losses(workdir)
+
+
+def test_two_processes_give_the_numbers_of_one_stop_together_and_go_on(repo, tmp_path, alone):
+    running = start(repo, tmp_path, **{"train.steps": 20})
+    wait_for_step(tmp_path, 3, running)
+    running[1].send_signal(signal.SIGTERM)  # one of them, not the one that writes
+    first, second = ended(running)
+    assert (first[0], second[0]) == (143, 143), first[2] + second[2]
+    stopped = len(losses(tmp_path))
+    assert 3 <= stopped < 20 and f"stopped after step {stopped}" in first[1]
+    printed = [line for line in second[1].splitlines() if "Gloo" not in line and "peer ranks" not in line]
+    assert not any(printed), "only process 0 prints"  # but for the C++ of the collectives
+    [(status, _, stderr)] = ended(start(repo, tmp_path, processes=1, **{"train.steps": 20}))  # on another mesh of hosts
+    assert status == 0, stderr[-2000:]
+    assert len(losses(tmp_path)) == 20
+    np.testing.assert_allclose(losses(tmp_path), alone, rtol=0, atol=1e-5)
+
+
+def test_other_settings_are_named_before_anything_is_written(repo, tmp_path):
+    own = ({}, {"train.seed": 7})
+    first, second = ended(start(repo, tmp_path / "run", own=own))
+    for status, _, stderr in (first, second):
+        assert status in (1, 2)
+    assert "has train.seed=7, process 0" in first[2] + second[2]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_others_with_a_line_that_names_it(repo, tmp_path):
+    running = start(repo, tmp_path, **{"train.steps": 2000})
+    wait_for_step(tmp_path, 2, running)
+    began = time.monotonic()
+    running[1].kill()
+    first, _ = ended(running)
+    assert first[0] == 1 and time.monotonic() - began < 30
+    assert f"error: process 1 (pid {running[1].pid} on " in first[2] and "ended, so this one ends too" in first[2]
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (ProcessConfig("localhost:1", 2), "mesh.process=INDEX belong together"),
+        (ProcessConfig("localhost", 2, 1), "mesh.coordinator='localhost' must be HOST:PORT"),
+        (ProcessConfig("localhost:1", 2, 2), "mesh.process=2 must be below mesh.processes=2"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line(config, said):
+    with pytest.raises(UserError) as error:
+        join(config, False)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_coordinator_that_does_not_answer_is_one_line(monkeypatch):
+    monkeypatch.setattr(processes, "SECONDS", 0)
+    with pytest.raises(UserError, match="process 0 did not answer within 0 s") as error:
+        join(ProcessConfig(f"localhost:{free_port()}", 2, 1), False)
+    assert "\n" not in str(error.value)
+
+
+def test_alone_nothing_is_joined():
+    assert not join(ProcessConfig(), False)
+    assert processes.leads() and not processes.several()
