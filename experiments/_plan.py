@@ -19,7 +19,7 @@ from llmjax.report.collectives import collectives
 from llmjax.targets.aot import Lowered, compile_lowered, lower_for
 from llmjax.targets.names import Target, parse_target, target_devices
 
-FEW = (2, 4)  # layers of the two programs from which all layers follow
+FEW = (1, 3)  # layers of the two programs from which all layers follow
 
 
 class Pod(NamedTuple):

@@ -9,18 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from ml_collections import ConfigDict
 
 from experiments._phases import Shape
 from experiments._plan import Found, Job, Pod, compile_all, pod_of, power_counts, sizes_of
 from experiments._settings import values_of
 from llmjax.cycles.device import peak
-from llmjax.cycles.pods import Estimate, Spread, Work, candidates, scaling
+from llmjax.cycles.pods import Estimate, Spread, Work, candidates, estimate, memory, scaling
 from llmjax.cycles.published.models import step_flops
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
 from llmjax.models.config import ModelConfig
 from llmjax.models.folders import named_config
+from llmjax.models.params import param_shapes
 from llmjax.report.page import print_page, to_html
 from llmjax.report.plan import Served, Trained, plan_page
 from llmjax.report.terminal import console
@@ -29,6 +31,7 @@ from llmjax.targets.names import chip_devices
 SCHEMA = "llmjax.plan/1"
 TOKENS_A_PARAMETER = 20  # Hoffmann et al. 2022, "Training Compute-Optimal Large Language Models"
 DAY = 86400.0
+ROUNDS = 2  # of compiling: what the first one finds of memory corrects the estimates for the second
 
 
 class _Settings(NamedTuple):
@@ -89,25 +92,21 @@ def _train(settings: _Settings, pods: Sequence[Pod], prices: dict[str, float | N
     if rest or not rows:
         raise UserError(f"tokens={settings.tokens} of a step must be a multiple of length={settings.length}.")
     config = _model(settings, settings.length, dtype=settings.dtype)
-    work = Work(sizes_of(config), rows, settings.length, settings.dtype)
-    jobs: list[Job] = []
-    estimates: list[Estimate] = []
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(param_shapes(config, "lm")))
+    work = Work(sizes_of(config), parameters, rows, settings.length, settings.dtype)
     for pod in pods:
-        chosen = candidates(work, pod.devices, pod.device, settings.best)
-        if not chosen:
+        if not candidates(work, pod.devices, pod.device, 1):
             raise UserError(
                 f"targets: {pod.name}: {rows} rows, {work.model.heads} heads and a width of {work.model.width} cannot"
                 f" be divided over {pod.devices} devices: take other tokens, or another pod."
             )
-        for spread, estimate in chosen:
-            jobs.append(_training_job(config, settings, rows, spread, pod))
-            estimates.append(estimate)
-    found = compile_all(jobs, _say)
+    jobs, estimates, found = _searched(config, settings, work, pods)
     if all(isinstance(one, UserError) for one in found):
         raise UserError(f"no mesh could be compiled: {found[0]}")
     tokens = settings.total_tokens or TOKENS_A_PARAMETER * work.parameters
     rows_of = [_trained(job, one, work, tokens, prices[job.pod.name]) for job, one in zip(jobs, found, strict=True)]
-    curves = {pod.name: _curve(work, pod, rows_of, settings.most_devices) for pod in pods}
+    compiled = list(zip(jobs, found, strict=True))
+    curves = {pod.name: _curve(work, pod, compiled, rows_of, settings.most_devices) for pod in pods}
     about = f"{settings.model}: {work.parameters / 1e9:.2f} G parameters, {settings.tokens:,} tokens a step"
     about += f" in rows of {settings.length}, {settings.dtype}"
     document = {
@@ -118,12 +117,51 @@ def _train(settings: _Settings, pods: Sequence[Pod], prices: dict[str, float | N
         "length": settings.length,
         "total_tokens": tokens,
         "meshes": [
-            {**row.document(), "estimated_seconds": estimate.seconds, "estimated_memory": estimate.memory}
-            for row, estimate in zip(rows_of, estimates, strict=True)
+            {**row.document(), "estimated_seconds": made.seconds, "estimated_memory": made.memory}
+            for row, made in zip(rows_of, estimates, strict=True)
         ],
         "scaling": {name: [point._asdict() for point in curve] for name, curve in curves.items()},
     }
     return document, plan_page(about, tokens, rows_of, curves)
+
+
+def _searched(
+    config: ModelConfig, settings: _Settings, work: Work, pods: Sequence[Pod]
+) -> tuple[list[Job], list[Estimate], list[Found | UserError]]:
+    """Compiles each pod's best meshes by estimate; where one does not fit, others by what it needed of memory."""
+    jobs: list[Job] = []
+    estimates: list[Estimate] = []
+    found: list[Found | UserError] = []
+    for _ in range(ROUNDS):
+        asked: list[tuple[Job, Estimate]] = []
+        for pod in pods:
+            mine = [(job, one) for job, one in zip(jobs, found, strict=True) if job.pod == pod]
+            fitting = sum(isinstance(one, Found) and one.memory <= _room(pod) for _, one in mine)
+            chosen = candidates(work, pod.devices, pod.device, settings.best, seen(work, mine))
+            tried = {job.spread for job, _ in mine}
+            fresh = [(spread, made) for spread, made in chosen if spread not in tried]
+            for spread, made in fresh[: settings.best - fitting]:
+                asked.append((_training_job(config, settings, work.rows, spread, pod), made))
+        if not asked:
+            break
+        jobs += [job for job, _ in asked]
+        estimates += [made for _, made in asked]
+        found += compile_all([job for job, _ in asked], _say)
+    return jobs, estimates, found
+
+
+def seen(work: Work, compiled: Sequence[tuple[Job, Found | UserError]]) -> dict[bool, float]:
+    """What compiled programs needed of memory over what was estimated, the most of any, with remat and without."""
+    ratios: dict[bool, float] = {}
+    for job, one in compiled:
+        if isinstance(one, Found):
+            ratio = one.memory / memory(work, job.spread)
+            ratios[job.spread.remat] = max(ratio, ratios.get(job.spread.remat, 0.0))
+    return ratios
+
+
+def _room(pod: Pod) -> float:
+    return pod.device.main_memory.capacity.value
 
 
 def _training_job(config: ModelConfig, settings: _Settings, rows: int, spread: Spread, pod: Pod) -> Job:
@@ -168,20 +206,19 @@ class Point(NamedTuple):
     fits: bool
 
 
-def _curve(work: Work, pod: Pod, rows: Sequence[Trained], most: int) -> list[Point]:
-    """The estimate for other numbers of such chips, scaled to what was compiled for this one."""
-    room = pod.device.main_memory.capacity.value
-    compiled = [row for row in rows if row.pod == pod.name and row.seconds]
-    here = scaling(work, pod.device, [pod.devices])
-    best = min((row.seconds for row in compiled if row.fits), default=min((r.seconds for r in compiled), default=0.0))
-    scale = best / here[0][2].seconds if best and here else 1.0
+def _curve(
+    work: Work, pod: Pod, compiled: Sequence[tuple[Job, Found | UserError]], rows: Sequence[Trained], most: int
+) -> list[Point]:
+    """The estimate for other numbers of such chips, scaled to the best that was compiled for this one."""
+    mine = [(job, one, row) for (job, one), row in zip(compiled, rows, strict=True) if job.pod == pod and row.seconds]
+    ratios = seen(work, [(job, one) for job, one, _ in mine])
+    best = min(mine, key=lambda each: (not each[2].fits, each[2].seconds), default=None)
+    scale = best[2].seconds / estimate(work, best[0].spread, pod.device).seconds if best else 1.0
     points = []
-    for count, spread, estimate in scaling(work, pod.device, list(power_counts(most))):
-        seconds = estimate.seconds * scale
-        fits = estimate.memory <= room
-        points.append(
-            Point(count, str(spread), seconds, work.tokens / seconds, estimate.limit if fits else "memory", fits)
-        )
+    for count, spread, made in scaling(work, pod.device, list(power_counts(most)), ratios):
+        seconds = made.seconds * scale
+        fits = made.memory <= _room(pod)
+        points.append(Point(count, str(spread), seconds, work.tokens / seconds, made.limit if fits else "memory", fits))
     return points
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from llmjax.cost import library, loops, memory, rules
+from llmjax.cost import asynchronous, library, loops, memory, rules
 from llmjax.cost.fusion import border
 from llmjax.cost.values import (
     ZERO,
@@ -57,7 +57,7 @@ def cost_module(
     given, probabilities = dict(trip_counts or {}), dict(branch_probabilities or {})
     _check_names(module, given, probabilities)
     called_by = loops.callers(module)
-    order, backend = _callees_first(module), guess_backend(module)
+    order, backend, opened = _callees_first(module), guess_backend(module), asynchronous.started(module)
     work: dict[str, Cost] = {}
     borders: dict[str, Traffic] = {}
     interiors: dict[str, tuple[FusedCost, ...]] = {}
@@ -72,6 +72,7 @@ def cost_module(
     for name in order:
         computation = module.computations[name]
         context = Context(module, computation, work, name in fused, backend)
+        elsewhere = asynchronous.carried_on(computation, opened) if name in fused else frozenset()
         ops[name], calls[name], found_loops[name], found_branches[name] = [], [], [], []
         for written in computation:
             i = rules.started(written)
@@ -85,13 +86,13 @@ def cost_module(
                 calls[name] += zip(branches.branches, branches.weights, strict=True)
             elif i.opcode in ("call", "async-start"):
                 calls[name] += _named(module, i, ("to_apply", "calls", "called_computations"), 1)
-            elif not rules.is_free(i.opcode):
+            elif i.name not in elsewhere and not rules.is_free(i.opcode):
                 ops[name].append(_op(written, i, context, borders, interiors, reasons))
         called = total(inclusive[callee] * times for callee, times in calls[name])
         own = total(op.cost for op in ops[name])
         work[name], inclusive[name] = (own + called).work, own + called
         if name in fused:
-            borders[name], reason = _border(computation, borders)
+            borders[name], reason = _border(computation, borders, elsewhere)
             interiors[name] = _interior(computation, ops, calls)
             reasons[name] = reason or next((op.unmodelled for op in ops[name] if op.unmodelled), "")
     counts = _counts(module, order, calls)
@@ -140,10 +141,10 @@ def _op(
     return OpCost(written, place, 1, work + traffic.cost, traffic, (), owner, reason, left_out)
 
 
-def _border(computation: Computation, inner: Mapping[str, Traffic]) -> tuple[Traffic, str]:
+def _border(computation: Computation, inner: Mapping[str, Traffic], elsewhere: frozenset[str]) -> tuple[Traffic, str]:
     """Bytes at the border of a fused computation, and why they are not modelled, "" where they are."""
     try:
-        return border(computation, rules.is_elementwise, inner), ""
+        return border(computation, rules.is_elementwise, inner, elsewhere), ""
     except _MALFORMED as error:
         parameters = tuple(p.shape.bytes for p in computation.parameters)
         return Traffic(parameters, memory.writes(computation.root.shape)), f"malformed fusion: {error}"

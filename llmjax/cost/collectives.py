@@ -69,12 +69,16 @@ def device_groups(instruction: Instruction, module: Module) -> tuple[tuple[int, 
     return tuple(tuple(r * partitions + p for r in group for p in every_p) for group in or_all(replicas))
 
 
+def collective_in(op: OpCost) -> Instruction:
+    """The instruction of an op that sends data: of a fusion the first collective inside, else the op's own."""
+    return next((part.instruction for part in op.fused if part.cost.collective_bytes), op.instruction)
+
+
 def exchanges(op: OpCost, module: Module) -> tuple[tuple[int, ...], ...]:
     """`device_groups` of an op, of a fusion those of the first collective inside; empty where it sends nothing."""
     if not op.cost.collective_bytes:
         return ()
-    parts = [part.instruction for part in op.fused if part.cost.collective_bytes] or [op.instruction]
-    return device_groups(parts[0], module)
+    return device_groups(collective_in(op), module)
 
 
 def axes_crossed(groups: Sequence[Sequence[int]], mesh: Mapping[str, int]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from llmjax.cost import asynchronous
 from llmjax.cost.values import Traffic
 from llmjax.hlo.ir import Computation, Instruction, Shape
 
@@ -19,11 +20,16 @@ _ELEMENT_FOR_ELEMENT = frozenset({"copy", "convert", "transpose", "reverse", "bi
 _SOURCES = frozenset({"parameter", "constant", "iota", "partition-id", "replica-id", "after-all"})
 
 
-def border(computation: Computation, is_elementwise: Callable[[str], bool], inner: Mapping[str, Traffic]) -> Traffic:
+def border(
+    computation: Computation,
+    is_elementwise: Callable[[str], bool],
+    inner: Mapping[str, Traffic],
+    elsewhere: frozenset[str] = frozenset(),
+) -> Traffic:
     """Bytes read of each parameter and written of each result, by one execution of a fused computation.
 
     `is_elementwise` says of an opcode whether it goes element for element. `inner` has the borders of the fusions
-    inside, by computation.
+    inside, by computation. `elsewhere` names instructions that move nothing here: another fusion counts them.
     """
     outputs = _outputs(computation)
     need: dict[str, int] = {}
@@ -33,6 +39,14 @@ def border(computation: Computation, is_elementwise: Callable[[str], bool], inne
         need[name] = need.get(name, 0) + elements
 
     for output in outputs:
+        if output.name in elsewhere or (output.opcode == "parameter" and elsewhere):
+            writes.extend(0 for _ in output.shape.leaves)
+            continue
+        if output.attr("custom_call_target") in asynchronous.TARGETS:  # a start: what is passed on is not written
+            made = computation.operands(output)[0]
+            ask(made.name, made.shape.elements)
+            writes.extend(leaf.bytes if leaf == made.shape else 0 for leaf in output.shape.leaves)
+            continue
         update = in_place_update(computation, output)
         if update is None:
             ask(output.name, output.shape.elements)

@@ -140,9 +140,10 @@ CUSTOM_CALLS: tuple[tuple[str, CustomCall], ...] = (
     (r"CustomSPMDPartitioning", CustomCall(_partitioned_later)),
     (r"Qr|LuDecomposition|Eigh|ProductOfElementaryHouseholderReflectors", CustomCall(factorisations.by_name)),
     (r"GetRngSeed|Memset\w+", CustomCall(computed.nothing, None, memory.writes_only)),
-    (r"PadToStatic|SliceToDynamic|X64Combine|X64SplitLow|X64SplitHigh", _MOVE),
+    (r"PadToStatic|SliceToDynamic|GatherScatterIndicesBitpacked|X64Combine|X64SplitLow|X64SplitHigh", _MOVE),
     (r"Sharding|SPMD\w+|ShardBarrier(From|To)|xla\.sdy\.\w+|annotate_device_placement|LayoutConstraint", _FREE),
     (r"MoveToHost|MoveToDevice|AllocateBuffer|CreateBuffer|Pin|Unpin|ConcatBitcast|SetBound", _FREE),
+    (r"AsyncCollective(Start|Done)", _FREE),
     (r"AssumeGatherIndicesInBound|InspectSharding|__xla_gpu_assert|x\.checkpoint|CoupledBarrier", _FREE),
 )
 _ROWS = tuple((re.compile(pattern), row) for pattern, row in CUSTOM_CALLS)

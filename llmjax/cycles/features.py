@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from llmjax.cost.collectives import exchanges, group_size, nodes_spanned
+from llmjax.cost.collectives import collective_in, exchanges, group_size, nodes_spanned
 from llmjax.cost.layouts import minor_moves, overfetched
 from llmjax.cost.values import FusedCost, ModuleCost, OpCost
 from llmjax.cycles.compiler_clock import scheduled_cycles
@@ -126,7 +126,7 @@ def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
                 any(part.instruction.opcode == "convolution" for part in _work(op)),
                 op.computation in wide,
                 float(op.cost.collective_bytes),
-                group_size(op.instruction, cost.module) if term == "collective" else 1,
+                group_size(collective_in(op), cost.module) if term == "collective" else 1,
                 float(op.cost.transcendentals),
                 attention_of(op.instruction) if term == "attention" else Attention(),
                 _does(op, strided=strided, remote=(op.computation, op.name) in remote),
@@ -146,7 +146,7 @@ def _nodes(op: OpCost, module: Module, device: Device) -> int:
     if device.host_devices is None:
         return 1
     held = max(1, int(device.host_devices.value))
-    return nodes_spanned(exchanges(op, module), held) or -(-group_size(op.instruction, module) // held)
+    return nodes_spanned(exchanges(op, module), held) or -(-group_size(collective_in(op), module) // held)
 
 
 def term_of(op: OpCost) -> str:

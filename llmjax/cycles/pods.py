@@ -7,7 +7,7 @@ JAX import.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -50,9 +50,13 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A training step: so many rows of `length` tokens on all devices, computed in `dtype`."""
+    """A training step: so many rows of `length` tokens on all devices, computed in `dtype`.
+
+    parameters: of the whole model.
+    """
 
     model: Model
+    parameters: float
     rows: int
     length: int
     dtype: str = "bfloat16"
@@ -61,11 +65,6 @@ class Work:
     def tokens(self) -> int:
         """Of a step."""
         return self.rows * self.length
-
-    @property
-    def parameters(self) -> float:
-        """Weights of all matrices, the vocabulary's counted once."""
-        return self.model.layers * self.model.layer_parameters + float(self.model.width * self.model.vocabulary)
 
 
 class Estimate(NamedTuple):
@@ -171,12 +170,21 @@ def _scores(model: Model, rows: int, length: int) -> float:
     return 4.0 * rows * length**2 * model.heads * model.head_width * model.layers
 
 
-def candidates(work: Work, devices: int, device: Device, most: int) -> tuple[tuple[Spread, Estimate], ...]:
+def candidates(
+    work: Work, devices: int, device: Device, most: int, seen: Mapping[bool, float] | None = None
+) -> tuple[tuple[Spread, Estimate], ...]:
     """The spreads that are worth compiling: those that fit, the fastest first; where none fits, the smallest.
 
     Of one mesh the best remat and microbatches stand for all.
+
+    Args:
+        seen: what compiled programs needed of memory over what was estimated, with remat (True) and without (False).
     """
-    found = [(spread, estimate(work, spread, device)) for spread in spreads(work, devices)]
+    factors = seen or {}
+    found = []
+    for spread in spreads(work, devices):
+        made = estimate(work, spread, device)
+        found.append((spread, made._replace(memory=made.memory * factors.get(spread.remat, 1.0))))
     room = device.main_memory.capacity.value
     ordered = sorted(found, key=lambda each: (max(0.0, each[1].memory - room), each[1].seconds))
     return tuple(_one_a_mesh(ordered))[:most]
@@ -191,11 +199,13 @@ def _one_a_mesh(ordered: Iterable[tuple[Spread, Estimate]]) -> Iterable[tuple[Sp
             yield spread, found
 
 
-def scaling(work: Work, device: Device, counts: Sequence[int]) -> tuple[tuple[int, Spread, Estimate], ...]:
-    """The best estimate of the same step on each number of devices that it can be spread over."""
+def scaling(
+    work: Work, device: Device, counts: Sequence[int], seen: Mapping[bool, float] | None = None
+) -> tuple[tuple[int, Spread, Estimate], ...]:
+    """The best estimate of the same step on each number of devices that it can be spread over; `seen` as above."""
     found = []
     for count in counts:
-        best = candidates(work, count, device, 1)
+        best = candidates(work, count, device, 1, seen)
         found += [(count, *best[0])] if best else []
     return tuple(found)
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from llmjax.analysis import Analysis
 from llmjax.cost.attribution import AttributedOp
-from llmjax.cost.collectives import axes_crossed, exchanges
+from llmjax.cost.collectives import axes_crossed, collective_in, exchanges
 from llmjax.report.terminal import Figures, Names, table
 from llmjax.report.units import quantity
 from llmjax.report.units import seconds as duration
@@ -21,8 +21,7 @@ def collectives(report: Analysis, mesh: Mapping[str, int]) -> dict[tuple[str, st
         groups = exchanges(op.op, report.cost.module)
         if groups:
             axes = " x ".join(axes_crossed(groups, mesh)) or "?"
-            parts = [part.instruction for part in op.op.fused if part.cost.collective_bytes] or [op.op.instruction]
-            found.setdefault((parts[0].opcode.removesuffix("-start"), axes), []).append(op)
+            found.setdefault((collective_in(op.op).opcode.removesuffix("-start"), axes), []).append(op)
     return dict(sorted(found.items(), key=lambda item: -_sent(item[1])))
 
 

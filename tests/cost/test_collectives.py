@@ -3,7 +3,9 @@
 import pytest
 
 from llmjax.cost import cost_module
-from llmjax.cost.collectives import exchanges, nodes_spanned
+from llmjax.cost.collectives import collective_in, exchanges, group_size, nodes_spanned
+from llmjax.cycles.timeline import elapsed
+from llmjax.hlo import parse
 from tests.cost.test_rules import REGIONS, module
 
 X = "x = f32[1024] parameter(0)\n"
@@ -189,3 +191,68 @@ def test_pairs_of_a_permute_are_its_groups():
     body = "ROOT y = f32[1024] collective-permute(x), channel_id=1, source_target_pairs={{0,1},{1,5},{2,2}}"
     found = cost_module(module(X + body, ", num_partitions=8"))
     assert exchanges(found.ops[0], found.module) == ((0, 1), (1, 5))
+
+
+# As libtpu writes an all-gather that runs beside a product: in the fusion that starts it, in one that multiplies, in
+# the one that ends it.
+SPREAD = """HloModule step, num_partitions=8, is_scheduled=true
+
+start {
+  p = bf16[128,256] parameter(0)
+  g = bf16[512,256] all-gather(p), channel_id=5, replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}, use_global_device_ids=true, frontend_attributes={chain_id="27"}
+  ROOT c = (bf16[128,256], bf16[512,256], u32[]) custom-call(g), custom_call_target="AsyncCollectiveStart"
+}
+
+beside {
+  p = bf16[128,256] parameter(0)
+  w = bf16[512,256] parameter(1)
+  s = u32[] parameter(2)
+  a = bf16[64,64] parameter(3)
+  d = bf16[64,64] dot(a, a), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  g = bf16[512,256] all-gather(p), channel_id=5, replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}, use_global_device_ids=true, frontend_attributes={chain_id="27"}
+  ROOT t = (bf16[64,64], bf16[128,256], bf16[512,256], u32[]) tuple(d, p, g, s)
+}
+
+end {
+  p = bf16[128,256] parameter(0)
+  w = bf16[512,256] parameter(1)
+  s = u32[] parameter(2)
+  g = bf16[512,256] all-gather(p), channel_id=5, replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}, use_global_device_ids=true, frontend_attributes={chain_id="27"}
+  ROOT c = bf16[512,256] custom-call(p, w, g, s), custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY main {
+  x = bf16[128,256] parameter(0)
+  a = bf16[64,64] parameter(1)
+  first = (bf16[128,256], bf16[512,256], u32[]) fusion(x), kind=kCustom, calls=start
+  p = bf16[128,256] get-tuple-element(first), index=0
+  w = bf16[512,256] get-tuple-element(first), index=1
+  s = u32[] get-tuple-element(first), index=2
+  second = (bf16[64,64], bf16[128,256], bf16[512,256], u32[]) fusion(p, w, s, a), kind=kOutput, calls=beside
+  d = bf16[64,64] get-tuple-element(second), index=0
+  q = bf16[128,256] get-tuple-element(second), index=1
+  v = bf16[512,256] get-tuple-element(second), index=2
+  r = u32[] get-tuple-element(second), index=3
+  third = bf16[512,256] fusion(q, v, r), kind=kCustom, calls=end
+  ROOT t = (bf16[64,64], bf16[512,256]) tuple(d, third)
+}
+"""  # noqa: E501
+
+
+def test_a_collective_spread_over_fusions_counts_where_it_starts():
+    found = cost_module(parse(SPREAD))
+    assert not found.unmodelled
+    first, second, third = found.ops
+    whole, own, product = 512 * 256 * 2, 128 * 256 * 2, 64 * 64 * 2
+    assert first.cost.collective_bytes == whole * 3 // 4 and group_size(collective_in(first), found.module) == 4
+    assert (first.cost.bytes_read, first.cost.bytes_written) == (own, whole)
+    assert (second.cost.collective_bytes, third.cost.collective_bytes) == (0, 0)
+    assert second.cost.matmul_flops == 2 * 64**3 and second.cost.bytes == 2 * product
+    assert third.cost.bytes == 0
+
+
+def test_its_time_passes_beside_what_stands_between():
+    found = cost_module(parse(SPREAD))
+    seconds = {("main", "first"): 5.0, ("main", "second"): 3.0, ("main", "third"): 0.5}
+    assert elapsed(found, seconds) == 5.5  # two seconds of the collective are left when the product is done
+    assert elapsed(found, seconds | {("main", "first"): 1.0}) == 3.5

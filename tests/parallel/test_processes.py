@@ -93,7 +93,7 @@ def test_two_processes_give_the_numbers_of_one_stop_together_and_go_on(repo, tmp
 def test_other_settings_are_named_before_anything_is_written(repo, tmp_path):
     own = ({}, {"train.seed": 7})
     first, second = ended(start(repo, tmp_path / "run", own=own))
-    for status, _, stderr in (first, second):
+    for status, _, _ in (first, second):
         assert status in (1, 2)
     assert "has train.seed=7, process 0" in first[2] + second[2]
     assert not (tmp_path / "run").exists()
