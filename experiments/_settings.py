@@ -270,7 +270,7 @@ JOBS: dict[str, Schema] = {
         "length": _TOKENS,
         "prices": table(number(above=True)),
         "best": whole(1, 100),
-        "tokens": whole(1, 2**40),
+        "tokens": whole(1, 2**31 - 1),
         "total_tokens": number(0, 1e18),
         "most_devices": whole(1, 2**14),
         "new_tokens": _TOKENS,

@@ -238,12 +238,12 @@ def _serve(settings: _Settings, pods: Sequence[Pod], prices: dict[str, float | N
             )
             for batch in settings.batches:
                 jobs.append(Job(config, Shape(settings.model, "decode", batch, whole, 1, settings.dtype), spread, pod))
-    found = dict(zip(jobs, compile_all(jobs, _say), strict=True))
-    if all(isinstance(one, UserError) for one in found.values()):
-        raise UserError(f"no program could be compiled: {next(iter(found.values()))}")
+    found = compile_all(jobs, _say)
+    if all(isinstance(one, UserError) for one in found):
+        raise UserError(f"no program could be compiled: {found[0]}")
     rows = [
-        _served(job, found[job], found[_prefill_of(job, jobs)], settings, prices[job.pod.name])
-        for job in jobs
+        _served(job, one, found[_prefill_of(job, jobs)], settings, prices[job.pod.name])
+        for job, one in zip(jobs, found, strict=True)
         if job.shape.phase == "decode"
     ]
     about = f"{settings.model}: prompts of {settings.length}, {settings.new_tokens} new tokens, {settings.dtype}"
@@ -266,10 +266,11 @@ def _enough(sharing: Sequence[int], model: Any, pod: Pod, settings: _Settings) -
     return fitting[: settings.best + 1] or sharing[-1:]
 
 
-def _prefill_of(job: Job, jobs: Sequence[Job]) -> Job:
-    return next(
-        other for other in jobs if other.shape.phase == "prefill" and (other.spread, other.pod) == (job.spread, job.pod)
-    )
+def _prefill_of(job: Job, jobs: Sequence[Job]) -> int:
+    """Where among the jobs the prompts' program of the same devices is."""
+    wanted = (job.spread, job.pod.name)
+    prompts = (n for n, other in enumerate(jobs) if other.shape.phase == "prefill")
+    return next(n for n in prompts if (jobs[n].spread, jobs[n].pod.name) == wanted)
 
 
 def _served(

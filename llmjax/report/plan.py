@@ -97,7 +97,7 @@ def _meshes(rows: Sequence[Trained], tokens: float) -> Section:
         Column("most along"), Column("days", "days", "modelled"), Column("cost", "", "modelled"),
     )  # fmt: skip
     ordered = sorted(rows, key=lambda row: (not row.fits, row.seconds or float("inf")))
-    made = tuple(_mesh(row) for row in ordered)
+    made = tuple(_mesh(row) for row in ordered if not row.error)
     good = [row for row in ordered if row.fits]
     findings = []
     if good:
@@ -113,7 +113,7 @@ def _meshes(rows: Sequence[Trained], tokens: float) -> Section:
             findings.append(f"Cheapest: {cheap.pod}, {cheap.spread}: {cheap.cost:,.0f} for {quantity(tokens)} tokens.")
     else:
         findings.append("No mesh fits.")
-    findings += [f"{row.pod}, {row.spread}: {row.error}" for row in rows if row.error]
+    findings += _errors(rows)
     findings += [_too_much(row.pod, row.spread, row) for row in rows if not row.fits and not row.error]
     notes = (
         "Predicted from programs compiled for the pod with few layers; memory is what the compiler reserves.",
@@ -135,8 +135,6 @@ def _meshes(rows: Sequence[Trained], tokens: float) -> Section:
 
 
 def _mesh(row: Trained) -> tuple[Cell | float | str | None, ...]:
-    if row.error:
-        return (row.pod, row.spread, "no", *([None] * 7), "–", None, None)
     sends = sum(row.sends.values())
     most = max(row.sends, key=lambda axis: row.sends[axis], default="–")
     fits = "yes" if row.fits else "no"
@@ -154,7 +152,7 @@ def _batches(rows: Sequence[Served], requests: float) -> Section:
         Column("sends", "%", "modelled"), Column("devices needed", "", "modelled"),
         Column("cost of 1M tokens", "", "modelled"),
     )  # fmt: skip
-    made = tuple(_batch(row) for row in rows)
+    made = tuple(_batch(row) for row in rows if not row.error)
     good = [row for row in rows if row.fits]
     findings = []
     if good:
@@ -177,7 +175,7 @@ def _batches(rows: Sequence[Served], requests: float) -> Section:
             )
     else:
         findings.append("Nothing fits.")
-    findings += [f"{row.pod}, {row.share} a model, batches of {row.batch}: {row.error}" for row in rows if row.error]
+    findings += _errors(rows)
     notes = (
         "A batch's prompts are read one after another, then its tokens are made together; nothing comes in between.",
         "Predicted from programs compiled for the chips with two numbers of layers.",
@@ -199,12 +197,19 @@ def _grouped(rows: Sequence[Served]) -> dict[tuple[str, int], list[Served]]:
 
 
 def _batch(row: Served) -> tuple[Cell | float | str | None, ...]:
-    if row.error:
-        return (row.pod, row.share, row.batch, "no", *([None] * 8))
     return (
         row.pod, row.share, row.batch, "yes" if row.fits else "no", row.memory, row.first, row.token, 1 / row.token,
         row.requests, sum(row.sends.values()) / row.token, row.devices_needed, row.cost,
     )  # fmt: skip
+
+
+def _errors(rows: Sequence[Trained] | Sequence[Served]) -> list[str]:
+    """What could not be compiled and why, each reason once."""
+    reasons: dict[tuple[str, str], int] = {}
+    for row in rows:
+        if row.error:
+            reasons[row.pod, row.error] = reasons.get((row.pod, row.error), 0) + 1
+    return [f"{pod}: {count} not compiled: {error}" for (pod, error), count in reasons.items()]
 
 
 def _too_much(pod: str, spread: str, row: Trained) -> str:

@@ -22,7 +22,7 @@ CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
 # What no setting takes, of whatever kind it is: numbers that are none, text that no file can hold, and foreign types.
 NUMBERS = (math.nan, math.inf, -math.inf, 1e308, -1, -1.5, 10**23, 10**400)
 NEVER = (*NUMBERS, None, "\udc80", "nul\0", {"a": "b"}, b"x", [[]], object())
-OPEN_BELOW = ("mesh.data", "mesh.fsdp", "mesh.tensor")  # of these -1 is what the other axes leave
+OPEN_BELOW = ("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.process")  # of these -1 is "not said"
 FILLED = tuple(value for value in NEVER if value is not None)  # for settings that may stay open
 # Typed on a command line where a number, a flag, a list or a text is meant.
 TYPED = {
