@@ -151,12 +151,14 @@ def _searched(
 
 
 def seen(work: Work, compiled: Sequence[tuple[Job, Found | UserError]]) -> dict[bool, float]:
-    """What compiled programs needed of memory over what was estimated, the most of any, with remat and without."""
+    """What compiled programs needed of memory over what was estimated, the most of any but no less than 1, with remat
+    and without.
+    """
     ratios: dict[bool, float] = {}
     for job, one in compiled:
         if isinstance(one, Found):
             ratio = one.memory / memory(work, job.spread)
-            ratios[job.spread.remat] = max(ratio, ratios.get(job.spread.remat, 0.0))
+            ratios[job.spread.remat] = max(ratio, ratios.get(job.spread.remat, 1.0))
     return ratios
 
 
@@ -216,6 +218,11 @@ def _curve(
     scale = best[2].seconds / estimate(work, best[0].spread, pod.device).seconds if best else 1.0
     points = []
     for count, spread, made in scaling(work, pod.device, list(power_counts(most)), ratios):
+        if best and count == pod.devices:
+            row, limit = best[2], estimate(work, best[0].spread, pod.device).limit
+            limit = limit if row.fits else "memory"
+            points.append(Point(count, row.spread, row.seconds, row.tokens_per_second, limit, row.fits))
+            continue
         seconds = made.seconds * scale
         fits = made.memory <= _room(pod)
         points.append(Point(count, str(spread), seconds, work.tokens / seconds, made.limit if fits else "memory", fits))

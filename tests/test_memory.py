@@ -1,5 +1,7 @@
 """What cannot fit is refused from shapes."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -9,7 +11,8 @@ from llmjax.errors import UserError
 from llmjax.memory import available, require, size_text, tree_bytes
 from llmjax.models.families import from_size
 from llmjax.models.params import param_shapes
-from llmjax.train.memory import check_training, training_bytes
+from llmjax.parallel.mesh import abstract_mesh, on_mesh
+from llmjax.train.memory import check_training, divided, training_bytes
 
 
 def test_what_is_needed_is_told_by_parts():
@@ -42,6 +45,27 @@ def test_batches_that_cannot_fit_are_refused(rows, eval_rows, said):
     check_training(config, 1, 1, 128, True, 16 * 2**30)
     with pytest.raises(UserError, match=said):
         check_training(config, rows, eval_rows, 128, True, 16 * 2**30)
+
+
+def test_a_mesh_that_would_fit_is_named():
+    config, free = from_size("gpt2"), 2 * 2**30  # a state of 1.9 GB, whole on each device, and activations
+    with on_mesh(abstract_mesh((8, 1, 1))), pytest.raises(UserError) as error:
+        check_training(config, 64, 64, 128, True, free)
+    said = str(error.value)
+    assert "a device's part of 8" in said and "\n" not in said
+    found = re.search(r"--config.mesh.data=(\d) --config.mesh.fsdp=(\d) --config.mesh.tensor=(\d)", said)
+    sizes = tuple(map(int, found.groups()))
+    assert sizes[1] > 1 and sizes[2] == 1 and sizes[0] * sizes[1] == 8
+    with on_mesh(abstract_mesh(sizes)):
+        check_training(config, 64, 64, 128, True, free)
+    with on_mesh(abstract_mesh((8, 1, 1))), pytest.raises(UserError, match=r"data.max_length\.$"):
+        check_training(config, 64, 64, 128, True, 2**20)
+
+
+def test_a_device_holds_its_part_of_the_state_and_of_the_rows():
+    needed = {"parameters": 800, "activations of 8 texts": 1600}
+    assert divided(needed, (2, 4, 1)) == {"parameters": 200, "activations of 8 texts": 200}
+    assert divided(needed, (8, 1, 1), sharing=8) == {"parameters": 6400, "activations of 8 texts": 1600}
 
 
 def test_programs_too_large_to_run_are_refused_before_they_are_compiled():

@@ -3,17 +3,11 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
-import gguf
 import numpy as np
-from safetensors.numpy import load_file
 
-TYPES = {
-    "f32": gguf.GGMLQuantizationType.F32,
-    "f16": gguf.GGMLQuantizationType.F16,
-    "q8_0": gguf.GGMLQuantizationType.Q8_0,
-    "q4_1": gguf.GGMLQuantizationType.Q4_1,
-}
+TYPES = {"f32": "F32", "f16": "F16", "q8_0": "Q8_0", "q4_1": "Q4_1"}  # -> gguf's names
 _FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "q4_1": 3}
 # transformers' name -> llama.cpp's. Products (transposed: GPT-2 stores (in, out)) are of the file's type.
 _PRODUCTS = {
@@ -45,6 +39,10 @@ def write(folder: Path, kind: str) -> Path:
     target = folder.with_name(f"{folder.name}-{kind}.gguf")
     if target.exists():
         return target
+    import gguf  # only here: a Python that has llama.cpp need not have these
+    from safetensors.numpy import load_file
+
+    kinds = {name: gguf.GGMLQuantizationType[theirs] for name, theirs in TYPES.items()}
     config = json.loads((folder / "config.json").read_text("utf-8"))
     tensors = load_file(folder / "model.safetensors")
     tensors = {name.removeprefix("transformer."): array.astype(np.float32) for name, array in tensors.items()}
@@ -56,7 +54,7 @@ def write(folder: Path, kind: str) -> Path:
     writer.add_block_count(config["n_layer"])
     writer.add_head_count(config["n_head"])
     writer.add_layer_norm_eps(config["layer_norm_epsilon"])
-    writer.add_file_type(_FILE_TYPES[kind])
+    writer.add_file_type(_FILE_kinds[kind])
     words = [f"t{i}" for i in range(config["vocab_size"])]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
@@ -66,19 +64,19 @@ def write(folder: Path, kind: str) -> Path:
     writer.add_bos_token_id(config["vocab_size"] - 1)
     writer.add_eos_token_id(config["vocab_size"] - 1)
 
-    def add(name: str, array: np.ndarray, type: gguf.GGMLQuantizationType) -> None:
+    def add(name: str, array: np.ndarray, type: Any) -> None:
         data = gguf.quants.quantize(np.ascontiguousarray(array), type)
         writer.add_tensor(name, data, raw_dtype=type)
 
-    add("token_embd.weight", tensors["wte.weight"], TYPES[kind])
-    add("position_embd.weight", tensors["wpe.weight"], TYPES["f32"])
-    add("output_norm.weight", tensors["ln_f.weight"], TYPES["f32"])
-    add("output_norm.bias", tensors["ln_f.bias"], TYPES["f32"])
+    add("token_embd.weight", tensors["wte.weight"], kinds[kind])
+    add("position_embd.weight", tensors["wpe.weight"], kinds["f32"])
+    add("output_norm.weight", tensors["ln_f.weight"], kinds["f32"])
+    add("output_norm.bias", tensors["ln_f.bias"], kinds["f32"])
     for layer in range(config["n_layer"]):
         for name, theirs in _PRODUCTS.items():
-            add(f"blk.{layer}.{theirs}", tensors[f"h.{layer}.{name}"].T, TYPES[kind])
+            add(f"blk.{layer}.{theirs}", tensors[f"h.{layer}.{name}"].T, kinds[kind])
         for name, theirs in _PLAIN.items():
-            add(f"blk.{layer}.{theirs}", tensors[f"h.{layer}.{name}"], TYPES["f32"])
+            add(f"blk.{layer}.{theirs}", tensors[f"h.{layer}.{name}"], kinds["f32"])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

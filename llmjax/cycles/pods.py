@@ -7,7 +7,7 @@ JAX import.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,7 +43,8 @@ class Spread:
         return Layout(self.tensor, self.fsdp, self.data, 1, self.microbatches)
 
     def __str__(self) -> str:
-        axes = " x ".join(f"{name} {getattr(self, name)}" for name in ("data", "fsdp", "tensor") if self.devices > 1)
+        sizes = {"data": self.data, "fsdp": self.fsdp, "tensor": self.tensor}
+        axes = " x ".join(f"{name} {size}" for name, size in sizes.items() if size > 1)
         also = [axes or "1 device", *(["remat"] if self.remat else [])]
         return ", ".join(also + ([f"{self.microbatches} microbatches"] if self.microbatches > 1 else []))
 
@@ -175,7 +176,8 @@ def candidates(
 ) -> tuple[tuple[Spread, Estimate], ...]:
     """The spreads that are worth compiling: those that fit, the fastest first; where none fits, the smallest.
 
-    Of one mesh the best remat and microbatches stand for all.
+    Of one mesh the best remat and microbatches stand for all; meshes of another size of `tensor` come before those that
+    divide the same otherwise over `data` and `fsdp`, which are near to one another.
 
     Args:
         seen: what compiled programs needed of memory over what was estimated, with remat (True) and without (False).
@@ -187,15 +189,19 @@ def candidates(
         found.append((spread, made._replace(memory=made.memory * factors.get(spread.remat, 1.0))))
     room = device.main_memory.capacity.value
     ordered = sorted(found, key=lambda each: (max(0.0, each[1].memory - room), each[1].seconds))
-    return tuple(_one_a_mesh(ordered))[:most]
+    meshes = list(_first_of(ordered, lambda s: (s.data, s.fsdp, s.tensor)))
+    other = list(_first_of(meshes, lambda s: s.tensor))
+    chosen = (other + [each for each in meshes if each not in other])[:most]
+    return tuple(each for each in meshes if each in chosen)
 
 
-def _one_a_mesh(ordered: Iterable[tuple[Spread, Estimate]]) -> Iterable[tuple[Spread, Estimate]]:
-    seen: set[tuple[int, int, int]] = set()
+def _first_of(
+    ordered: Iterable[tuple[Spread, Estimate]], key: Callable[[Spread], object]
+) -> Iterator[tuple[Spread, Estimate]]:
+    seen: set[object] = set()
     for spread, found in ordered:
-        mesh = (spread.data, spread.fsdp, spread.tensor)
-        if mesh not in seen:
-            seen.add(mesh)
+        if key(spread) not in seen:
+            seen.add(key(spread))
             yield spread, found
 
 

@@ -47,6 +47,7 @@ def test_candidates_fit_where_any_does_the_fastest_first_one_a_mesh():
     assert all(made.memory <= room for _, made in found)
     assert [made.seconds for _, made in found] == sorted(made.seconds for _, made in found)
     assert len({(s.data, s.fsdp, s.tensor) for s, _ in found}) == len(found) == 5
+    assert len({spread.tensor for spread, _ in found}) > 2, "near copies of one another would teach nothing"
     nowhere = candidates(STEP, 2, V5E, 1)
     assert nowhere and nowhere[0][1].memory > room
 
