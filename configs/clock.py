@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.card = ""  # a device card that configs/calibrate.py wrote; empty = calibrate here first, in short
     c.programs = 40  # calibration programs of that short form
     c.targets = "gpu:a100,gpu:h100,tpu:v5e:2x2,tpu:v6e:2x2"  # other chips, to predict; empty = none
-    c.models = ("tiny", "small", "distilgpt2", "gpt2")  # whose growth is measured
+    c.models = ("tiny", "small", "distilgpt2", "gpt2", "smollm2-135m")  # whose growth is measured
     c.batches = (1, 2, 4, 8, 16)
     c.lengths = (64, 128, 256, 512, 1008)
     c.widths = (128, 256, 512)  # bits of the vectors that XLA's own loops are tried with; 128 also without multiply-add

@@ -36,7 +36,8 @@ def gpu_parts(f: Features, device: Device) -> Parts:
     share = terms["transpose.bandwidth" if f.minor_moves else f"{_SHARES.get(f.term, 'stream')}.bandwidth"]
     host = f.host / device.host_link.value if f.host and device.host_link else 0.0
     *caches, memory = _memory(f, device, share)
-    memory += f.overfetched / (device.main_memory.bandwidth.value * share)
+    # What each element fetches for itself comes in no order, as a lookup's.
+    memory += f.overfetched / (device.main_memory.bandwidth.value * terms["gather.bandwidth"])
     return Parts(_vector(f, device, terms), (*caches, memory), terms["stream.start"], host, _spread(f))
 
 
