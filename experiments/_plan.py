@@ -133,12 +133,12 @@ def _lowered(job: Job, layers: int) -> Lowered:
 def _measure(job: Job, program: Any) -> Found:
     device, spread = job.pod.device, job.spread
     backend = "gpu" if device.kind == "gpu" else "tpu"
-    report = analysis_of(parse(program.text), backend=backend, target=program.target, device=device)
+    mesh = {axis: getattr(spread, axis) for axis in AXES}
+    report = analysis_of(parse(program.text), backend=backend, target=program.target, device=device, mesh=mesh)
     assert report.time is not None, "a device was given"
     sends: dict[str, float] = {}
-    mesh = {axis: getattr(spread, axis) for axis in AXES}
-    for (_, axes), ops in collectives(report, mesh).items():
-        sends[axes] = sends.get(axes, 0.0) + sum(report.predicted_of(op) or 0.0 for op in ops)
+    for row in collectives(report):
+        sends[row.axes] = sends.get(row.axes, 0.0) + (row.seconds or 0.0)
     needed = program.memory.needed if program.memory else 0
     return Found(report.time.overlapped, report.time.low, report.time.high, needed, sends)
 

@@ -89,8 +89,8 @@ def run(config: ConfigDict, workdir: str) -> None:
             if k:
                 screen.print()
             print_report(report, screen, settings.top, source.title)
-            if source.mesh:
-                screen.print(collectives_table(report, source.mesh, screen.width))
+            if report.mesh:
+                screen.print(collectives_table(report, screen.width))
     for source, report in reports:
         _write(report, folder / source.label if len(reports) > 1 else folder)
     several = Path(settings.hlo).name or f"{settings.model}: {', '.join(source.label for source in sources)}"
@@ -116,6 +116,7 @@ def _analyse(source: _Source, settings: _Settings, roles: RoleTable | None) -> A
         target=source.target,
         device=_device(settings),
         measured=source.measured,
+        mesh=source.mesh,
     )
 
 

@@ -68,6 +68,7 @@ class Analysis:
     the program was compiled here, for comparison: XLA counts a loop's body once and most library calls as nothing.
     `text` is the HLO, `target` the chip it was compiled for where one was named, `device` the numbers of that chip;
     with it `time` has the predicted seconds, op by op. `measured` has measured ones where the program was run.
+    `mesh` has the sizes of the axes over which the program is divided, by name, where they are known.
     """
 
     cost: ModuleCost
@@ -79,6 +80,7 @@ class Analysis:
     device: Device | None = None
     time: ProgramTime | None = field(default=None, repr=False)
     measured: Profile | None = field(default=None, repr=False)
+    mesh: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -174,6 +176,7 @@ def analysis_of(
     target: str | None = None,
     device: Device | None = None,
     measured: Profile | None = None,
+    mesh: Mapping[str, int] | None = None,
 ) -> Analysis:
     """Returns the analysis of a parsed module.
 
@@ -186,6 +189,7 @@ def analysis_of(
         compiler: what XLA's own `cost_analysis()` returned.
         device: that of `target` where it is not given and comes with llmjax.
         measured: the times of the program where it was run.
+        mesh: sizes of the axes over which the program is divided, by name, the last one's devices side by side.
 
     Raises:
         UserError: a name that is no loop or conditional of the module, a negative count, probabilities that do not fit.
@@ -205,6 +209,7 @@ def analysis_of(
         device,
         predict(cost, device) if device else None,
         measured,
+        mesh or {},
     )
 
 

@@ -2,49 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 from rich.table import Table
 
 from llmjax.analysis import Analysis
+from llmjax.cost import asynchronous
 from llmjax.cost.attribution import AttributedOp
 from llmjax.cost.collectives import axes_crossed, collective_in, exchanges
+from llmjax.cost.values import Number
+from llmjax.cycles.timeline import is_asynchronous
 from llmjax.report.terminal import Figures, Names, table
 from llmjax.report.units import quantity
 from llmjax.report.units import seconds as duration
 
 
-def collectives(report: Analysis, mesh: Mapping[str, int]) -> dict[tuple[str, str], list[AttributedOp]]:
-    """Returns the ops that send data, by (opcode, mesh axes), those that send the most first; "?" for no known axis."""
+@dataclass(frozen=True)
+class Sent:
+    """All executions of one kind of collective along the same axes.
+
+    axes: "?" where the groups are none of the mesh's. beside: how many of the `runs` may run beside other ops. bytes:
+    that one device sends. seconds: None where no device was named. most_for: the path or role that sends the most.
+    """
+
+    opcode: str
+    axes: str
+    runs: Number
+    beside: Number
+    bytes: Number
+    seconds: float | None
+    most_for: str
+
+
+def collectives(report: Analysis) -> list[Sent]:
+    """What a program sends along the axes of its mesh, the most first."""
     found: dict[tuple[str, str], list[AttributedOp]] = {}
     for op in report.ops:
         groups = exchanges(op.op, report.cost.module)
         if groups:
-            axes = " x ".join(axes_crossed(groups, mesh)) or "?"
+            axes = " x ".join(axes_crossed(groups, report.mesh)) or "?"
             found.setdefault((collective_in(op.op).opcode.removesuffix("-start"), axes), []).append(op)
-    return dict(sorted(found.items(), key=lambda item: -_sent(item[1])))
+    rows = [_sent(report, opcode, axes, ops) for (opcode, axes), ops in found.items()]
+    return sorted(rows, key=lambda row: row.bytes, reverse=True)
 
 
-def collectives_table(report: Analysis, mesh: Mapping[str, int], width: int) -> Table:
-    """Returns the table of `collectives`: how often, bytes that one device sends, seconds, and whose layers ask."""
-    rows = collectives(report, mesh)
-    seconds = [[report.predicted_of(op) for op in ops] for ops in rows.values()]
-    times = [duration(sum(known)) if (known := [s for s in row if s is not None]) else "" for row in seconds]
+def collectives_table(report: Analysis, width: int) -> Table:
+    """Returns `collectives` as a table."""
+    rows = collectives(report)
     return table(
         width,
-        Names("collective", [kind for kind, _ in rows], 14),
-        Names("mesh axis", [axes for _, axes in rows], 9),
-        Figures("runs", [f"{sum(op.count for op in ops):,}" for ops in rows.values()]),
-        Figures("sent a device", [quantity(_sent(ops), "B") for ops in rows.values()]),
-        Figures("time", times, rank=1),
-        Names("most for", [_most(ops) for ops in rows.values()], 10, keeps_end=True),
+        Names("collective", [row.opcode for row in rows], 14),
+        Names("mesh axis", [row.axes for row in rows], 9),
+        Figures("runs", [f"{row.runs:,}" for row in rows]),
+        Figures("beside", [f"{row.beside:,}" for row in rows], rank=2),
+        Figures("sent a device", [quantity(row.bytes, "B") for row in rows]),
+        Figures("time", ["" if row.seconds is None else duration(row.seconds) for row in rows], rank=1),
+        Names("most for", [row.most_for for row in rows], 10, keeps_end=True),
     )
 
 
-def _sent(ops: list[AttributedOp]) -> float:
-    return sum(op.total.collective_bytes for op in ops)
-
-
-def _most(ops: list[AttributedOp]) -> str:
+def _sent(report: Analysis, opcode: str, axes: str, ops: list[AttributedOp]) -> Sent:
+    known = [seconds for op in ops if (seconds := report.predicted_of(op)) is not None]
     largest = max(ops, key=lambda op: op.total.collective_bytes)
-    return largest.place.module_path or largest.place.role
+    return Sent(
+        opcode,
+        axes,
+        sum(op.count for op in ops),
+        sum(op.count for op in ops if _beside(report, op)),
+        sum(op.total.collective_bytes for op in ops),
+        sum(known) if known else None,
+        largest.place.module_path or largest.place.role,
+    )
+
+
+def _beside(report: Analysis, op: AttributedOp) -> bool:
+    """Whether an op runs beside those that follow it, until another waits for its end."""
+    fused = report.cost.module.computations.get(op.op.instruction.attr("calls", "") or "")
+    return is_asynchronous(op.op.instruction) or (fused is not None and asynchronous.stage(fused) == "start")

@@ -12,6 +12,7 @@ from llmjax.cost.attribution import AttributedOp, Key, Part, Place
 from llmjax.cost.values import Cost, Number
 from llmjax.cycles.compiler_clock import OpClock
 from llmjax.cycles.device import to_json as device_json
+from llmjax.report.collectives import collectives
 
 if TYPE_CHECKING:
     from llmjax.analysis import Analysis
@@ -57,6 +58,8 @@ def to_object(report: Analysis) -> dict[str, Any]:
         **({"target": report.target} if report.target else {}),
         **({"device": device_json(report.device)} if report.device else {}),
         "stage": asdict(report.stage),
+        **({"mesh": dict(report.mesh)} if report.mesh else {}),
+        **({"collectives": [asdict(row) for row in collectives(report)]} if report.mesh else {}),
         "totals": figures(report.totals),
         "compiler": dict(report.compiler) if report.compiler else None,
         "coverage": cost.coverage,

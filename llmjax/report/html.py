@@ -17,6 +17,8 @@ from llmjax.report.headlines import device_rows, headlines
 from llmjax.report.html_ops import payload
 from llmjax.report.provenance import PROVENANCE
 from llmjax.report.remarks import Json, notes, warnings
+from llmjax.report.units import quantity
+from llmjax.report.units import seconds as duration
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("format.js", "table.js", "detail.js", "charts.js", "page.js")
@@ -83,8 +85,21 @@ def _view(program: Program) -> dict[str, Any]:
         "warnings": warnings(cost),
         "notes": notes(cost),
         "device": device_rows(device),
+        "collectives": [_exchange(row) for row in cost.get("collectives", ())],
+        "mesh": " x ".join(f"{axis} {size}" for axis, size in cost.get("mesh", {}).items()),
         "ops": len(cost["ops"]),
         "has_text": bool(program.text),
+    }
+
+
+def _exchange(row: Json) -> dict[str, str]:
+    """A row of the table of collectives, as it is shown."""
+    seconds = row["seconds"]
+    return {
+        **{name: str(row[name]) for name in ("opcode", "axes", "most_for")},
+        **{name: f"{row[name]:,}" for name in ("runs", "beside")},
+        "bytes": quantity(row["bytes"], "B"),
+        "seconds": "–" if seconds is None else duration(seconds),
     }
 
 

@@ -62,3 +62,27 @@ def test_a_saved_model_says_how_it_pools_and_how_much_it_reads(embedder: Embedde
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
     with pytest.raises(UserError, match="pools by pooling_mode_cls_token"):
         load_embedder(folder)
+
+
+def test_vectors_are_those_of_torch_by_sentence_transformers_usage(tmp_path: Path) -> None:
+    """Mean pooling under the mask, then length 1: the usage that all-MiniLM-L6-v2's page publishes."""
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer("gpt2")
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = transformers.BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **shape)
+    reference = transformers.BertModel(config).eval()
+    reference.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    texts = ["good", "a film about fathers and boats", "not one word of it is true, and that is the best of it"]
+    vectors_ND, _ = load_embedder(tmp_path).embed(texts)
+    tokenizer.pad_token = tokenizer.eos_token
+    encoded = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        hidden = reference(**encoded).last_hidden_state
+    mask = encoded["attention_mask"].unsqueeze(-1).float()
+    pooled = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1).numpy()
+    np.testing.assert_allclose(vectors_ND, pooled, atol=1e-5)
+    np.testing.assert_allclose(vectors_ND @ vectors_ND.T, pooled @ pooled.T, atol=1e-5)

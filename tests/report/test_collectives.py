@@ -1,5 +1,7 @@
 """What a sharded program sends, by mesh axis."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -10,6 +12,8 @@ from llmjax.cost.collectives import axes_crossed
 from llmjax.hlo import parse
 from llmjax.parallel.mesh import abstract_mesh
 from llmjax.report.collectives import collectives, collectives_table
+from llmjax.report.export import to_object
+from llmjax.report.html import Program, to_html
 from llmjax.report.terminal import console
 from llmjax.targets.aot import compile_for
 
@@ -43,12 +47,19 @@ def test_collectives_of_a_program_for_eight_devices():
             return ((x @ w) ** 2).sum()
 
     program = compile_for("cpu", jax.jit(f), array(("data", "fsdp"), "tensor"), array("tensor", None))
-    report = analysis_of(parse(program.text), backend=program.backend)
-    found = collectives(report, MESH)
-    assert {axes for _, axes in found} >= {"tensor"} and {kind for kind, _ in found} == {"all-reduce"}
-    (sums,) = found["all-reduce", "tensor"]
-    assert sums.total.collective_bytes == 16 * 64 * 4  # of two devices' rows each sends half twice
+    report = analysis_of(parse(program.text), backend=program.backend, mesh=MESH)
+    found = collectives(report)
+    assert {row.axes for row in found} >= {"tensor"} and {row.opcode for row in found} == {"all-reduce"}
+    (sums,) = [row for row in found if row.axes == "tensor"]
+    assert sums.bytes == 16 * 64 * 4  # of two devices' rows each sends half twice
+    assert (sums.runs, sums.beside, sums.seconds) == (1, 0, None) and "mlp" in sums.most_for
+    assert found == sorted(found, key=lambda row: -row.bytes)
+    cost = to_object(report)
+    assert cost["mesh"] == MESH and [row["axes"] for row in cost["collectives"]] == [row.axes for row in found]
+    page = to_html([Program("step", cost, program.text)])
+    assert "What devices send each other" in page and "mesh data 2 x fsdp 2 x tensor 2" in page
+    assert "What devices send each other" not in to_html([Program("step", to_object(replace(report, mesh={})))])
     screen = console()
     with screen.capture() as capture:
-        screen.print(collectives_table(report, MESH, 80))
+        screen.print(collectives_table(report, 80))
     assert "all-reduce" in capture.get() and "mlp" in capture.get()
