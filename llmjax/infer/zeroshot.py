@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from llmjax.errors import UserError
+from llmjax.infer.calibration import Calibration
 from llmjax.infer.classify import Prediction
 from llmjax.infer.generate import Generator
 from llmjax.infer.memory import check_forward
@@ -30,11 +31,13 @@ class ZeroShot:
 
     question: what it is asked, with "{text}" where the text goes.
     label_names: the classes, which are the answers too.
+    calibration: none: nothing was fitted to labels.
     """
 
     generator: Generator
     question: str
     label_names: tuple[str, ...]
+    calibration: Calibration = dataclasses.field(default_factory=Calibration)
 
     def classify(self, texts: Sequence[str]) -> list[Prediction]:
         """Returns one prediction a text, in order: the softmax over classes of their answers' log-likelihoods.
