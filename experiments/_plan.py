@@ -155,7 +155,13 @@ def _whole(job: Job, made: Sequence[Found]) -> Found:
 
     axes = sorted({*few.sends, *more.sends})
     sends = {axis: grown(few.sends.get(axis, 0.0), more.sends.get(axis, 0.0)) for axis in axes}
-    return Found(*(grown(few[n], more[n]) for n in range(4)), sends)
+    return Found(
+        grown(few.seconds, more.seconds),
+        grown(few.low, more.low),
+        grown(few.high, more.high),
+        grown(few.memory, more.memory),
+        sends,
+    )
 
 
 def power_counts(most: int) -> Iterable[int]:

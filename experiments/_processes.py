@@ -22,7 +22,7 @@ def joined(config: ConfigDict) -> Iterator[None]:
     Raises:
         UserError: the others did not come, or have other settings.
     """
-    mesh: dict[str, Any] = dict(config.get("mesh", {}))
+    mesh: Any = config.get("mesh", {})
     if "processes" not in mesh:
         yield
         return

@@ -270,7 +270,7 @@ def _enough(sharing: Sequence[int], model: Any, pod: Pod, settings: _Settings) -
     width = {"int8": 1, "bfloat16": 2}.get(settings.dtype, 4)
     weights = width * (model.layers * model.layer_parameters + model.width * model.vocabulary)
     fitting = [n for n in sharing if weights / n < pod.device.main_memory.capacity.value]
-    return fitting[: settings.best + 1] or sharing[-1:]
+    return fitting[: settings.best + 1] or list(sharing[-1:])
 
 
 def _prefill_of(job: Job, jobs: Sequence[Job]) -> int:
