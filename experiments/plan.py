@@ -175,7 +175,7 @@ def _trained(job: Job, found: Found | UserError, work: Work, tokens: float, pric
     pod, spread = job.pod, job.spread
     room = pod.device.main_memory.capacity.value
     if isinstance(found, UserError):
-        return Trained(pod.name, pod.devices, str(spread), room, error=str(found))
+        return Trained(pod=pod.name, devices=pod.devices, spread=str(spread), room=room, error=str(found))
     times = spread.microbatches
     seconds = found.seconds * times
     most = peak(pod.device.matmul, "bf16" if work.dtype == "bfloat16" else "f32").value * pod.devices
@@ -288,7 +288,7 @@ def _served(
     room = pod.device.main_memory.capacity.value
     wrong = next((str(one) for one in (step, prompt) if isinstance(one, UserError)), "")
     if isinstance(step, UserError) or isinstance(prompt, UserError):
-        return Served(pod.name, share, batch, room, error=wrong)
+        return Served(pod=pod.name, share=share, batch=batch, room=room, error=wrong)
     seconds = batch * prompt.seconds + settings.new_tokens * step.seconds
     rate = batch / seconds
     groups = max(1, pod.devices // share)

@@ -11,22 +11,18 @@ from llmjax.report.units import quantity
 from llmjax.report.units import seconds as duration
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A training step on a mesh; `sends` are seconds of collectives by axis, hidden or not. `error`: it has none."""
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """What every row of a plan has.
+
+    room, memory: bytes that a device has, and that it needs. sends: seconds of collectives by axis, hidden or not.
+    error: why there is nothing else.
+    """
 
     pod: str
-    devices: int
-    spread: str
     room: float
     memory: float = 0.0
-    seconds: float = 0.0
-    low: float = 0.0
-    high: float = 0.0
-    tokens_per_second: float = 0.0
-    mfu: float = 0.0
     sends: Mapping[str, float] = field(default_factory=dict)
-    days: float = 0.0
     cost: float | None = None
     error: str = ""
 
@@ -40,37 +36,36 @@ class Trained:
         return asdict(self) | {"fits": self.fits}
 
 
-@dataclass(frozen=True)
-class Served:
+@dataclass(frozen=True, kw_only=True)
+class Trained(_Row):
+    """A training step on a mesh; `days` and `cost` are of a whole run."""
+
+    devices: int
+    spread: str
+    seconds: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    tokens_per_second: float = 0.0
+    mfu: float = 0.0
+    days: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served(_Row):
     """Requests that a pod serves by groups of `share` devices with a model each, `batch` rows at a time.
 
     first: seconds to read a prompt. token: seconds of a step. requests: a second, of the whole pod. devices_needed: for
     the load that was asked for. cost: of a million new tokens.
     """
 
-    pod: str
     share: int
     batch: int
-    room: float
-    memory: float = 0.0
     first: float = 0.0
     token: float = 0.0
     token_low: float = 0.0
     token_high: float = 0.0
-    sends: Mapping[str, float] = field(default_factory=dict)
     requests: float = 0.0
     devices_needed: int | None = None
-    cost: float | None = None
-    error: str = ""
-
-    @property
-    def fits(self) -> bool:
-        """Whether it was compiled, and needs no more memory than a device has."""
-        return not self.error and self.memory <= self.room
-
-    def document(self) -> dict[str, Any]:
-        """The same as JSON values."""
-        return asdict(self) | {"fits": self.fits}
 
 
 def plan_page(
