@@ -16,7 +16,7 @@ from experiments._phases import Shape
 from experiments._plan import Found, Job, Pod, compile_all, pod_of, power_counts, sizes_of
 from experiments._settings import values_of
 from llmjax.cycles.device import peak
-from llmjax.cycles.pods import Estimate, Spread, Work, candidates, estimate, memory, scaling
+from llmjax.cycles.pods import Estimate, Spread, Work, candidates, estimate, memory, scaling, shares
 from llmjax.cycles.published.models import step_flops
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
@@ -172,8 +172,7 @@ def _training_job(config: ModelConfig, settings: _Settings, rows: int, spread: S
 
 
 def _trained(job: Job, found: Found | UserError, work: Work, tokens: float, price: float | None) -> Trained:
-    pod, spread = job.pod, job.spread
-    room = pod.device.main_memory.capacity.value
+    pod, spread, room = job.pod, job.spread, _room(job.pod)
     if isinstance(found, UserError):
         return Trained(pod=pod.name, devices=pod.devices, spread=str(spread), room=room, error=str(found))
     times = spread.microbatches
@@ -235,9 +234,7 @@ def _serve(settings: _Settings, pods: Sequence[Pod], prices: dict[str, float | N
     model = sizes_of(config)
     jobs: list[Job] = []
     for pod in pods:
-        sharing = [
-            n for n in power_counts(pod.devices) if not any(s % n for s in (model.heads, model.groups, model.inner))
-        ]
+        sharing = [count for count in power_counts(pod.devices) if shares(model, count)]
         for tensor in _enough(sharing, model, pod, settings):
             spread = Spread(1, 1, tensor)
             jobs.append(
@@ -269,7 +266,7 @@ def _enough(sharing: Sequence[int], model: Any, pod: Pod, settings: _Settings) -
     """Numbers of devices to share a model that can hold its weights; of those that cannot only the largest."""
     width = {"int8": 1, "bfloat16": 2}.get(settings.dtype, 4)
     weights = width * (model.layers * model.layer_parameters + model.width * model.vocabulary)
-    fitting = [n for n in sharing if weights / n < pod.device.main_memory.capacity.value]
+    fitting = [n for n in sharing if weights / n < _room(pod)]
     return fitting[: settings.best + 1] or list(sharing[-1:])
 
 
@@ -284,11 +281,10 @@ def _served(
     job: Job, step: Found | UserError, prompt: Found | UserError, settings: _Settings, price: float | None
 ) -> Served:
     """A batch's requests: their prompts one after another, then their tokens together."""
-    pod, batch, share = job.pod, job.shape.batch, job.spread.tensor
-    room = pod.device.main_memory.capacity.value
-    wrong = next((str(one) for one in (step, prompt) if isinstance(one, UserError)), "")
+    pod, batch, share, room = job.pod, job.shape.batch, job.spread.tensor, _room(job.pod)
     if isinstance(step, UserError) or isinstance(prompt, UserError):
-        return Served(pod=pod.name, share=share, batch=batch, room=room, error=wrong)
+        wrong = step if isinstance(step, UserError) else prompt
+        return Served(pod=pod.name, share=share, batch=batch, room=room, error=str(wrong))
     seconds = batch * prompt.seconds + settings.new_tokens * step.seconds
     rate = batch / seconds
     groups = max(1, pod.devices // share)

@@ -99,7 +99,7 @@ def spreads(work: Work, devices: int) -> tuple[Spread, ...]:
     """
     model, found = work.model, []
     for tensor in _divisors(devices):
-        if any(size % tensor for size in (model.heads, model.groups, model.inner)):
+        if not shares(model, tensor):
             continue
         for fsdp in _divisors(devices // tensor):
             data = devices // tensor // fsdp
@@ -110,6 +110,11 @@ def spreads(work: Work, devices: int) -> tuple[Spread, ...]:
                 if rows % microbatches == 0:
                     found += [Spread(data, fsdp, tensor, remat, microbatches) for remat in (False, True)]
     return tuple(found)
+
+
+def shares(model: Model, tensor: int) -> bool:
+    """Whether so many devices can share each layer: its heads, key-value heads and the MLP's inner values."""
+    return not any(size % tensor for size in (model.heads, model.groups, model.inner))
 
 
 def estimate(work: Work, spread: Spread, device: Device) -> Estimate:

@@ -11,7 +11,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,9 +131,7 @@ def meet_others(settings: Mapping[str, Any]) -> Watch | None:
         return None
     listener = socket.create_server(("", 0)) if leads() else None
     place = [*listener.getsockname(), secrets.token_hex(8)] if listener else []
-    found = gathered(_who() | {"settings": dict(settings), "listens": place})
-    everybody = [Who(index, one["host"], one["pid"]) for index, one in enumerate(found)]
-    _same([one["settings"] for one in found], everybody)
+    found, everybody = _introduced(settings, place)
     _, port, secret = found[0]["listens"]
     watching = watch(everybody, jax.process_index(), listener, (found[0]["host"], port), secret)
     if not leads():
@@ -144,13 +142,16 @@ def meet_others(settings: Mapping[str, Any]) -> Watch | None:
 def agree(settings: Mapping[str, Any]) -> None:
     """Raises `UserError` in every process where one has another setting than process 0."""
     if several():
-        found = gathered(_who() | {"settings": dict(settings)})
-        everybody = [Who(index, one["host"], one["pid"]) for index, one in enumerate(found)]
-        _same([one["settings"] for one in found], everybody)
+        _introduced(settings)
 
 
-def _who() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid()}
+def _introduced(settings: Mapping[str, Any], listens: Sequence[Any] = ()) -> tuple[list[dict[str, Any]], list[Who]]:
+    """What every process says of itself, and who they are; refuses other settings than process 0's."""
+    own = {"host": socket.gethostname(), "pid": os.getpid(), "settings": dict(settings), "listens": list(listens)}
+    found = gathered(own)
+    everybody = [Who(index, one["host"], one["pid"]) for index, one in enumerate(found)]
+    _same([one["settings"] for one in found], everybody)
+    return found, everybody
 
 
 def _same(settings: list[dict[str, Any]], everybody: list[Who]) -> None:
