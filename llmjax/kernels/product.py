@@ -3,21 +3,27 @@
 Shape letters: T tokens, D inputs, V vocabulary.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
 from llmjax.kernels.formats import Packed
+from llmjax.kernels.lowrank import LowRank
 
 
-def product(x: Float[Array, "... D"], kernel: Array | Packed, outputs: int) -> Float[Array, "... E"]:
+def product(x: Float[Array, "... D"], kernel: Array | LowRank | Packed, outputs: int) -> Float[Array, "... E"]:
     """Returns the product of the last axis of `x` with a weight of `outputs` outputs E.
 
-    A plain array is [D, E] and gives a result of its type; a packed weight gives float32 as its `multiply` says.
+    A plain array is [D, E] and gives a result of its type, and so does one of low rank; a packed weight gives float32 as
+    its `multiply` says.
     """
     x_TD = x.reshape(-1, x.shape[-1])
     if isinstance(kernel, Packed):
         y_TE = kernel.multiply(x_TD)[:, :outputs]
+    elif isinstance(kernel, LowRank):
+        y_TE = kernel.apply(x_TD)
     else:
         # Two dimensions: of three, XLA on CPU answers the kernel's gradient with strided copies of every activation.
         y_TE = lax.dot_general(x_TD, kernel, (((1,), (0,)), ((), ())))
@@ -38,6 +44,6 @@ def unembed(x: Float[Array, "... D"], table: Array | Packed, vocabulary: int) ->
     return jnp.einsum("...d,vd->...v", x, table.astype(x.dtype), preferred_element_type=jnp.float32)
 
 
-def is_plain(weight: Array | Packed) -> bool:
-    """Whether a weight is a plain array, of which the model's own type decides how it is multiplied."""
+def is_plain(weight: Any) -> bool:
+    """Whether a weight is an array, or one of low rank, of which the model's own type decides how it is multiplied."""
     return not isinstance(weight, Packed)

@@ -13,10 +13,13 @@ from llmjax.json_file import read_json
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import SIZES, from_hf, from_size
 from llmjax.pretrained import PRETRAINED, resolve
+from llmjax.schema import maybe, text
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"  # peft's names
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -42,7 +45,7 @@ def resolve_folder(path: str | Path) -> Path:
     name = str(path)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if not any((folder / file).exists() for file in (WEIGHTS_FILE, INDEX_FILE)) and (folder / "best").is_dir():
+        if not any((folder / file).exists() for file in (WEIGHTS_FILE, INDEX_FILE, ADAPTER_CONFIG)) and (folder / "best").is_dir():
             return folder / "best"
         return folder
     if is_gguf(folder) and folder.is_file():
@@ -62,6 +65,34 @@ def is_gguf(path: Path) -> bool:
     return path.suffix == ".gguf"
 
 
+def adapter_base(folder: Path) -> Path | None:
+    """Returns where the base of an adapter's folder is; None of a folder that holds no adapter.
+
+    Raises:
+        UserError: it names none, or one that is not there.
+    """
+    file = folder / ADAPTER_CONFIG
+    if is_gguf(folder) or not file.is_file():
+        return None
+    name = read_json(file, schema={"base_model_name_or_path": maybe(text())}).get("base_model_name_or_path")
+    if not name:
+        raise UserError(f"{file}: names no base_model_name_or_path: write the folder or the name of its base there.")
+    try:
+        base = resolve_folder(name)
+    except UserError as error:
+        raise UserError(f"{folder}: is an adapter, and its base is not to be had: {error}") from error
+    if base.resolve() == folder.resolve():
+        raise UserError(f"{file}: names its own folder as base_model_name_or_path: name that of its base.")
+    return base
+
+
+def tokenizer_home(folder: Path) -> Path:
+    """Returns the folder that holds a checkpoint's tokenizer: its own, or that of its base."""
+    if is_gguf(folder) or any((folder / name).exists() for name in TOKENIZER_FILES):
+        return folder
+    return adapter_base(folder) or folder
+
+
 def read_config(folder: Path, **overrides: Any) -> ModelConfig:
     """Reads `folder/config.json`, or what a GGUF file says, with `overrides` on top.
 
@@ -71,6 +102,9 @@ def read_config(folder: Path, **overrides: Any) -> ModelConfig:
     if is_gguf(folder):
         return from_hf(hf_config(read_gguf(folder)), str(folder), **overrides)
     file = folder / CONFIG_FILE
+    base = None if file.is_file() else adapter_base(folder)
+    if base is not None:
+        return read_config(base, **overrides)
     if not file.is_file():
         raise UserError(f"{folder}: has no {CONFIG_FILE}, so it is not a saved model.{_contents(folder)}")
     return from_hf(read_json(file), str(file), **overrides)
@@ -135,7 +169,7 @@ def _download(name: str) -> Path:
     """Fetches config, weights and tokenizer of a hub id into the hub's cache, and returns the folder."""
     from huggingface_hub import errors, snapshot_download
 
-    wanted = [CONFIG_FILE, INDEX_FILE, "model*.safetensors", "calibration.json", *TOKENIZER_FILES]
+    wanted = [CONFIG_FILE, INDEX_FILE, "model*.safetensors", ADAPTER_CONFIG, ADAPTER_WEIGHTS, "calibration.json", *TOKENIZER_FILES]
     nearby = _nearest_path(Path(name))
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from llmjax.kernels import attention as forms
+from llmjax.kernels.lowrank import over_outputs
 from llmjax.kernels.product import is_plain, lookup, product
 from llmjax.kernels.training import add_branch, dropout
 from llmjax.models import spec as specs
@@ -39,10 +41,10 @@ class Scene(NamedTuple):
 
 
 def _weight(module: nn.Module, name: str, init: Any, shape: tuple[int, ...], dtype: str) -> Any:
-    """A parameter: a plain array that Linen draws and checks, or the packed weight that stands in its place."""
+    """A parameter: a plain array that Linen draws and checks, or the weight in another form that stands in its place."""
     if module.has_variable("params", name):
         stored = module.get_variable("params", name)
-        if not is_plain(stored):
+        if not isinstance(stored, jax.Array | np.ndarray):
             return stored
     return module.param(name, init, shape, dtype)
 
@@ -68,7 +70,7 @@ class Dense(nn.Module):
         if is_plain(kernel):
             x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if parts > 1:
-            kernel = spread(in_parts(kernel, self.fused, parts), None, "tensor")
+            kernel = over_outputs(kernel, lambda part: spread(in_parts(part, self.fused, parts), None, "tensor"))
         y = product(x, kernel, self.features)
         if self.use_bias:
             bias_E = self.param("bias", nn.initializers.zeros_init(), (self.features,), self.param_dtype)
@@ -268,6 +270,28 @@ class MLP(nn.Module):
         return Dropout(spec.dropout, name="resid_dropout")(x_TD.reshape(x_BLD.shape), deterministic)
 
 
+class Bottleneck(nn.Module):
+    """An adapter, D -> M -> D with the activation between, added to what it reads. Source: Houlsby et al. 2019.
+
+    Its width M is that of the parameters that it is given.
+    """
+
+    spec: LayerSpec
+
+    @nn.compact
+    def __call__(self, x_BLD: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        spec = self.spec
+        width = self.variables["params"]["down"]["bias"].shape[-1]
+        inner_BLM = activation(spec.activation, _dense(spec, width, "down", True, spec.std)(x_BLD))
+        return x_BLD + _dense(spec, spec.width, "up", True, spec.std)(inner_BLM).astype(x_BLD.dtype)
+
+
+def _adapted(layer: nn.Module, spec: LayerSpec, branch: str, x_BLD: jax.Array) -> jax.Array:
+    """Returns what a branch of a layer gives, by way of its adapter where the parameters have one."""
+    name = f"{branch}_adapter"
+    return Bottleneck(spec, name=name)(x_BLD) if layer.has_variable("params", name) else x_BLD
+
+
 class Layer(nn.Module):
     """Attention and MLP, each added to the residual stream, with norms before the branches or after the sums."""
 
@@ -289,8 +313,10 @@ class Layer(nn.Module):
         attention, mlp = Attention(spec, name=spec.names.attention), MLP(spec, name=spec.names.mlp)
         normed_BSD = x_BSD if spec.norm_after else norms[0](x_BSD)
         attended_BLD, kv = attention(normed_BSD, layer, scene, kv, self.deterministic, ask)
+        attended_BLD = _adapted(self, spec, "attention", attended_BLD)
         x_BLD = add_branch(x_BSD if ask is None else ask(x_BSD), attended_BLD)
-        if spec.norm_after:
-            x_BLD = norms[0](x_BLD)
-            return norms[1](add_branch(x_BLD, mlp(x_BLD, self.deterministic))), kv
-        return add_branch(x_BLD, mlp(norms[1](x_BLD), self.deterministic)), kv
+        x_BLD = norms[0](x_BLD) if spec.norm_after else x_BLD
+        normed_BLD = x_BLD if spec.norm_after else norms[1](x_BLD)
+        inner_BLD = _adapted(self, spec, "mlp", mlp(normed_BLD, self.deterministic))
+        x_BLD = add_branch(x_BLD, inner_BLD)
+        return (norms[1](x_BLD) if spec.norm_after else x_BLD), kv

@@ -1,10 +1,12 @@
 """Parameters from and to the folders that transformers reads and writes, for every family of `families.FAMILIES`."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,6 +116,17 @@ def save_pretrained(
     Raises:
         UserError: the folder exists and holds other files, or cannot be written.
     """
+    with saved_folder(folder) as fresh:
+        _write(fresh, config, params, head, tokenizer)
+
+
+@contextlib.contextmanager
+def saved_folder(folder: str | Path) -> Iterator[Path]:
+    """Gives a fresh folder to write a model to, which then takes the place of `folder`.
+
+    Raises:
+        UserError: as `save_pretrained`.
+    """
     folder = Path(folder)
     fresh, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("new", "old"))
     try:
@@ -123,7 +136,10 @@ def save_pretrained(
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
         fresh.mkdir(parents=True)
-        _write(fresh, config, params, head, tokenizer)
+        yield fresh
+        for file in fresh.iterdir():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
         if folder.exists():
             folder.rename(old)
         fresh.rename(folder)
@@ -191,6 +207,21 @@ class _Stored(NamedTuple):
     @property
     def array(self) -> np.ndarray | None:
         return self.source.array() if isinstance(self.source, StoredTensor) else self.source
+
+
+def read_tensors(file: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of a safetensors file by name, in float32.
+
+    Raises:
+        UserError: it is not readable, or holds other types than floats.
+    """
+    if not file.is_file():
+        raise UserError(f"{file.parent}: has no {file.name}.")
+    found = _tensors(file)
+    for name, tensor in found.items():
+        if tensor.array is None:
+            raise UserError(f"{file}: {name} is stored in a type that is not read ({tensor.dtype}).")
+    return {name: np.asarray(tensor.array, np.float32) for name, tensor in found.items()}
 
 
 def _tensors(file: Path) -> dict[str, _Stored]:
@@ -305,8 +336,6 @@ def _check_tied(folder: Path, family: Family, stored: dict[str, _Stored], table:
 
 
 def _write(folder: Path, config: ModelConfig, params: Params, head: Head, tokenizer: Any | None) -> None:
-    import safetensors.numpy
-
     family = family_of(config)
     bare = "none" in family.architectures and family.architectures[head] == family.architectures["none"]
     tensors = {}
@@ -314,22 +343,31 @@ def _write(folder: Path, config: ModelConfig, params: Params, head: Head, tokeni
         name, array = family.tensor_name(at), np.asarray(leaf)
         name = name if bare or at[0] in family.own else family.prefix + name
         tensors[name] = np.ascontiguousarray(array.T if family.transposed(at) else array)
+    write_tensors(folder / WEIGHTS_FILE, tensors)
+    write_sums(folder, [folder / WEIGHTS_FILE])  # config.json is for people to change
+    write_config(folder, config, head, tokenizer)
+
+
+def write_tensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes a safetensors file; what cannot be written is an `OSError`."""
+    import safetensors.numpy
+
     # transformers asks for this "format" before it reads a file.
     try:
-        safetensors.numpy.save_file(tensors, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
+        safetensors.numpy.save_file(dict(tensors), str(file), metadata={"format": "pt"})
     except safetensors.SafetensorError as error:  # a full disk, for one
         raise OSError(str(error)) from error
-    (folder / WEIGHTS_FILE).chmod(default_mode())  # the library leaves it to its owner alone
-    write_sums(folder, [folder / WEIGHTS_FILE])  # config.json is for people to change
+    file.chmod(default_mode())  # the library leaves it to its owner alone
+
+
+def write_config(folder: Path, config: ModelConfig, head: Head, tokenizer: Any | None) -> None:
+    """Writes config.json, and the tokenizer where there is one; transformers wants a padding token to be named."""
     if tokenizer is not None:
         tokenizer.save_pretrained(str(folder))
     if config.pad_token_id is None:
         pad = getattr(tokenizer, "pad_token_id", None)
         config = dataclasses.replace(config, pad_token_id=config.eos_token_id if pad is None else pad)
     (folder / CONFIG_FILE).write_text(json.dumps(config.to_hf(head), indent=2, ensure_ascii=False) + "\n", "utf-8")
-    for file in folder.iterdir():
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
 
 
 def _check_replaceable(folder: Path) -> None:
@@ -337,7 +375,7 @@ def _check_replaceable(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; give the name of a folder to save the model to.")
-    files = r"model.*\.safetensors|.*\.index\.json|(generation_)?config\.json|calibration\.json"
+    files = r"(adapter_)?model.*\.safetensors|adapter_config\.json|.*\.index\.json|(generation_)?config\.json|calibration\.json"
     ours = re.compile(rf"({re.escape(SUMS)}|{files})")
     others = [
         file.name for file in folder.iterdir() if file.name not in TOKENIZER_FILES and not ours.fullmatch(file.name)

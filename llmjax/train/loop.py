@@ -19,7 +19,7 @@ from llmjax.train.optimizer import make_optimizer
 from llmjax.train.signals import StopSignals
 from llmjax.train.speed import SpeedMeter, measure_peak
 from llmjax.train.step import StepMetrics, TrainState, TrainStep, init_state, make_train_step
-from llmjax.train.task import Params, Phase
+from llmjax.train.task import Params, Phase, Tuning
 from llmjax.train.writers import FILE, MetricsLog, rewind
 
 
@@ -61,6 +61,7 @@ def fit(
     config: LoopConfig,
     workdir: str | Path,
     settings: Mapping[str, Any] | None = None,
+    tuning: Tuning | None = None,
 ) -> Fitted:
     """Trains from `params`, phase after phase, or goes on from the last checkpoint in `workdir`.
 
@@ -71,6 +72,7 @@ def fit(
     Args:
         phases: at least one, of at least one step each.
         settings: the job's config, for Weights & Biases.
+        tuning: where `params` are a part of a model, what makes the model of them; evaluations are of the model.
 
     Raises:
         UserError: loss or gradient is not finite (the line names step, data and the last good checkpoint), or a
@@ -79,13 +81,14 @@ def fit(
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    stretches = _in_a_row(phases, config.family)
+    frozen = None if tuning is None else place(tuning.frozen, config.family)
+    stretches = _in_a_row(phases, config.family, tuning)
     with ExitStack() as stack:
         checkpoints = Checkpoints(workdir / "checkpoints", config.keep)
         stack.callback(checkpoints.close)
 
         def fresh(step: int) -> TrainState:
-            return _fresh(_stretch_of(stretches, step), params, config)
+            return _fresh(_stretch_of(stretches, step), params, config, tuning)
 
         state, progress = go_on_from(checkpoints, fresh, print)
         # Of several processes one keeps the record; the others' goes where nobody reads it.
@@ -94,7 +97,8 @@ def fit(
         log = stack.enter_context(MetricsLog(records, progress.step, config.wandb and leads(), settings))
         display = stack.enter_context(Display(stretches[-1].end, progress.step))
         signals = stack.enter_context(StopSignals())
-        return _Run(config, stretches, checkpoints, log, display, signals, state, progress).to_the_end()
+        run = _Run(config, stretches, tuning, frozen, checkpoints, log, display, signals, state, progress)
+        return run.to_the_end()
 
 
 @dataclass(frozen=True)
@@ -117,11 +121,12 @@ class _Stretch:
         return self.phase.save_every or self.phase.task.epoch_steps
 
 
-def _in_a_row(phases: Sequence[Phase], family: str) -> list[_Stretch]:
+def _in_a_row(phases: Sequence[Phase], family: str, tuning: Tuning | None) -> list[_Stretch]:
     stretches: list[_Stretch] = []
     for phase in phases:
         first = stretches[-1].end if stretches else 0
-        step = make_train_step(phase.task.loss, phase.optimizer, phase.steps, first, phase.ema_decay, family)
+        args = (phase.task.loss, phase.optimizer, phase.steps, first, phase.ema_decay, family)
+        step = make_train_step(*args, tuning=tuning)
         stretches.append(_Stretch(phase, first, jax.jit(step, donate_argnums=0)))
     return stretches
 
@@ -131,9 +136,9 @@ def _stretch_of(stretches: list[_Stretch], step: int) -> _Stretch:
     return next(stretch for stretch in stretches if step <= stretch.end)
 
 
-def _fresh(stretch: _Stretch, params: Params, config: LoopConfig) -> TrainState:
+def _fresh(stretch: _Stretch, params: Params, config: LoopConfig, tuning: Tuning | None) -> TrainState:
     phase = stretch.phase
-    optimizer = make_optimizer(phase.optimizer, phase.steps)
+    optimizer = make_optimizer(phase.optimizer, phase.steps, tuning.around if tuning else None)
     state = init_state(place(params, config.family), optimizer, config.seed, phase.ema_decay > 0)
     return place(replace(state, step=state.step + stretch.first), config.family)
 
@@ -150,6 +155,8 @@ class _Run:
 
     config: LoopConfig
     stretches: list[_Stretch]
+    tuning: Tuning | None
+    frozen: Params | None
     checkpoints: Checkpoints
     log: MetricsLog
     display: Display
@@ -183,11 +190,12 @@ class _Run:
                 step = stretch.end
                 stretch = _stretch_of(self.stretches, step + 1)
                 self.flush()
-                self.state = _fresh(stretch, self.eval_params(), self.config)
+                self.state = _fresh(stretch, self.eval_params(), self.config, self.tuning)
                 self.progress = replace(self.progress, bad_evaluations=0)
                 batches = self.batches(stretch, step)
             batch = next(batches)
-            self.state, metrics = stretch.train_step(self.state, place_rows(batch))
+            rest = () if self.tuning is None else (self.frozen,)
+            self.state, metrics = stretch.train_step(self.state, place_rows(batch), *rest)
             signal = largest(self.signals.received or 0) if several() else None
             step += 1
             self.flush()
@@ -264,7 +272,10 @@ class _Run:
 
     def evaluate(self, stretch: _Stretch, step: int) -> None:
         assert stretch.phase.task.evaluate is not None
-        found = stretch.phase.task.evaluate(self.eval_params())
+        params = self.eval_params()
+        if self.tuning is not None:
+            params = self.tuning.merge(self.frozen or {}, params)
+        found = stretch.phase.task.evaluate(params)
         better = found.value > self.progress.best_value
         if better:
             self.checkpoints.save_best(step, self.eval_params())

@@ -1,5 +1,6 @@
 """AdamW with a learning-rate schedule, clipping, weight decay by path and gradient accumulation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from jax import lax
 from llmjax.errors import UserError, did_you_mean
 
 SCHEDULES = ("cosine", "linear", "constant")
+Around = Callable[[optax.GradientTransformation, int], optax.GradientTransformation]
+"""(optimizer, updates in all) -> an optimizer that does more."""
 
 
 @dataclass(frozen=True)
@@ -133,15 +136,22 @@ def scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformat
     return optax.GradientTransformation(first.init, update)
 
 
-def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
-    """Returns the optimizer for a run of `total_steps` batches, which is `total_steps // accumulate` updates."""
+def make_optimizer(
+    config: OptimizerConfig, total_steps: int, around: Around | None = None
+) -> optax.GradientTransformation:
+    """Returns the optimizer for a run of `total_steps` batches, which is `total_steps // accumulate` updates.
+
+    around: what is to see every update, such as one that chooses ranks.
+    """
+    updates = max(1, total_steps // config.accumulate)
     transformations = [clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     adamw = optax.chain(
         scale_by_adam(config.b1, config.b2, config.eps),
         optax.add_decayed_weights(config.weight_decay, lambda params: decay_mask(params, config.decay_embeddings)),
-        optax.scale_by_learning_rate(make_schedule(config, max(1, total_steps // config.accumulate))),
+        optax.scale_by_learning_rate(make_schedule(config, updates)),
     )
     optimizer = optax.chain(*transformations, adamw)
+    optimizer = optimizer if around is None else around(optimizer, updates)
     if config.accumulate == 1:
         return optimizer
     return optax.MultiSteps(optimizer, config.accumulate).gradient_transformation()

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from llmjax.parallel.layout import divided
 from llmjax.train.optimizer import OptimizerConfig, global_norm, make_optimizer, make_schedule, written
-from llmjax.train.task import LossFn, Params
+from llmjax.train.task import LossFn, Params, Tuning
 
 
 @jax.tree_util.register_dataclass
@@ -40,7 +40,7 @@ class StepMetrics(NamedTuple):
     finite: Bool[Array, ""]
 
 
-TrainStep = Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]
+TrainStep = Callable[..., tuple[TrainState, StepMetrics]]
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation, seed: int, use_ema: bool) -> TrainState:
@@ -59,19 +59,30 @@ def make_train_step(
     first_step: int = 0,
     ema_decay: float = 0.0,
     family: str = "gpt2",
+    *,
+    tuning: Tuning | None = None,
 ) -> TrainStep:
     """Returns the pure `train_step(state, batch) -> (state, metrics)` of a phase of `total_steps` from `first_step` on.
+
+    With a `tuning` it is `train_step(state, batch, frozen)`; gradients are taken of what is trained alone.
 
     A loss or gradient norm that is not finite leaves parameters, average and optimizer as they were, and says so. The
     average moves at real updates only, by min(`ema_decay`, (1 + n) / (10 + n)) after n of them, so that it forgets the
     first parameters fast. On a mesh the table of `family` says where gradients and the new state lie.
     """
-    optimizer = make_optimizer(config, total_steps)
+    optimizer = make_optimizer(config, total_steps, tuning.around if tuning else None)
     schedule = make_schedule(config, max(1, total_steps // config.accumulate))
 
-    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
+    def whole_loss(trained: Params, frozen: Params | None, batch: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if tuning is None:
+            return loss_fn(trained, batch, key)
+        loss_key, join_key = jax.random.split(key)
+        loss, accuracy = loss_fn(tuning.join(frozen or {}, trained, join_key), batch, loss_key)
+        return loss if tuning.penalty is None else loss + tuning.penalty(trained), accuracy
+
+    def train_step(state: TrainState, batch: Any, frozen: Params | None = None) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(state.key, state.step)
-        (loss, accuracy), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, key)
+        (loss, accuracy), grads = jax.value_and_grad(whole_loss, has_aux=True)(state.params, frozen, batch, key)
         grads = divided(grads, family)
         grad_norm = global_norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)

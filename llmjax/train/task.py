@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from llmjax.models.params import Params
-from llmjax.train.optimizer import OptimizerConfig
+from llmjax.train.optimizer import Around, OptimizerConfig
 
 LossFn = Callable[[Params, Any, jax.Array], tuple[jax.Array, jax.Array]]
 """(params, batch, key) -> (loss, accuracy), both scalars in float32; the batch is of the kind that the loss reads."""
@@ -58,6 +58,24 @@ class Task:
     where: Callable[[Any], str]
     evaluate: Callable[[Params], Evaluated] | None = None
     about: str = ""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a run trains a part of a model: the parameters that it trains are those of that part alone.
+
+    frozen: the rest, which a step reads and never writes; a checkpoint does not hold it.
+    join: (frozen, trained, key) -> the parameters that a task's loss takes; the key is of what is dropped.
+    merge: (frozen, trained) -> those that an evaluation takes.
+    penalty: trained -> what is added to the loss; None: nothing.
+    around: (optimizer, updates in all) -> the optimizer that takes its place.
+    """
+
+    frozen: Params
+    join: Callable[[Params, Params, jax.Array], Params]
+    merge: Callable[[Params, Params], Params]
+    penalty: Callable[[Params], jax.Array] | None = None
+    around: Around | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,240 @@
+"""Adapters from and to folders, in peft's layout for LoRA and AdaLoRA: what was trained, and the name of its base.
+
+Source of the layout: peft's documentation, "PEFT checkpoint format", and the folders that peft 0.21 writes. Houlsby
+adapters, which peft lacks, are written the same way under our own names.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from llmjax.adapt.lora import A, B, E, merged
+from llmjax.adapt.targets import At
+from llmjax.adapt.tuning import AdaptConfig
+from llmjax.errors import UserError
+from llmjax.files import write_sums
+from llmjax.json_file import read_json
+from llmjax.models.config import ModelConfig
+from llmjax.models.families import family_of
+from llmjax.models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_base, read_config, resolve_folder
+from llmjax.models.params import Head, Params, param_shapes
+from llmjax.models.weights import check_sums, load_pretrained, read_tensors, saved_folder, write_config, write_tensors
+
+_TYPES = {"lora": "LORA", "adalora": "ADALORA", "adapters": "HOULSBY"}
+_TASKS = {"classifier": "SEQ_CLS", "lm": "CAUSAL_LM", "none": "FEATURE_EXTRACTION"}
+_PREFIX = "base_model.model."
+_NOT_READ = ("use_dora", "use_qalora", "lora_bias", "trainable_token_indices", "target_parameters", "layer_replication")
+
+
+def load_model(
+    path: str | Path, head: Head, *, fresh_head_key: jax.Array | None = None, **overrides: Any
+) -> tuple[ModelConfig, Params]:
+    """Loads a model as `load_pretrained` does, or the base that an adapter's folder names, with the adapter merged into it.
+
+    Raises:
+        UserError: as `load_pretrained`, and for an adapter of another base or of a kind that is not read.
+    """
+    folder = resolve_folder(path)
+    base = adapter_base(folder)
+    if base is None:
+        return load_pretrained(folder, head, fresh_head_key=fresh_head_key, **overrides)
+    check_sums(folder)
+    raw, tensors = read_json(folder / ADAPTER_CONFIG), read_tensors(folder / ADAPTER_WEIGHTS)
+    shape = read_config(base)
+    own = family_of(shape).own
+    trained = _trained(folder, raw, tensors, shape, head)
+    if head == "classifier" and any(at[0] in own for at in trained):
+        labels = _labels(folder, trained, own)
+        overrides = {"label_names": labels} | overrides
+        if len(overrides["label_names"]) == len(labels):
+            fresh_head_key = jax.random.key(0)  # the adapter has its own
+        else:
+            trained = {at: leaf for at, leaf in trained.items() if at[0] not in own}
+    config, params = load_pretrained(base, head, fresh_head_key=fresh_head_key, **overrides | {"scan_layers": False})
+    _check_shapes(folder, raw, trained, params)
+    whole = merged(params, unflatten_dict({at: jnp.asarray(leaf) for at, leaf in trained.items()}), 1.0)
+    return config, whole
+
+
+def save_adapter(
+    folder: str | Path,
+    config: ModelConfig,
+    trained: Params,
+    head: Head,
+    adapt: AdaptConfig,
+    base: str,
+    tokenizer: Any | None = None,
+) -> None:
+    """Writes a folder that peft loads on the base (of LoRA and AdaLoRA), or replaces one, as a whole.
+
+    Args:
+        trained: what was trained, layers apart.
+        base: the base's folder or name, as `load_model` is to find it.
+        tokenizer: a transformers tokenizer to save along.
+
+    Raises:
+        UserError: the folder exists and holds other files, or cannot be written.
+    """
+    parts = flatten_dict(trained)
+    names = _names(config, head)
+    with saved_folder(folder) as fresh:
+        tensors = {}
+        for at, leaf in parts.items():
+            array = np.asarray(leaf)
+            if adapt.method == "adapters" and at not in names:
+                tensors["/".join(at)] = array
+            elif at[-1] in (A, B, E):
+                kept = np.asarray(parts[(*at[:-1], E)]) != 0 if (*at[:-1], E) in parts else slice(None)
+                tensors[_beside(names, at, adapt.method)] = _theirs(at[-1], array, kept)
+            else:
+                transposed = family_of(config).transposed(at)
+                tensors[_PREFIX + names[at]] = np.ascontiguousarray(array.T if transposed else array)
+        write_tensors(fresh / ADAPTER_WEIGHTS, tensors)
+        write_sums(fresh, [fresh / ADAPTER_WEIGHTS])
+        raw = _config(config, parts, names, head, adapt, base)
+        (fresh / ADAPTER_CONFIG).write_text(json.dumps(raw, indent=2) + "\n", "utf-8")
+        write_config(fresh, config, head, tokenizer)
+
+
+def _names(config: ModelConfig, head: Head) -> dict[At, str]:
+    """Returns transformers' name of every parameter."""
+    family = family_of(config)
+    bare = "none" in family.architectures and family.architectures[head] == family.architectures["none"]
+    return {
+        at: family.tensor_name(at) if bare or at[0] in family.own else family.prefix + family.tensor_name(at)
+        for at in flatten_dict(param_shapes(config, head))
+    }
+
+
+def _module(names: Mapping[At, str], at: At) -> str:
+    return names[(*at, "kernel")].removesuffix(".weight")
+
+
+def _beside(names: Mapping[At, str], at: At, method: str) -> str:
+    end = f"lora_{at[-1][-1].upper()}" + (".weight" if method == "lora" else "")
+    return f"{_PREFIX}{_module(names, at[:-1])}.{end}"
+
+
+def _theirs(name: str, array: np.ndarray, kept: Any) -> np.ndarray:
+    """Returns a, b or lambda as peft stores them, the triplets alone that are in use."""
+    turned = {A: lambda: array.T[kept], B: lambda: array.T[:, kept], E: lambda: array[kept][:, None]}[name]()
+    return np.ascontiguousarray(turned)
+
+
+def _config(
+    config: ModelConfig, parts: Mapping[At, Any], names: Mapping[At, str], head: Head, adapt: AdaptConfig, base: str
+) -> dict[str, Any]:
+    family, own = family_of(config), sorted({at[0] for at in parts} & set(family_of(config).own))
+    found: dict[str, Any] = {
+        "peft_type": _TYPES[adapt.method],
+        "task_type": _TASKS[head],
+        "base_model_name_or_path": base,
+        "inference_mode": True,
+        "modules_to_save": [family.tensor_name((part, "kernel")).split(".")[0] for part in own] or None,
+    }
+    if adapt.method == "adapters":
+        return found | {"width": adapt.width}
+    beside = sorted(at[:-1] for at in parts if at[-1] == A)
+    found |= {
+        "target_modules": [_module(names, at) for at in beside],
+        "lora_alpha": adapt.alpha,
+        "lora_dropout": adapt.dropout,
+        "fan_in_fan_out": not family.transposed((*beside[0], "kernel")),
+        "bias": "none",
+    }
+    if adapt.method == "lora":
+        return found | {"r": adapt.rank, "use_rslora": adapt.rank_stabilised}
+    pattern = {f"{_module(names, at)}.lora_E": (np.asarray(parts[(*at, E)]) != 0).tolist() for at in beside}
+    return found | {
+        "init_r": adapt.initial_rank,
+        "target_r": adapt.rank,
+        "orth_reg_weight": adapt.orthogonality,
+        "total_step": 1,
+        "rank_pattern": pattern,
+    }
+
+
+def _trained(
+    folder: Path, raw: Mapping[str, Any], tensors: Mapping[str, np.ndarray], config: ModelConfig, head: Head
+) -> dict[At, np.ndarray]:
+    """Returns an adapter's arrays by our paths, what is added scaled already; heads that are not asked for left out."""
+    kind, base = raw.get("peft_type"), raw.get("base_model_name_or_path")
+    if kind not in _TYPES.values():
+        raise UserError(f"{folder}: peft_type={kind!r} is not read, only {', '.join(_TYPES.values())}.")
+    for name in _NOT_READ:
+        if raw.get(name):
+            raise UserError(f"{folder}: {name}={raw[name]!r} is not computed here: merge the adapter with peft first.")
+    family, found = family_of(config), {}
+    prefix = family.prefix
+    heads: tuple[Head, ...] = ("classifier", "lm", "none")
+    every = {at for one in heads if one in family.architectures for at in flatten_dict(param_shapes(config, one))}
+    ours = {family.tensor_name(at): at for at in every}
+    for name, array in tensors.items():
+        if "/" in name:
+            found[tuple(name.split("/"))] = array
+            continue
+        bare = name.removeprefix(_PREFIX).removeprefix(prefix).replace(".modules_to_save", "")
+        beside = re.fullmatch(r"(.+)\.lora_([ABE])(\.weight)?", bare)
+        at = ours.get(f"{beside[1]}.weight" if beside else bare)
+        if at is None:
+            raise UserError(
+                f"{folder}: {name} belongs to no weight of its base {base!r}, a {config.layers}-layer {config.family}: "
+                "it is an adapter of another model."
+            )
+        if beside is None:
+            found[at] = array.T if family.transposed(at) else array
+            continue
+        array = {"A": lambda a: a.T, "B": lambda b: b.T * _scale(folder, raw, beside[1]), "E": lambda e: e[:, 0]}[
+            beside[2]
+        ](array)
+        found[(*at[:-1], {"A": A, "B": B, "E": E}[beside[2]])] = array
+    wanted = flatten_dict(param_shapes(config, head))
+    return {at: leaf for at, leaf in found.items() if at[0] not in family.own or at in wanted}
+
+
+def _scale(folder: Path, raw: Mapping[str, Any], module: str) -> float:
+    """Returns what a module's added product is multiplied by."""
+
+    def of_module(patterns: str, usual: Any) -> float:
+        pairs = (raw.get(patterns) or {}).items()
+        return next((value for key, value in pairs if re.fullmatch(rf"(.*\.)?({key})", module)), usual)
+
+    try:
+        if raw["peft_type"] == "ADALORA":
+            return float(raw["lora_alpha"]) / (float(raw["init_r"]) + 1e-5)
+        rank, alpha = of_module("rank_pattern", raw["r"]), of_module("alpha_pattern", raw["lora_alpha"])
+        return float(alpha) / (float(rank) ** 0.5 if raw.get("use_rslora") else float(rank))
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{folder / ADAPTER_CONFIG}: r, init_r or lora_alpha is missing or no number.") from error
+
+
+def _labels(folder: Path, trained: Mapping[At, np.ndarray], own: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the classes of an adapter's head: named where the folder has a config, else numbered."""
+    if (folder / "config.json").is_file():
+        return read_config(folder).label_names
+    last = [leaf for at, leaf in trained.items() if at[0] in own and at[0] != "classifier_dense"]
+    return tuple(f"LABEL_{number}" for number in range(last[0].shape[-1]))
+
+
+def _check_shapes(folder: Path, raw: Mapping[str, Any], trained: Mapping[At, np.ndarray], params: Params) -> None:
+    """Raises `UserError` where an adapter's arrays do not fit the base's."""
+    flat = flatten_dict(params)
+    for at, leaf in trained.items():
+        kernel, axis = flat.get((*at[:-1], "kernel")), {A: 0, B: -1}.get(at[-1])
+        if axis is not None and kernel is not None and leaf.shape[axis] != kernel.shape[axis]:
+            made, there = leaf.shape[axis], kernel.shape[axis]
+        elif at in flat and leaf.shape != flat[at].shape:
+            made, there = leaf.shape, flat[at].shape
+        else:
+            continue
+        raise UserError(
+            f"{folder}: {'/'.join(at)} is made for {made}, and its base {raw.get('base_model_name_or_path')!r} has "
+            f"{there}: it is an adapter of another model."
+        )
