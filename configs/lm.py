@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from configs._adapt import adapt
 from configs._mesh import mesh_here
 from llmjax.errors import UserError, did_you_mean
 
@@ -39,6 +40,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.model.dtype = "float32"  # of the computation: float32 or bfloat16; parameters stay float32
     c.model.scan_layers = False  # one compiled layer in a loop: deep models compile faster, small ones run slower
     c.model.remat = False  # compute activations again in the backward pass: less memory, more time
+
+    c.adapt = adapt()
 
     c.train = ConfigDict()
     c.train.steps = 1000  # batches

@@ -56,8 +56,22 @@ _OPTIMIZER: Schema = {
     "accumulate": whole(1, 10**6),
 }
 
+# What one of the methods must be beside, `AdaptConfig` says.
+_ADAPT: Schema = {
+    "method": text(),
+    "targets": many(_NAME),
+    "rank": whole(1, 2**16),
+    "initial_rank": whole(1, 2**16),
+    "alpha": number(0, 1e6, above=True),
+    "dropout": _PART,
+    "rank_stabilised": flag(),
+    "orthogonality": number(0, 1e6),
+    "width": whole(1, 2**16),
+}
+
 _FINETUNE: Schema = {
     "mesh": _MESH_HERE,
+    "adapt": _ADAPT,
     "data": {
         "source": text(),
         "train": text(),
@@ -113,6 +127,7 @@ _FINETUNE: Schema = {
 
 _LM: Schema = {
     "mesh": _MESH_HERE,
+    "adapt": _ADAPT,
     "data": {
         "source": _NAME,
         "train": text(),

@@ -11,12 +11,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments._adapt import Part, part_of
 from experiments._command import launch_command
 from experiments._figures import baseline_json, examples_json, measured_json, print_figures
 from experiments._mesh import check_rows, on_devices, say_mesh
 from experiments._reports import write_classifier_page
 from experiments._settings import values_of
 from experiments._workdir import RESULTS, claim, fingerprint, flat_settings, held, results, show
+from llmjax.adapt.folders import load_model
 from llmjax.data import (
     DataConfig,
     Dataset,
@@ -40,7 +42,6 @@ from llmjax.models.families import SIZES, from_size
 from llmjax.models.folders import read_config, resolve_folder
 from llmjax.models.gpt2 import GPT2Config
 from llmjax.models.params import Params, init_params
-from llmjax.models.weights import load_pretrained, save_pretrained
 from llmjax.parallel.layout import place_model
 from llmjax.parallel.processes import fetched_tree, leads
 from llmjax.train import (
@@ -83,7 +84,7 @@ def _run(config: ConfigDict, workdir: str, stack: ExitStack) -> None:
     init = str(resolve_folder(init)) if init else ""
     tokenizer, about = _tokenizer(values["data"]["tokenizer"], init, dataset.train.texts)
     settings = flat_settings(values)
-    chosen = resolve(settings, Start(bool(init), _width(values["model"]), token_counts(tokenizer, dataset.train.texts)))
+    chosen = resolve(settings, _start(values, init, token_counts(tokenizer, dataset.train.texts)))
     values = _filled(values, chosen)
     training = dict(values["train"])
     turns = _turning_tokens(training.pop("turning_words"), tokenizer)
@@ -92,6 +93,9 @@ def _run(config: ConfigDict, workdir: str, stack: ExitStack) -> None:
         check_rows(f"train.{name}", getattr(train_config, name))
     max_length = values["data"]["max_length"]
     model, params = _model(values["model"], train_config.seed, init, dataset, (tokenizer, max_length))
+    names = (values["model"]["init"], init)
+    part = part_of(values["adapt"], model, params, "classifier", train_config.seed, names)
+    _refuse_teachers(part, train_config)
     replacement = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.pad_token_id or 0
     splits = {
         name: Split(encode_cached(tokenizer, part.texts, min(max_length, model.context)), part.labels_N, part.places)
@@ -106,16 +110,18 @@ def _run(config: ConfigDict, workdir: str, stack: ExitStack) -> None:
     say_mesh(params, f"{train_config.batch_size} texts a step")
     longest = int(splits["train"].encoded.lengths_N.max())
     rows, eval_rows = train_config.batch_size, train_config.eval_batch_size
-    check_training(model, rows, eval_rows, longest, train_config.ema_decay > 0, available())
+    check_training(model, rows, eval_rows, longest, train_config.ema_decay > 0, available(), part=part.bytes)
     fitted = fit_classifier(
-        model, params, splits["train"], splits["dev"], train_config, folder, replacement, settings, fresh=not init
-    )
+        model, part.params, splits["train"], splits["dev"], train_config, folder, replacement, settings, not init,
+        part.tuning,
+    )  # fmt: skip
+    params = part.whole(fitted.params)
 
     predict = make_predict(model)
 
     def logits_of(encoded: Encoded) -> np.ndarray:
         buckets = choose_buckets(encoded.lengths_N, train_config.max_buckets, longest=model.context)
-        return predict_logits(predict, fitted.params, encoded, train_config.eval_batch_size, buckets)
+        return predict_logits(predict, params, encoded, train_config.eval_batch_size, buckets)
 
     measured = {name: splits[name] for name in ("test", "dev") if len(splits[name])}
     logits = {name: logits_of(split.encoded) for name, split in measured.items()}
@@ -127,15 +133,16 @@ def _run(config: ConfigDict, workdir: str, stack: ExitStack) -> None:
         "steps": fitted.steps,
         "label_names": model.label_names,
         "temperature": temperature,
+        **part.figures(fitted.params),
         **measured_json(logits, measured, temperature, model.label_names),
         "baseline": baseline_json(splits["train"], measured, model.label_names, len(tokenizer)),
         "examples": examples_json(examples, labels, example_logits_NC / temperature, model.label_names),
     }
-    params = fetched_tree(fitted.params)
+    fetched = [fetched_tree(tree) for tree in (fitted.params, params)]
     devices.close()
     if not leads():
         return
-    save_pretrained(folder / "best", model, params, "classifier", tokenizer)
+    part.save(folder / "best", model, *fetched, "classifier", tokenizer)
     write_calibration(folder / "best", Calibration(temperature, _trained_tokens(splits["train"].encoded, init)))
     atomic_write(folder / RESULTS, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     try:
@@ -201,6 +208,18 @@ def _filled(values: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
     return fill(values, "")
 
 
+def _start(values: dict[str, Any], init: str, lengths_N: np.ndarray) -> Start:
+    return Start(bool(init), _width(values["model"]), lengths_N, values["adapt"]["method"])
+
+
+def _refuse_teachers(part: Part, config: TrainConfig) -> None:
+    if part.tuning is not None and (config.pretrain_epochs or config.distill.steps):
+        raise UserError(
+            f"adapt.method={part.config.method!r} learns the labels alone: set train.pretrain_epochs and "
+            "train.distill_steps to 0"
+        )
+
+
 def _train_config(values: dict[str, Any], turns: tuple[int, ...]) -> TrainConfig:
     distill = DistillConfig(values.pop("distill_steps"), turns)
     optimizers: dict[str, Any] = {name: OptimizerConfig(**values[name]) for name in ("optimizer", "pretrain_optimizer")}
@@ -239,7 +258,7 @@ def _model(
         strange = set(options) - {field.name for field in fields(family)}
         if strange:
             raise UserError(f"model.{min(strange)}: a {family.family} has no such setting: leave it open")
-        model, params = load_pretrained(init, "classifier", fresh_head_key=key, **options)
+        model, params = load_model(init, "classifier", fresh_head_key=key, **options)
         if vocabulary > model.vocab_size:
             raise UserError(
                 f"the tokenizer has {vocabulary} tokens and {init!r} only {model.vocab_size}: set data.tokenizer to "

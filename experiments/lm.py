@@ -9,10 +9,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from experiments._adapt import part_of
 from experiments._command import launch_command
 from experiments._mesh import check_rows, on_devices, say_mesh
 from experiments._settings import values_of
 from experiments._workdir import RESULTS, claim, fingerprint, flat_settings, held, results, show
+from llmjax.adapt.folders import load_model
 from llmjax.data import encode_cached, load_tokenizer
 from llmjax.data.corpus import CorpusConfig, load_corpus
 from llmjax.data.packing import join
@@ -25,10 +27,10 @@ from llmjax.models.config import ModelConfig
 from llmjax.models.families import family_of, from_size
 from llmjax.models.folders import read_config, resolve_folder
 from llmjax.models.params import Params, init_params
-from llmjax.models.weights import load_pretrained, save_pretrained
 from llmjax.parallel.layout import place_model
 from llmjax.parallel.processes import fetched_tree, leads
 from llmjax.train import LoopConfig, OptimizerConfig, Phase, fit
+from llmjax.train.defaults import PART_RATES
 from llmjax.train.lm import Stream, evaluation, lm_task
 from llmjax.train.memory import check_training
 
@@ -67,24 +69,28 @@ def _train(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     with held(folder):
         claim(folder, settings)
         params = place_model(params, model)
+        part = part_of(values["adapt"], model, params, "lm", values["train"]["seed"], (values["model"]["init"], init))
         length = min(values["train"]["length"] or model.context, model.context)
         evaluate = evaluation(model, dev, length, values["train"]["batch_size"], sample)
         say_mesh(params, f"{values['train']['batch_size'] * length:,} tokens a step")
-        phase = _phase(values["train"], model, train, length, evaluate, bool(init))
+        rate = PART_RATES.get(part.config.method, TRAINED_RATE if init else FRESH_RATE)
+        phase = _phase(values["train"], model, train, length, evaluate, rate)
         rows, averaged = values["train"]["batch_size"], values["train"]["ema_decay"] > 0
-        check_training(model, rows, rows, min(length, len(train.tokens_T) - 1), averaged, available(), head="lm")
-        train_config = {name: values["train"][name] for name in ("seed", "patience", "keep", "wandb")}
-        fitted = fit(
-            [phase], params, LoopConfig(**train_config, dtype=model.dtype, family=model.family), folder, settings
+        check_training(
+            model, rows, rows, min(length, len(train.tokens_T) - 1), averaged, available(), head="lm", part=part.bytes
         )
-        found: dict[str, Any] = {"best_step": fitted.best_step, "steps": fitted.steps}
+        train_config = {name: values["train"][name] for name in ("seed", "patience", "keep", "wandb")}
+        loop = LoopConfig(**train_config, dtype=model.dtype, family=model.family)
+        fitted = fit([phase], part.params, loop, folder, settings, part.tuning)
+        params = part.whole(fitted.params)
+        found: dict[str, Any] = {"best_step": fitted.best_step, "steps": fitted.steps, **part.figures(fitted.params)}
         if evaluate is not None:
-            figures = dict(evaluate(fitted.params).figures)
+            figures = dict(evaluate(params).figures)
             found |= {"samples": figures.pop("samples", []), "dev": figures}
             found["dev"] |= {"tokens": len(dev.tokens_T) - 1, "bytes": dev.size}
-        params = fetched_tree(fitted.params)
+        fetched = [fetched_tree(tree) for tree in (fitted.params, params)]
         if leads():
-            save_pretrained(folder / "best", model, params, "lm", tokenizer)
+            part.save(folder / "best", model, *fetched, "lm", tokenizer)
             atomic_write(folder / RESULTS, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     return found
 
@@ -109,7 +115,7 @@ def _model(values: dict[str, Any], seed: int, init: str, tokenizer: Any) -> tupl
         return model, init_params(model, "lm", jax.random.key(seed))
     if shape:
         raise UserError(f"model.init={init!r} fixes the shape: leave model.n_layer, n_embd and n_head at 0")
-    model, params = load_pretrained(init, "lm", **options)
+    model, params = load_model(init, "lm", **options)
     if vocabulary > model.vocab_size:
         raise UserError(
             f"the tokenizer has {vocabulary} tokens and {init!r} only {model.vocab_size}: set data.tokenizer to the "
@@ -142,11 +148,9 @@ def _sampler(
     return sample
 
 
-def _phase(
-    values: dict[str, Any], model: ModelConfig, train: Stream, length: int, evaluate: Any, trained: bool
-) -> Phase:
+def _phase(values: dict[str, Any], model: ModelConfig, train: Stream, length: int, evaluate: Any, rate: float) -> Phase:
     optimizer = dict(values["optimizer"])
-    optimizer["learning_rate"] = optimizer["learning_rate"] or (TRAINED_RATE if trained else FRESH_RATE)
+    optimizer["learning_rate"] = optimizer["learning_rate"] or rate
     task = lm_task(model, train, length, values["batch_size"], values["seed"], evaluate)
     return Phase(task, values["steps"], OptimizerConfig(**optimizer), values["ema_decay"], values["eval_every"])
 

@@ -84,9 +84,7 @@ def allocator(budget: Budget) -> Around:
         def init(params: Params) -> Allocation:
             zeros = jax.tree.map(jnp.zeros_like, params)
             kept = {at: jnp.ones(e.shape, bool) for at, e in _lambdas(params).items()}
-            return Allocation(
-                optimizer.init(params), jnp.zeros((), jnp.int32), zeros, zeros, unflatten_dict(kept)
-            )
+            return Allocation(optimizer.init(params), jnp.zeros((), jnp.int32), zeros, zeros, unflatten_dict(kept))
 
         def update(grads: Params, state: Allocation, params: Params | None = None) -> tuple[Params, Allocation]:
             assert params is not None

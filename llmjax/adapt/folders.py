@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from llmjax.adapt.config import AdaptConfig
 from llmjax.adapt.lora import A, B, E, merged
 from llmjax.adapt.targets import At
-from llmjax.adapt.tuning import AdaptConfig
 from llmjax.errors import UserError
 from llmjax.files import write_sums
 from llmjax.json_file import read_json

@@ -1,70 +1,19 @@
 """A method of fine-tuning: which parameters are trained, how the model is made of them, and what they come to."""
 
-import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from llmjax.adapt import adalora, bottleneck, lora
+from llmjax.adapt.config import AdaptConfig
 from llmjax.adapt.targets import chosen
-from llmjax.errors import UserError, did_you_mean
+from llmjax.errors import UserError
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import family_of
 from llmjax.models.params import Params
 from llmjax.train.task import Tuning
-
-
-@dataclasses.dataclass(frozen=True)
-class AdaptConfig:
-    """How much of a model is trained.
-
-    method: one of `METHODS`.
-    targets: weights that LoRA and AdaLoRA stand beside, as `targets.chosen` reads them; empty = every product.
-    rank: of LoRA; of AdaLoRA the mean over its weights in the end.
-    initial_rank: of each of AdaLoRA's weights at first.
-    alpha: what is added is multiplied by alpha / rank (AdaLoRA: by alpha / initial_rank), or alpha / sqrt(rank) where
-        `rank_stabilised`.
-    dropout: of the inputs of what is added.
-    orthogonality: weight of AdaLoRA's penalty in the loss.
-    width: of the bottlenecks of adapters.
-    """
-
-    method: str = "full"
-    targets: Sequence[str] = ()
-    rank: int = 8
-    initial_rank: int = 12
-    alpha: float = 16.0
-    dropout: float = 0.0
-    rank_stabilised: bool = False
-    orthogonality: float = 0.1
-    width: int = 32
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            near = did_you_mean(self.method, METHODS)
-            raise UserError(f"adapt.method is {self.method!r}: it must be one of {', '.join(METHODS)}.{near}")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"adapt.dropout is {self.dropout}: it must be in [0, 1)")
-        for name in ("rank", "alpha", "width"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"adapt.{name} is {getattr(self, name)}: it must be above 0")
-        if self.orthogonality < 0:
-            raise UserError(f"adapt.orthogonality is {self.orthogonality}: it must be 0 or more")
-        if self.method == "adalora" and self.initial_rank < self.rank:
-            raise UserError(
-                f"adapt.initial_rank is {self.initial_rank}, below adapt.rank={self.rank}, to which AdaLoRA prunes"
-            )
-        if self.rank_stabilised and self.method != "lora":
-            raise UserError(f"adapt.rank_stabilised is of lora, and adapt.method is {self.method!r}")
-
-    @property
-    def scale(self) -> float:
-        """What the added product is multiplied by; that of AdaLoRA as peft has it."""
-        if self.method == "adalora":
-            return self.alpha / (self.initial_rank + 1e-5)
-        return self.alpha / (self.rank**0.5 if self.rank_stabilised else self.rank)
 
 
 def begin(
@@ -79,7 +28,7 @@ def begin(
     """
     if adapt.method == "full":
         return params, None
-    trained = METHODS[adapt.method](adapt, config, params, key)
+    trained = _DRAWN[adapt.method](adapt, config, params, key)
     flat, own = flatten_dict(params), family_of(config).own if head == "classifier" else ()
     parts = flatten_dict(trained) | {at: leaf for at, leaf in flat.items() if at[0] in own}
     frozen = unflatten_dict({at: leaf for at, leaf in flat.items() if at not in parts})
@@ -135,12 +84,7 @@ def _last_layer(adapt: AdaptConfig, config: ModelConfig, params: Params, key: ja
     return {part: params[part] for part in (f"{name}_{config.layers - 1}", *after)}
 
 
-def _all(adapt: AdaptConfig, config: ModelConfig, params: Params, key: jax.Array) -> Params:
-    return params
-
-
-METHODS: dict[str, Callable[[AdaptConfig, ModelConfig, Params, jax.Array], Params]] = {
-    "full": _all,
+_DRAWN: dict[str, Callable[[AdaptConfig, ModelConfig, Params, jax.Array], Params]] = {
     "last-layer": _last_layer,
     "biases": _biases,
     "lora": _lora,

@@ -5,12 +5,13 @@ from typing import Any
 
 import jax
 
+from llmjax.adapt.folders import load_model
 from llmjax.data.tokenizer import load_tokenizer
 from llmjax.errors import UserError
 from llmjax.infer.kept import kept
 from llmjax.json_file import read_json
 from llmjax.kernels.formats import Format, Groups, Rows
-from llmjax.models.folders import TOKENIZER_FILES, is_gguf, resolve_folder
+from llmjax.models.folders import TOKENIZER_FILES, adapter_base, is_gguf, resolve_folder, tokenizer_home
 from llmjax.models.params import Params, arranged, prepare
 from llmjax.models.weights import map_pretrained
 from llmjax.parallel.mesh import on_mesh
@@ -34,7 +35,8 @@ def language_model_folder(path: str | Path, tokenizer: str = "") -> Path:
             f"{folder}: holds a classifier ({', '.join(names)}), which cannot continue texts; use it with"
             " configs/classify.py, or name a language model, e.g. openai-community/gpt2."
         )
-    if not tokenizer and not any((folder / name).exists() for name in TOKENIZER_FILES):
+    home = tokenizer_home(folder)
+    if not tokenizer and not is_gguf(home) and not any((home / name).exists() for name in TOKENIZER_FILES):
         raise UserError(
             f"{folder}: has no tokenizer files; name the tokenizer that the model was trained with"
             " (--config.tokenizer=gpt2 is GPT-2's own)."
@@ -44,12 +46,17 @@ def language_model_folder(path: str | Path, tokenizer: str = "") -> Path:
 
 def folder_tokenizer(folder: Path, tokenizer: str = "") -> Any:
     """Returns the named tokenizer, or the one saved in `folder`."""
-    return load_tokenizer(tokenizer or str(folder))
+    return load_tokenizer(tokenizer or str(tokenizer_home(folder)))
 
 
 def load_prepared(folder: Path, format: Format, mesh: Any = None) -> Params:
-    """Returns a language model's parameters as `arranged` on a mesh; int4 takes a file's own 4-bit groups over."""
-    config, params = map_pretrained(folder, "lm", packed=format == "int4")
+    """Returns a language model's parameters as `arranged` on a mesh; int4 takes a file's own 4-bit groups over, and an
+    adapter is merged into its base first.
+    """
+    if adapter_base(folder) is not None:
+        config, params = load_model(folder, "lm")
+    else:
+        config, params = map_pretrained(folder, "lm", packed=format == "int4")
     if mesh is not None:
         with on_mesh(mesh):  # one in use belongs to its thread
             return jax.block_until_ready(arranged(params, config, format))

@@ -14,15 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from llmjax.adapt.folders import load_model
 from llmjax.data.tokenizer import Encoded, encode, load_tokenizer
 from llmjax.errors import UserError, no_numbers
 from llmjax.infer.calibration import Calibration, knows_any, read_calibration
 from llmjax.infer.memory import check_forward
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import make_model
-from llmjax.models.folders import TOKENIZER_FILES, resolve_folder
+from llmjax.models.folders import TOKENIZER_FILES, resolve_folder, tokenizer_home
 from llmjax.models.params import Params
-from llmjax.models.weights import load_pretrained
 from llmjax.parallel.layout import place_model, place_rows
 from llmjax.parallel.mesh import whole_rows
 from llmjax.parallel.processes import fetched
@@ -174,13 +174,14 @@ def load_classifier(path: str | Path, tokenizer: str = "", **overrides: Any) -> 
         UserError: there is no such model, it has no classification head, or it comes without a tokenizer.
     """
     folder = resolve_folder(path)
-    config, params = load_pretrained(folder, "classifier", **overrides)
-    if not tokenizer and not any((folder / name).exists() for name in TOKENIZER_FILES):
+    config, params = load_model(folder, "classifier", **overrides)
+    home = tokenizer_home(folder)
+    if not tokenizer and not any((home / name).exists() for name in TOKENIZER_FILES):
         raise UserError(
             f"{folder}: has no tokenizer files; name the tokenizer that the model was trained with (tokenizer='gpt2'"
             " is GPT-2's own)."
         )
-    words = load_tokenizer(tokenizer or str(folder))
+    words = load_tokenizer(tokenizer or str(home))
     return Classifier.from_params(config, params, words, read_calibration(folder))
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from llmjax.adapt.folders import load_model
 from llmjax.data.tokenizer import encode, load_tokenizer, pad_id
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
@@ -20,9 +21,8 @@ from llmjax.infer.classify import CHUNK, batches
 from llmjax.infer.memory import check_forward
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import make_model
-from llmjax.models.folders import resolve_folder
+from llmjax.models.folders import resolve_folder, tokenizer_home
 from llmjax.models.params import Params
-from llmjax.models.weights import load_pretrained
 from llmjax.parallel.layout import place_model, place_rows
 from llmjax.parallel.processes import fetched
 
@@ -94,9 +94,9 @@ def load_embedder(path: str | Path, tokenizer: str = "", **overrides: Any) -> Em
     others = [name for name, on in pooling.items() if name.startswith("pooling_mode_") and on is True]
     if pooling and others != ["pooling_mode_mean_tokens"]:
         raise UserError(f"{folder}: pools by {', '.join(others) or 'nothing'}; only the mean over tokens is known.")
-    config, params = load_pretrained(folder, "none", **overrides)
+    config, params = load_model(folder, "none", **overrides)
     longest = _read(folder / "sentence_bert_config.json").get("max_seq_length") or config.context
-    words, context = load_tokenizer(tokenizer or str(folder)), min(config.context, int(longest))
+    words, context = load_tokenizer(tokenizer or str(tokenizer_home(folder))), min(config.context, int(longest))
     return Embedder(config, place_model(params, config), words, context)
 
 

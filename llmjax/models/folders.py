@@ -45,7 +45,10 @@ def resolve_folder(path: str | Path) -> Path:
     name = str(path)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if not any((folder / file).exists() for file in (WEIGHTS_FILE, INDEX_FILE, ADAPTER_CONFIG)) and (folder / "best").is_dir():
+        if (
+            not any((folder / file).exists() for file in (WEIGHTS_FILE, INDEX_FILE, ADAPTER_CONFIG))
+            and (folder / "best").is_dir()
+        ):
             return folder / "best"
         return folder
     if is_gguf(folder) and folder.is_file():
@@ -169,7 +172,15 @@ def _download(name: str) -> Path:
     """Fetches config, weights and tokenizer of a hub id into the hub's cache, and returns the folder."""
     from huggingface_hub import errors, snapshot_download
 
-    wanted = [CONFIG_FILE, INDEX_FILE, "model*.safetensors", ADAPTER_CONFIG, ADAPTER_WEIGHTS, "calibration.json", *TOKENIZER_FILES]
+    wanted = [
+        CONFIG_FILE,
+        INDEX_FILE,
+        "model*.safetensors",
+        ADAPTER_CONFIG,
+        ADAPTER_WEIGHTS,
+        "calibration.json",
+        *TOKENIZER_FILES,
+    ]
     nearby = _nearest_path(Path(name))
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))

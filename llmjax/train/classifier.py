@@ -25,7 +25,7 @@ from llmjax.train.distillation import DistillConfig, distillation_task
 from llmjax.train.lm import lm_loss
 from llmjax.train.loop import Fitted, LoopConfig, fit
 from llmjax.train.optimizer import OptimizerConfig
-from llmjax.train.task import Evaluated, Params, Phase, Task
+from llmjax.train.task import Evaluated, Params, Phase, Task, Tuning
 from llmjax.train.teacher import fit_teacher
 from llmjax.train.vocabulary import vocabulary_of
 
@@ -93,6 +93,7 @@ def fit_classifier(
     replacement: int = 0,
     settings: Mapping[str, Any] | None = None,
     fresh: bool = False,
+    tuning: Tuning | None = None,
 ) -> Fitted:
     """Trains a classifier from `params`, or goes on from the last checkpoint in `workdir`, as `fit` does.
 
@@ -103,18 +104,23 @@ def fit_classifier(
         settings: the job's config, for Weights & Biases.
         fresh: whether `params` are drawn at random. Tokens that no text of `train` has then end with the embedding of
             `replacement`, where training puts that in the place of others, and not with a random one.
+        tuning: where `params` are a part of the classifier's, how it is made of them; what is fitted is that part.
 
     Raises:
         UserError, Stopped: as `fit` does.
     """
     lengths_N = np.concatenate([train.encoded.lengths_N, dev.encoded.lengths_N])
     buckets = choose_buckets(lengths_N, config.max_buckets, longest=model.context)
+    loop = LoopConfig(config.seed, config.patience, config.keep, config.wandb, model.dtype, model.family)
+    on_dev = evaluation(model, dev, config.eval_batch_size, buckets, config.metric)
+    if tuning is not None:  # an embedding that stays costs a step nothing: it is not narrowed
+        phases = make_phases(model, train, config, buckets, replacement, on_dev)
+        return fit(phases, params, loop, workdir, settings, tuning)
     replaces = fresh and (config.token_dropout > 0 or config.distill.steps > 0)
     vocabulary = vocabulary_of(train.encoded, params, replacement, replacement if replaces else None)
     narrow = replace(model, vocab_size=len(vocabulary))
     used = set(vocabulary.used_U.tolist())
     turns = tuple(vocabulary.number(token) for token in config.distill.turning_tokens if token in used)
-    on_dev = evaluation(model, dev, config.eval_batch_size, buckets, config.metric)
 
     def evaluate(params: Params) -> Evaluated:
         assert on_dev is not None
@@ -128,7 +134,6 @@ def fit_classifier(
         vocabulary.number(replacement),
         None if on_dev is None else evaluate,
     )
-    loop = LoopConfig(config.seed, config.patience, config.keep, config.wandb, model.dtype, model.family)
     fitted = fit(phases, vocabulary.narrow(params), loop, workdir, settings)
     return replace(fitted, params=vocabulary.widen(fitted.params))
 

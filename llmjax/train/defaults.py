@@ -53,10 +53,15 @@ PRETRAINED: dict[str, Any] = {
 }
 
 
+# Of a part of a model beside what stays: chosen for `minilm` on the movie reviews (docs/adapt.md).
+PART_RATES = {"lora": 1e-3, "adalora": 2e-3, "adapters": 1e-3, "biases": 2e-3, "last-layer": 2e-4}
+
+
 @dataclass(frozen=True)
 class Start:
     """What training starts from, as far as it decides how to train.
 
+    method: of `adapt.METHODS`.
     width: of the fresh model that was asked for by its size or width; 0 = none was, or the weights are pretrained.
     lengths_N: tokens of training texts, or of a sample of them.
     """
@@ -64,6 +69,7 @@ class Start:
     pretrained: bool
     width: int
     lengths_N: Int[np.ndarray, "N"]
+    method: str = "full"
 
 
 def resolve(settings: Mapping[str, Any], start: Start) -> dict[str, Any]:
@@ -80,6 +86,8 @@ def resolve(settings: Mapping[str, Any], start: Start) -> dict[str, Any]:
         width = start.width or usual
         recipe |= {"model.n_embd": width, "model.n_head": width // HEAD} if not start.width else {}
         recipe["train.optimizer.learning_rate"] *= min(1.0, usual / width)
+    if start.method in PART_RATES:
+        recipe["train.optimizer.learning_rate"] = PART_RATES[start.method]
     length = settings.get("data.max_length") or _length(start.lengths_N)
     recipe = {"data.max_length": length, "train.batch_size": max(16, TAUGHT_TOKENS // length // 8 * 8)} | recipe
     return {name: value for name, value in recipe.items() if name in settings and settings[name] is None}

@@ -1,0 +1,18 @@
+"""How much of a model a job trains, the same in every job that trains one."""
+
+from ml_collections import ConfigDict
+
+
+def adapt() -> ConfigDict:
+    """Returns the settings of `llmjax.adapt.AdaptConfig`."""
+    c = ConfigDict()
+    c.method = "full"  # full, lora, adalora, adapters, biases or last-layer; all but full need model.init
+    c.targets = ()  # weights of lora and adalora: endings as c_attn, or patterns as h_[01]/*; empty = every product
+    c.rank = 8  # of lora; of adalora the mean of all weights in the end
+    c.initial_rank = 12  # of each of adalora's weights at first
+    c.alpha = 16.0  # what lora adds is multiplied by alpha / rank, what adalora adds by alpha / initial_rank
+    c.dropout = 0.0  # of the inputs of what is added
+    c.rank_stabilised = False  # lora: alpha / sqrt(rank) instead
+    c.orthogonality = 0.1  # weight of adalora's penalty on matrices that are not orthogonal
+    c.width = 32  # of the bottlenecks of adapters
+    return c
