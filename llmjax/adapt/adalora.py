@@ -1,8 +1,8 @@
-"""AdaLoRA: triplets (a column of P, lambda, a row of Q) beside every weight, and a budget that the important ones share.
+"""AdaLoRA: triplets (a column of P, lambda, a row of Q) beside every weight, of which the important ones stay.
 
 W + s P diag(lambda) Q. Source: Zhang et al. 2023, "AdaLoRA: Adaptive Budget Allocation for Parameter-Efficient
-Fine-Tuning"; equations are its. P, lambda and Q are `lora_a`, `lora_e` and `lora_b`. Shape letters: D inputs, E outputs,
-R rank, N triplets of all weights.
+Fine-Tuning"; equations are its. P, lambda and Q are `lora_a`, `lora_e` and `lora_b`. Shape letters: D inputs, E
+outputs, R rank, N triplets of all weights.
 """
 
 from collections.abc import Mapping
@@ -34,14 +34,14 @@ class Budget:
     last: int
 
     def at(self, step: jax.Array, updates: int) -> jax.Array:
-        """Returns the triplets kept after update `step` of `updates`, equation 12: a cubic fall between two plateaus."""
+        """Returns how many are kept after update `step` of `updates`, equation 12: a cubic fall between plateaus."""
         warm, end = round(WARM * updates), updates - round(FINAL * updates)
         left = 1.0 - jnp.clip((step - warm) / max(1, end - warm), 0.0, 1.0)
         return jnp.floor(self.last + (self.first - self.last) * left**3).astype(jnp.int32)
 
 
 class Allocation(NamedTuple):
-    """The allocator's state: the optimizer's own, updates made, smoothed importance, its uncertainty, and who is kept."""
+    """The allocator's state: the optimizer's, updates made, smoothed importance, its uncertainty, and what is kept."""
 
     inner: Any
     count: jax.Array
@@ -51,7 +51,7 @@ class Allocation(NamedTuple):
 
 
 def draw(shapes: Mapping[At, tuple[int, ...]], rank: int, key: jax.Array) -> Params:
-    """Returns triplets beside weights of `shapes` [..., D, E]: P and Q normal, lambda zero, so that nothing is added."""
+    """Returns triplets beside weights of `shapes` [..., D, E]: P and Q normal, lambda zero: nothing is added."""
     drawn = {}
     for number, (at, shape) in enumerate(sorted(shapes.items())):
         check_rank(rank, at, shape)

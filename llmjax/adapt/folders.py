@@ -36,7 +36,7 @@ _NOT_READ = ("use_dora", "use_qalora", "lora_bias", "trainable_token_indices", "
 def load_model(
     path: str | Path, head: Head, *, fresh_head_key: jax.Array | None = None, **overrides: Any
 ) -> tuple[ModelConfig, Params]:
-    """Loads a model as `load_pretrained` does, or the base that an adapter's folder names, with the adapter merged into it.
+    """Loads a model as `load_pretrained` does, or the base that an adapter's folder names, the adapter merged into it.
 
     Raises:
         UserError: as `load_pretrained`, and for an adapter of another base or of a kind that is not read.
@@ -191,10 +191,12 @@ def _trained(
         if beside is None:
             found[at] = array.T if family.transposed(at) else array
             continue
-        array = {"A": lambda a: a.T, "B": lambda b: b.T * _scale(folder, raw, beside[1]), "E": lambda e: e[:, 0]}[
-            beside[2]
-        ](array)
-        found[(*at[:-1], {"A": A, "B": B, "E": E}[beside[2]])] = array
+        if beside[2] == "A":
+            found[(*at[:-1], A)] = array.T
+        elif beside[2] == "B":
+            found[(*at[:-1], B)] = array.T * _scale(folder, raw, beside[1])
+        else:
+            found[(*at[:-1], E)] = array[:, 0]
     wanted = flatten_dict(param_shapes(config, head))
     return {at: leaf for at, leaf in found.items() if at[0] not in family.own or at in wanted}
 

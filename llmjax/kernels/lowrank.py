@@ -54,7 +54,7 @@ class LowRank:
 
 
 def over_outputs(weight: Any, change: Callable[[jax.Array], jax.Array]) -> Any:
-    """Returns a plain weight [D, E], or one of low rank, with `change` made to what has the outputs as its last axis."""
+    """Returns a weight, plain [D, E] or of low rank, with `change` made to what has its outputs as the last axis."""
     if isinstance(weight, LowRank):
         return dataclasses.replace(weight, kernel_DE=change(weight.kernel_DE), b_RE=change(weight.b_RE))
     return change(weight)

@@ -16,8 +16,8 @@ from llmjax.kernels.lowrank import LowRank
 def product(x: Float[Array, "... D"], kernel: Array | LowRank | Packed, outputs: int) -> Float[Array, "... E"]:
     """Returns the product of the last axis of `x` with a weight of `outputs` outputs E.
 
-    A plain array is [D, E] and gives a result of its type, and so does one of low rank; a packed weight gives float32 as
-    its `multiply` says.
+    A plain array is [D, E] and gives a result of its type, and so does one of low rank; a packed weight gives float32
+    as its `multiply` says.
     """
     x_TD = x.reshape(-1, x.shape[-1])
     if isinstance(kernel, Packed):

@@ -41,7 +41,7 @@ class Scene(NamedTuple):
 
 
 def _weight(module: nn.Module, name: str, init: Any, shape: tuple[int, ...], dtype: str) -> Any:
-    """A parameter: a plain array that Linen draws and checks, or the weight in another form that stands in its place."""
+    """A parameter: a plain array that Linen draws and checks, or a weight in another form in its place."""
     if module.has_variable("params", name):
         stored = module.get_variable("params", name)
         if not isinstance(stored, jax.Array | np.ndarray):

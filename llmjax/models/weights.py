@@ -375,7 +375,7 @@ def _check_replaceable(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; give the name of a folder to save the model to.")
-    files = r"(adapter_)?model.*\.safetensors|adapter_config\.json|.*\.index\.json|(generation_)?config\.json|calibration\.json"
+    files = r"(adapter_)?model.*\.safetensors|.*\.index\.json|((generation|adapter)_)?config\.json|calibration\.json"
     ours = re.compile(rf"({re.escape(SUMS)}|{files})")
     others = [
         file.name for file in folder.iterdir() if file.name not in TOKENIZER_FILES and not ours.fullmatch(file.name)
