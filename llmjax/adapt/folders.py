@@ -4,6 +4,7 @@ Source of the layout: peft's documentation, "PEFT checkpoint format", and the fo
 adapters, which peft lacks, are written the same way under our own names.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from llmjax.json_file import read_json
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import family_of
 from llmjax.models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_base, read_config, resolve_folder
-from llmjax.models.params import Head, Params, param_shapes
+from llmjax.models.params import Head, Params, param_shapes, stack_layers
 from llmjax.models.weights import check_sums, load_pretrained, read_tensors, saved_folder, write_config, write_tensors
 
 _TYPES = {"lora": "LORA", "adalora": "ADALORA", "adapters": "HOULSBY"}
@@ -57,10 +58,14 @@ def load_model(
             fresh_head_key = jax.random.key(0)  # the adapter has its own
         else:
             trained = {at: leaf for at, leaf in trained.items() if at[0] not in own}
-    config, params = load_pretrained(base, head, fresh_head_key=fresh_head_key, **overrides | {"scan_layers": False})
+    apart = overrides | {"scan_layers": False}
+    config, params = load_pretrained(base, head, fresh_head_key=fresh_head_key, **apart)
     _check_shapes(folder, raw, trained, params)
     whole = merged(params, unflatten_dict({at: jnp.asarray(leaf) for at, leaf in trained.items()}), 1.0)
-    return config, whole
+    if not overrides.get("scan_layers"):
+        return config, whole
+    config = dataclasses.replace(config, scan_layers=True)
+    return config, stack_layers(whole, config)
 
 
 def save_adapter(
@@ -228,7 +233,7 @@ def _labels(folder: Path, trained: Mapping[At, np.ndarray], own: tuple[str, ...]
 def _check_shapes(folder: Path, raw: Mapping[str, Any], trained: Mapping[At, np.ndarray], params: Params) -> None:
     """Raises `UserError` where an adapter's arrays do not fit the base's."""
     flat = flatten_dict(params)
-    for at, leaf in trained.items():
+    for at, leaf in sorted(trained.items(), key=lambda item: item[0][-1] not in (A, B)):
         kernel, axis = flat.get((*at[:-1], "kernel")), {A: 0, B: -1}.get(at[-1])
         if axis is not None and kernel is not None and leaf.shape[axis] != kernel.shape[axis]:
             made, there = leaf.shape[axis], kernel.shape[axis]

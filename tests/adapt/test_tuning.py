@@ -1,0 +1,163 @@
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from llmjax.adapt.config import AdaptConfig
+from llmjax.adapt.tuning import begin
+from llmjax.errors import UserError
+from llmjax.memory import tree_bytes
+from llmjax.models.families import make_model
+from llmjax.models.params import init_params, stack_layers, unstack_layers
+from llmjax.train.classification import classification_loss
+from llmjax.train.optimizer import OptimizerConfig, make_optimizer
+from llmjax.train.step import init_state, make_train_step
+from tests.adapt.models import FAMILIES, batch, drawn
+
+METHODS = ("last-layer", "biases", "lora", "adalora", "adapters")
+RATE = OptimizerConfig(learning_rate=1e-2)
+
+
+def settings(method: str, **more: Any) -> AdaptConfig:
+    return AdaptConfig(method, rank=2, initial_rank=3, width=4, **more)
+
+
+def logits(config, params):
+    return make_model(config, "classifier").apply({"params": params}, batch().tokens_BL, batch().mask_BL)
+
+
+def trained(config, params, adapt: AdaptConfig, steps: int = 3):
+    """Returns the tuning, and what is trained before and after a few steps."""
+    begun, tuning = begin(adapt, config, params, "classifier", jax.random.key(2))
+    assert tuning is not None
+    state = init_state(begun, make_optimizer(RATE, steps, tuning.around), 0, False)
+    step = jax.jit(make_train_step(classification_loss(config, 0.0, 0.0, 0), RATE, steps, tuning=tuning))
+    for _ in range(steps):
+        state, metrics = step(state, batch(), tuning.frozen)
+        assert metrics.finite
+    return tuning, begun, state
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_begins_at_the_base_trains_its_own_part_and_merges(family: str, method: str) -> None:
+    config = FAMILIES[family]
+    params = drawn(family)
+    if (family, method) == ("llama", "biases"):
+        with pytest.raises(UserError, match="has none; take lora"):
+            begin(settings(method), config, params, "classifier", jax.random.key(2))
+        return
+    tuning, begun, state = trained(config, params, settings(method))
+    at_first = tuning.merge(tuning.frozen, begun)
+    np.testing.assert_allclose(logits(config, at_first), logits(config, params), atol=2e-6)
+    after = tuning.merge(tuning.frozen, state.params)
+    joined = tuning.join(tuning.frozen, state.params, jax.random.key(0))
+    np.testing.assert_allclose(logits(config, joined), logits(config, after), atol=1e-5)
+    assert np.abs(logits(config, after) - logits(config, params)).max() > 1e-4
+    # What is not trained is as it was, and no moment of Adam stands beside it.
+    flat, before = flatten_dict(after), flatten_dict(params)
+    beside = {at[:-1] for at in flatten_dict(begun)}
+    for at in before:
+        assert at[:-1] in beside or np.array_equal(flat[at], before[at]), at
+    assert not set(flatten_dict(begun)) & set(flatten_dict(tuning.frozen))
+    if method != "adalora":  # whose allocator has two more
+        assert tree_bytes(state.opt_state) < 2 * tree_bytes(begun) + 64
+
+
+@pytest.mark.parametrize("method", ["lora", "adalora", "adapters"])
+def test_stacked_layers_train_as_layers_apart_do(method: str) -> None:
+    config = FAMILIES["gpt2"]
+    stacked, params = dataclasses.replace(config, scan_layers=True), drawn("gpt2")
+    begun, tuning = begin(settings(method), stacked, stack_layers(params, stacked), "classifier", jax.random.key(2))
+    apart, own = begin(settings(method), config, params, "classifier", jax.random.key(2))
+    assert tuning is not None and own is not None
+    same = unstack_layers(begun, stacked)
+    assert jax.tree.map(jnp.shape, same) == jax.tree.map(jnp.shape, apart)
+    found = []
+    for one, shape, start in ((tuning, stacked, begun), (own, config, same)):
+        state = init_state(start, make_optimizer(RATE, 3, one.around), 0, False)
+        step = jax.jit(make_train_step(classification_loss(shape, 0.0, 0.0, 0), RATE, 3, tuning=one))
+        for _ in range(3):
+            state, metrics = step(state, batch(), one.frozen)
+        found.append(float(metrics.loss))
+    # AdaLoRA's penalty is a mean over arrays, and a stack is one of as many layers.
+    assert found[0] == pytest.approx(found[1], rel=2e-4)
+
+
+def test_dropout_is_drawn_anew_each_step_and_not_in_evaluation() -> None:
+    config, params = FAMILIES["gpt2"], drawn("gpt2")
+    tuning, _, state = trained(config, params, settings("lora", dropout=0.5))
+    keys = [jax.random.key(n) for n in (0, 0, 1)]
+    once, again, other = (logits(config, tuning.join(tuning.frozen, state.params, key)) for key in keys)
+    np.testing.assert_array_equal(once, again)
+    assert np.abs(once - other).max() > 1e-6
+
+
+def test_a_lora_step_needs_less_memory_than_a_full_one() -> None:
+    config = dataclasses.replace(FAMILIES["gpt2"], n_embd=64, vocab_size=2000)
+    params = init_params(config, "classifier", jax.random.key(0))
+    sizes = {}
+    for method in ("full", "lora"):
+        begun, tuning = begin(settings(method), config, params, "classifier", jax.random.key(2))
+        state = init_state(begun, make_optimizer(RATE, 3), 0, False)
+        step = make_train_step(classification_loss(config, 0.0, 0.0, 0), RATE, 3, tuning=tuning)
+        rest = () if tuning is None else (tuning.frozen,)
+        memory = jax.jit(step, donate_argnums=0).lower(state, batch(), *rest).compile().memory_analysis()
+        sizes[method] = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    assert sizes["lora"] < 0.5 * sizes["full"], sizes
+
+
+def test_targets_are_path_endings_or_patterns_and_unknown_ones_are_told_the_nearest() -> None:
+    config, params = FAMILIES["gpt2"], drawn("gpt2")
+
+    def modules(*targets: str) -> set[str]:
+        begun, _ = begin(settings("lora", targets=targets), config, params, "classifier", jax.random.key(2))
+        return {"/".join(at[:-1]) for at in flatten_dict(begun) if at[-1] == "lora_a"}
+
+    assert modules("c_attn") == {"h_0/attn/c_attn", "h_1/attn/c_attn"}
+    assert modules("mlp/c_proj") == {"h_0/mlp/c_proj", "h_1/mlp/c_proj"}
+    assert modules("h_1/*") == {f"h_1/{at}" for at in ("attn/c_attn", "attn/c_proj", "mlp/c_fc", "mlp/c_proj")}
+    assert len(modules()) == 8
+    with pytest.raises(UserError, match=r"'c_atn' names no weight of this gpt2; some of its paths end in .*c_attn"):
+        modules("c_atn")
+    with pytest.raises(UserError, match="names no weight"):
+        modules("score")
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"method": "lorra"}, "must be one of full, last-layer, biases, lora, adalora, adapters"),
+        ({"method": "lora", "dropout": 1.0}, r"adapt.dropout is 1.0: it must be in \[0, 1\)"),
+        ({"method": "adalora", "initial_rank": 2}, "adapt.initial_rank is 2, below adapt.rank=8"),
+        ({"method": "adalora", "rank_stabilised": True}, "adapt.rank_stabilised is of lora"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_in_a_line(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        AdaptConfig(**values)
+
+
+@pytest.mark.parametrize(
+    ("adapt", "says"),
+    [
+        (
+            AdaptConfig("lora", rank=17),
+            r"adapt.rank: 17 is not within 1 and 16, the rank of h_0/attn/c_attn \(16 x 48\)",
+        ),
+        (AdaptConfig("adapters", width=16), "adapt.width: 16 is no bottleneck of a model of width 16"),
+    ],
+)
+def test_sizes_that_do_not_fit_the_model_are_refused(adapt: AdaptConfig, says: str) -> None:
+    config, params = FAMILIES["gpt2"], drawn("gpt2")
+    with pytest.raises(UserError, match=says):
+        begin(adapt, config, params, "classifier", jax.random.key(2))
+
+
+def test_rank_stabilised_scaling_divides_by_the_root() -> None:
+    assert AdaptConfig("lora", rank=16, alpha=8.0).scale == 0.5
+    assert AdaptConfig("lora", rank=16, alpha=8.0, rank_stabilised=True).scale == 2.0
