@@ -1,4 +1,4 @@
-"""How much of a model a job trains, the same in every job that trains one."""
+"""How much of a model a job trains, and of whom: the same in every job that trains one."""
 
 from ml_collections import ConfigDict
 
@@ -15,4 +15,14 @@ def adapt() -> ConfigDict:
     c.rank_stabilised = False  # lora: alpha / sqrt(rank) instead
     c.orthogonality = 0.1  # weight of adalora's penalty on matrices that are not orthogonal
     c.width = 32  # of the bottlenecks of adapters
+    return c
+
+
+def teacher() -> ConfigDict:
+    """Returns the settings of `llmjax.adapt.distil.Lesson`."""
+    c = ConfigDict()
+    c.folder = ""  # of a trained model of the same tokenizer, whose answers are learnt beside the labels; empty = none
+    c.share = 0.5  # of its answers in the loss
+    c.temperature = 2.0  # by which its logits, and the student's, are divided
+    c.hidden = 0.0  # weight of the difference of last hidden states; both models must be of one width
     return c

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs._adapt import adapt
+from configs._adapt import adapt, teacher
 from configs._mesh import mesh_here
 from llmjax.errors import UserError, did_you_mean
 
@@ -42,6 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.model.remat = False  # compute activations again in the backward pass: less memory, more time
 
     c.adapt = adapt()
+    c.teacher = teacher()
 
     c.train = ConfigDict()
     c.train.steps = 1000  # batches

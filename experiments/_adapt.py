@@ -7,7 +7,8 @@ import jax
 
 from llmjax.adapt.adalora import ranks
 from llmjax.adapt.config import ADAPTERS, AdaptConfig
-from llmjax.adapt.folders import save_adapter
+from llmjax.adapt.distil import Lesson, check_lesson, taught
+from llmjax.adapt.folders import load_model, save_adapter
 from llmjax.adapt.tuning import begin, finish
 from llmjax.errors import UserError
 from llmjax.memory import tree_bytes
@@ -15,7 +16,7 @@ from llmjax.models.config import ModelConfig
 from llmjax.models.folders import adapter_base
 from llmjax.models.params import Head, Params, unstack_layers
 from llmjax.models.weights import save_pretrained
-from llmjax.parallel.layout import place
+from llmjax.parallel.layout import place, place_model
 from llmjax.pretrained import PRETRAINED
 from llmjax.train.task import Tuning
 
@@ -47,8 +48,14 @@ class Part(NamedTuple):
             found["ranks"] = ranks(finish(self.config, fitted))
         return found
 
-    def save(self, folder: Path, model: ModelConfig, fitted: Params, whole: Params, head: Head, tokenizer: Any) -> None:
-        """Writes an adapter's folder, or a model's where what was trained is no adapter."""
+    def save(
+        self, folder: Path, model: ModelConfig, trained: tuple[Params, Params], head: Head, tokenizer: Any
+    ) -> None:
+        """Writes an adapter's folder, or a model's where what was trained is no adapter.
+
+        trained: what was fitted, and the whole that it makes.
+        """
+        fitted, whole = trained
         if self.config.method not in ADAPTERS:
             save_pretrained(folder, model, whole, head, tokenizer)
             return
@@ -83,6 +90,23 @@ def part_of(
     count, every = _count(trained), _count(params)
     print(f"training {count:,} parameters by {config.method}, beside {every:,} of the model: {count / every:.2%}")
     return Part(config, place(trained, model.family), tuning, str(Path(folder).resolve()) if local else name)
+
+
+def lesson_of(
+    values: dict[str, Any], model: ModelConfig, part: Part, head: Head
+) -> tuple[Lesson | None, Tuning | None]:
+    """Returns what the settings of `teacher` have a run learn, and how it then trains its part.
+
+    Raises:
+        UserError: no such teacher, or one that the model cannot learn of.
+    """
+    folder, *rest = (values[name] for name in ("folder", "share", "temperature", "hidden"))
+    if not folder:
+        return None, part.tuning
+    config, params = load_model(folder, head, scan_layers=model.scan_layers, dtype=model.dtype)
+    lesson = Lesson(config, *rest)
+    check_lesson(lesson, model)
+    return lesson, taught(part.tuning, place_model(params, config))
 
 
 def _count(params: Params) -> int:

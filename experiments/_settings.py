@@ -69,9 +69,17 @@ _ADAPT: Schema = {
     "width": whole(1, 2**16),
 }
 
+_TEACHER: Schema = {
+    "folder": text(),
+    "share": number(0, 1, above=True),
+    "temperature": number(0, 1000, above=True),
+    "hidden": number(0, 1e6),
+}
+
 _FINETUNE: Schema = {
     "mesh": _MESH_HERE,
     "adapt": _ADAPT,
+    "teacher": _TEACHER,
     "data": {
         "source": text(),
         "train": text(),
@@ -128,6 +136,7 @@ _FINETUNE: Schema = {
 _LM: Schema = {
     "mesh": _MESH_HERE,
     "adapt": _ADAPT,
+    "teacher": _TEACHER,
     "data": {
         "source": _NAME,
         "train": text(),

@@ -3,7 +3,7 @@
 import json
 import shlex
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments._adapt import Part, part_of
+from experiments._adapt import lesson_of, part_of
 from experiments._command import launch_command
 from experiments._figures import baseline_json, examples_json, measured_json, print_figures
 from experiments._mesh import check_rows, on_devices, say_mesh
@@ -55,6 +55,7 @@ from llmjax.train import (
 )
 from llmjax.train.defaults import Start, resolve, told
 from llmjax.train.memory import check_training
+from llmjax.train.task import Tuning
 
 EXAMPLES = {"vader_movies": MOVIE_EXAMPLES}  # of a source; other data show their own texts
 MOST_EXAMPLES = 4
@@ -95,7 +96,9 @@ def _run(config: ConfigDict, workdir: str, stack: ExitStack) -> None:
     model, params = _model(values["model"], train_config.seed, init, dataset, (tokenizer, max_length))
     names = (values["model"]["init"], init)
     part = part_of(values["adapt"], model, params, "classifier", train_config.seed, names)
-    _refuse_teachers(part, train_config)
+    lesson, tuning = lesson_of(values["teacher"], model, part, "classifier")
+    _refuse_teachers(tuning, train_config)
+    train_config = replace(train_config, lesson=lesson)
     replacement = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.pad_token_id or 0
     splits = {
         name: Split(encode_cached(tokenizer, part.texts, min(max_length, model.context)), part.labels_N, part.places)
@@ -113,7 +116,7 @@ def _run(config: ConfigDict, workdir: str, stack: ExitStack) -> None:
     check_training(model, rows, eval_rows, longest, train_config.ema_decay > 0, available(), part=part.bytes)
     fitted = fit_classifier(
         model, part.params, splits["train"], splits["dev"], train_config, folder, replacement, settings, not init,
-        part.tuning,
+        tuning,
     )  # fmt: skip
     params = part.whole(fitted.params)
 
@@ -138,11 +141,11 @@ def _run(config: ConfigDict, workdir: str, stack: ExitStack) -> None:
         "baseline": baseline_json(splits["train"], measured, model.label_names, len(tokenizer)),
         "examples": examples_json(examples, labels, example_logits_NC / temperature, model.label_names),
     }
-    fetched = [fetched_tree(tree) for tree in (fitted.params, params)]
+    fetched = fetched_tree(fitted.params), fetched_tree(params)
     devices.close()
     if not leads():
         return
-    part.save(folder / "best", model, *fetched, "classifier", tokenizer)
+    part.save(folder / "best", model, fetched, "classifier", tokenizer)
     write_calibration(folder / "best", Calibration(temperature, _trained_tokens(splits["train"].encoded, init)))
     atomic_write(folder / RESULTS, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     try:
@@ -212,11 +215,10 @@ def _start(values: dict[str, Any], init: str, lengths_N: np.ndarray) -> Start:
     return Start(bool(init), _width(values["model"]), lengths_N, values["adapt"]["method"])
 
 
-def _refuse_teachers(part: Part, config: TrainConfig) -> None:
-    if part.tuning is not None and (config.pretrain_epochs or config.distill.steps):
+def _refuse_teachers(tuning: Tuning | None, config: TrainConfig) -> None:
+    if tuning is not None and (config.pretrain_epochs or config.distill.steps):
         raise UserError(
-            f"adapt.method={part.config.method!r} learns the labels alone: set train.pretrain_epochs and "
-            "train.distill_steps to 0"
+            "adapt.method and teacher.folder learn from labels: set train.pretrain_epochs and train.distill_steps to 0"
         )
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from experiments._adapt import part_of
+from experiments._adapt import lesson_of, part_of
 from experiments._command import launch_command
 from experiments._mesh import check_rows, on_devices, say_mesh
 from experiments._settings import values_of
 from experiments._workdir import RESULTS, claim, fingerprint, flat_settings, held, results, show
+from llmjax.adapt.distil import Lesson
 from llmjax.adapt.folders import load_model
 from llmjax.data import encode_cached, load_tokenizer
 from llmjax.data.corpus import CorpusConfig, load_corpus
@@ -74,23 +75,24 @@ def _train(values: dict[str, Any], folder: Path) -> dict[str, Any]:
         evaluate = evaluation(model, dev, length, values["train"]["batch_size"], sample)
         say_mesh(params, f"{values['train']['batch_size'] * length:,} tokens a step")
         rate = PART_RATES.get(part.config.method, TRAINED_RATE if init else FRESH_RATE)
-        phase = _phase(values["train"], model, train, length, evaluate, rate)
+        lesson, tuning = lesson_of(values["teacher"], model, part, "lm")
+        phase = _phase(values["train"], model, train, length, evaluate, (rate, lesson))
         rows, averaged = values["train"]["batch_size"], values["train"]["ema_decay"] > 0
         check_training(
             model, rows, rows, min(length, len(train.tokens_T) - 1), averaged, available(), head="lm", part=part.bytes
         )
         train_config = {name: values["train"][name] for name in ("seed", "patience", "keep", "wandb")}
         loop = LoopConfig(**train_config, dtype=model.dtype, family=model.family)
-        fitted = fit([phase], part.params, loop, folder, settings, part.tuning)
+        fitted = fit([phase], part.params, loop, folder, settings, tuning)
         params = part.whole(fitted.params)
         found: dict[str, Any] = {"best_step": fitted.best_step, "steps": fitted.steps, **part.figures(fitted.params)}
         if evaluate is not None:
             figures = dict(evaluate(params).figures)
             found |= {"samples": figures.pop("samples", []), "dev": figures}
             found["dev"] |= {"tokens": len(dev.tokens_T) - 1, "bytes": dev.size}
-        fetched = [fetched_tree(tree) for tree in (fitted.params, params)]
+        fetched = fetched_tree(fitted.params), fetched_tree(params)
         if leads():
-            part.save(folder / "best", model, *fetched, "lm", tokenizer)
+            part.save(folder / "best", model, fetched, "lm", tokenizer)
             atomic_write(folder / RESULTS, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     return found
 
@@ -148,10 +150,18 @@ def _sampler(
     return sample
 
 
-def _phase(values: dict[str, Any], model: ModelConfig, train: Stream, length: int, evaluate: Any, rate: float) -> Phase:
+def _phase(
+    values: dict[str, Any],
+    model: ModelConfig,
+    train: Stream,
+    length: int,
+    evaluate: Any,
+    more: tuple[float, Lesson | None],
+) -> Phase:
+    """The one phase of a run; `more`: the rate where none was set, and what is learnt of a teacher."""
     optimizer = dict(values["optimizer"])
-    optimizer["learning_rate"] = optimizer["learning_rate"] or rate
-    task = lm_task(model, train, length, values["batch_size"], values["seed"], evaluate)
+    optimizer["learning_rate"] = optimizer["learning_rate"] or more[0]
+    task = lm_task(model, train, length, values["batch_size"], values["seed"], evaluate, more[1])
     return Phase(task, values["steps"], OptimizerConfig(**optimizer), values["ema_decay"], values["eval_every"])
 
 

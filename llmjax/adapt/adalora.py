@@ -12,12 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from llmjax.adapt.lora import A, B, E, check_rank
-from llmjax.adapt.targets import At
-from llmjax.models.params import Params
+from llmjax.models.params import At, Params, flat_tree, nested_tree
 from llmjax.train.optimizer import Around
 
 STD = 0.02  # of P and Q at first, as peft draws them
@@ -60,13 +58,13 @@ def draw(shapes: Mapping[At, tuple[int, ...]], rank: int, key: jax.Array) -> Par
         drawn[(*at, A)] = STD * jax.random.normal(a_key, (*stacked, inputs, rank))
         drawn[(*at, B)] = STD * jax.random.normal(b_key, (*stacked, rank, outputs))
         drawn[(*at, E)] = jnp.zeros((*stacked, rank))
-    return unflatten_dict(drawn)
+    return nested_tree(drawn)
 
 
 def orthogonality(trained: Params) -> jax.Array:
     """Returns ||P'P - I||^2 + ||QQ' - I||^2, the mean over all weights: equation 4."""
     found = []
-    for at, leaf in flatten_dict(trained).items():
+    for at, leaf in flat_tree(trained).items():
         if at[-1] in (A, B):
             rows = jnp.swapaxes(leaf, -1, -2) if at[-1] == A else leaf
             gram = jnp.einsum("...rd,...sd->...rs", rows, rows)
@@ -84,11 +82,12 @@ def allocator(budget: Budget) -> Around:
         def init(params: Params) -> Allocation:
             zeros = jax.tree.map(jnp.zeros_like, params)
             kept = {at: jnp.ones(e.shape, bool) for at, e in _lambdas(params).items()}
-            return Allocation(optimizer.init(params), jnp.zeros((), jnp.int32), zeros, zeros, unflatten_dict(kept))
+            return Allocation(optimizer.init(params), jnp.zeros((), jnp.int32), zeros, zeros, nested_tree(kept))
 
         def update(grads: Params, state: Allocation, params: Params | None = None) -> tuple[Params, Allocation]:
             assert params is not None
-            changes, inner = optimizer.update(grads, state.inner, params)
+            changed, inner = optimizer.update(grads, state.inner, params)
+            changes: Any = changed
             step = state.count + 1
             now = jax.tree.map(lambda p, g: jnp.abs(p * g), params, grads)  # equation 8
             importance = _smoothed(state.importance, now)
@@ -99,10 +98,10 @@ def allocator(budget: Budget) -> Around:
                 due, lambda: _best(importance, uncertainty, budget.at(step, updates)), lambda: state.kept
             )
             chooses = due | (step > end)
-            flat, olds, choice = flatten_dict(changes), flatten_dict(params), flatten_dict(kept)
+            flat, olds, choice = flat_tree(changes), flat_tree(params), flat_tree(kept)
             for at in choice:
                 flat[at] = jnp.where(chooses & ~choice[at], -olds[at], flat[at])
-            return unflatten_dict(flat), Allocation(inner, step, importance, uncertainty, kept)
+            return nested_tree(flat), Allocation(inner, step, importance, uncertainty, kept)
 
         return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
@@ -115,13 +114,13 @@ def finished(trained: Params, budget: Budget) -> Params:
     Nothing changes where the run ended with them. The best evaluation may have come before, or a moving average hold
     what is left of others.
     """
-    parts = flatten_dict(trained)
+    parts = flat_tree(trained)
     sizes = {}
     for at, e in _lambdas(trained).items():
         norms = jnp.linalg.norm(parts[(*at[:-1], A)], axis=-2) * jnp.linalg.norm(parts[(*at[:-1], B)], axis=-1)
         sizes[at] = jnp.abs(e) * norms
     kept = _largest(sizes, jnp.int32(budget.last))
-    return unflatten_dict(parts | {at: jnp.where(kept[at], parts[at], 0.0) for at in kept})
+    return nested_tree(parts | {at: jnp.where(kept[at], parts[at], 0.0) for at in kept})
 
 
 def ranks(trained: Params) -> dict[str, int]:
@@ -130,7 +129,7 @@ def ranks(trained: Params) -> dict[str, int]:
 
 
 def _lambdas(trained: Params) -> dict[At, jax.Array]:
-    return {at: leaf for at, leaf in flatten_dict(trained).items() if at[-1] == E}
+    return {at: leaf for at, leaf in flat_tree(trained).items() if at[-1] == E}
 
 
 def _smoothed(mean: Params, now: Params) -> Params:
@@ -139,13 +138,13 @@ def _smoothed(mean: Params, now: Params) -> Params:
 
 def _best(importance: Params, uncertainty: Params, count: jax.Array) -> Params:
     """Returns which triplets are among the `count` best: equation 10, of scores that are importance x uncertainty."""
-    scores = flatten_dict(jax.tree.map(jnp.multiply, importance, uncertainty))
+    scores = flat_tree(jax.tree.map(jnp.multiply, importance, uncertainty))
     triplets = {
         at: e + jnp.mean(scores[(*at[:-1], A)], axis=-2) + jnp.mean(scores[(*at[:-1], B)], axis=-1)
         for at, e in scores.items()
         if at[-1] == E
     }
-    return unflatten_dict(_largest(triplets, count))
+    return nested_tree(_largest(triplets, count))
 
 
 def _largest(values: Mapping[At, Float[Array, "..."]], count: jax.Array) -> dict[At, jax.Array]:

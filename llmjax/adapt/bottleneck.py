@@ -9,11 +9,10 @@ import re
 
 import jax
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from llmjax.errors import UserError
 from llmjax.models.config import ModelConfig
-from llmjax.models.params import Params
+from llmjax.models.params import Params, flat_tree, nested_tree
 
 NEAR_IDENTITY = 1e-3  # standard deviation of the weights at first: the paper's figure 6 finds up to 1e-2 as good
 BRANCHES = ("attention_adapter", "mlp_adapter")
@@ -42,5 +41,5 @@ def draw(params: Params, config: ModelConfig, width: int, key: jax.Array) -> Par
                 kernel = NEAR_IDENTITY * jax.random.truncated_normal(own, -2.0, 2.0, (*count, inputs, outputs))
                 drawn[(*at, branch, part, "kernel")] = kernel
                 drawn[(*at, branch, part, "bias")] = jnp.zeros((*count, outputs))
-    norms = {at: leaf for at, leaf in flatten_dict(params).items() if at[-2] in config.layer.names.norms}
-    return unflatten_dict(drawn | norms)
+    norms = {at: leaf for at, leaf in flat_tree(params).items() if at[-2] in config.layer.names.norms}
+    return nested_tree(drawn | norms)

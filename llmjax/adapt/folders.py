@@ -14,18 +14,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from llmjax.adapt.config import AdaptConfig
 from llmjax.adapt.lora import A, B, E, merged
-from llmjax.adapt.targets import At
 from llmjax.errors import UserError
 from llmjax.files import write_sums
 from llmjax.json_file import read_json
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import family_of
 from llmjax.models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_base, read_config, resolve_folder
-from llmjax.models.params import Head, Params, param_shapes, stack_layers
+from llmjax.models.params import At, Head, Params, flat_tree, nested_tree, param_shapes, stack_layers
 from llmjax.models.weights import check_sums, load_pretrained, read_tensors, saved_folder, write_config, write_tensors
 
 _TYPES = {"lora": "LORA", "adalora": "ADALORA", "adapters": "HOULSBY"}
@@ -61,7 +59,7 @@ def load_model(
     apart = overrides | {"scan_layers": False}
     config, params = load_pretrained(base, head, fresh_head_key=fresh_head_key, **apart)
     _check_shapes(folder, raw, trained, params)
-    whole = merged(params, unflatten_dict({at: jnp.asarray(leaf) for at, leaf in trained.items()}), 1.0)
+    whole = merged(params, nested_tree({at: jnp.asarray(leaf) for at, leaf in trained.items()}), 1.0)
     if not overrides.get("scan_layers"):
         return config, whole
     config = dataclasses.replace(config, scan_layers=True)
@@ -87,7 +85,7 @@ def save_adapter(
     Raises:
         UserError: the folder exists and holds other files, or cannot be written.
     """
-    parts = flatten_dict(trained)
+    parts = flat_tree(trained)
     names = _names(config, head)
     with saved_folder(folder) as fresh:
         tensors = {}
@@ -114,7 +112,7 @@ def _names(config: ModelConfig, head: Head) -> dict[At, str]:
     bare = "none" in family.architectures and family.architectures[head] == family.architectures["none"]
     return {
         at: family.tensor_name(at) if bare or at[0] in family.own else family.prefix + family.tensor_name(at)
-        for at in flatten_dict(param_shapes(config, head))
+        for at in flat_tree(param_shapes(config, head))
     }
 
 
@@ -179,7 +177,7 @@ def _trained(
     family, found = family_of(config), {}
     prefix = family.prefix
     heads: tuple[Head, ...] = ("classifier", "lm", "none")
-    every = {at for one in heads if one in family.architectures for at in flatten_dict(param_shapes(config, one))}
+    every = {at for one in heads if one in family.architectures for at in flat_tree(param_shapes(config, one))}
     ours = {family.tensor_name(at): at for at in every}
     for name, array in tensors.items():
         if "/" in name:
@@ -202,7 +200,7 @@ def _trained(
             found[(*at[:-1], B)] = array.T * _scale(folder, raw, beside[1])
         else:
             found[(*at[:-1], E)] = array[:, 0]
-    wanted = flatten_dict(param_shapes(config, head))
+    wanted = flat_tree(param_shapes(config, head))
     return {at: leaf for at, leaf in found.items() if at[0] not in family.own or at in wanted}
 
 
@@ -232,7 +230,7 @@ def _labels(folder: Path, trained: Mapping[At, np.ndarray], own: tuple[str, ...]
 
 def _check_shapes(folder: Path, raw: Mapping[str, Any], trained: Mapping[At, np.ndarray], params: Params) -> None:
     """Raises `UserError` where an adapter's arrays do not fit the base's."""
-    flat = flatten_dict(params)
+    flat = flat_tree(params)
     for at, leaf in sorted(trained.items(), key=lambda item: item[0][-1] not in (A, B)):
         kernel, axis = flat.get((*at[:-1], "kernel")), {A: 0, B: -1}.get(at[-1])
         if axis is not None and kernel is not None and leaf.shape[axis] != kernel.shape[axis]:

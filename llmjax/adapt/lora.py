@@ -9,12 +9,10 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict, unflatten_dict
 
-from llmjax.adapt.targets import At
 from llmjax.errors import UserError
 from llmjax.kernels.lowrank import LowRank
-from llmjax.models.params import Params
+from llmjax.models.params import At, Params, flat_tree, nested_tree
 
 A, B, E = "lora_a", "lora_b", "lora_e"  # beside a module's kernel; E with AdaLoRA only
 
@@ -34,7 +32,7 @@ def draw(shapes: Mapping[At, tuple[int, ...]], rank: int, key: jax.Array) -> Par
         bound = inputs**-0.5
         a = jax.random.uniform(jax.random.fold_in(key, number), (*stacked, inputs, rank), minval=-bound, maxval=bound)
         drawn |= {(*at, A): a, (*at, B): jnp.zeros((*stacked, rank, outputs))}
-    return unflatten_dict(drawn)
+    return nested_tree(drawn)
 
 
 def check_rank(rank: int, at: At, shape: tuple[int, ...]) -> None:
@@ -54,7 +52,7 @@ def joined(frozen: Params, trained: Params, scale: float, dropout: float = 0.0, 
     Args:
         key: of the dropout in front of a; None: nothing is dropped.
     """
-    found, parts = flatten_dict(frozen), flatten_dict(trained)
+    found, parts = flat_tree(frozen), flat_tree(trained)
     beside = sorted(at[:-1] for at in parts if at[-1] == A)
     for number, at in enumerate(beside):
         a_DR, b_RE, e_R = parts.pop((*at, A)), parts.pop((*at, B)), parts.pop((*at, E), None)
@@ -63,7 +61,7 @@ def joined(frozen: Params, trained: Params, scale: float, dropout: float = 0.0, 
             own = jax.random.fold_in(key, number)
             own = jax.random.split(own, a_DR.shape[0]) if a_DR.ndim == 3 else own
         found[(*at, "kernel")] = LowRank(found[(*at, "kernel")], a_DR, b_RE, e_R, own, scale, dropout)
-    return unflatten_dict({**found, **parts})
+    return nested_tree({**found, **parts})
 
 
 def merged(frozen: Params, trained: Params, scale: float) -> Params:

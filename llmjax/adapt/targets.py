@@ -5,19 +5,16 @@ import fnmatch
 from collections.abc import Sequence
 from typing import Any
 
-from flax.traverse_util import flatten_dict
-
 from llmjax.errors import UserError
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import family_of
-
-At = tuple[str, ...]  # a module's path among the parameters: ("h_3", "attn", "c_attn")
+from llmjax.models.params import At, flat_tree
 
 
 def products(params: Any, config: ModelConfig) -> dict[At, tuple[int, ...]]:
     """Returns the modules that multiply by a weight, heads left out, with the weight's shape [..., D, E]."""
     heads = family_of(config).own
-    found = {at[:-1]: leaf.shape for at, leaf in flatten_dict(params).items() if at[-1] == "kernel"}
+    found = {at[:-1]: leaf.shape for at, leaf in flat_tree(params).items() if at[-1] == "kernel"}
     return {at: shape for at, shape in found.items() if at[0] not in heads}
 
 

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable
 
 import jax
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from llmjax.adapt import adalora, bottleneck, lora
 from llmjax.adapt.config import AdaptConfig
@@ -12,7 +11,7 @@ from llmjax.adapt.targets import chosen
 from llmjax.errors import UserError
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import family_of
-from llmjax.models.params import Params
+from llmjax.models.params import Params, flat_tree, nested_tree
 from llmjax.train.task import Tuning
 
 
@@ -29,16 +28,16 @@ def begin(
     if adapt.method == "full":
         return params, None
     trained = _DRAWN[adapt.method](adapt, config, params, key)
-    flat, own = flatten_dict(params), family_of(config).own if head == "classifier" else ()
-    parts = flatten_dict(trained) | {at: leaf for at, leaf in flat.items() if at[0] in own}
-    frozen = unflatten_dict({at: leaf for at, leaf in flat.items() if at not in parts})
+    flat, own = flat_tree(params), family_of(config).own if head == "classifier" else ()
+    parts = flat_tree(trained) | {at: leaf for at, leaf in flat.items() if at[0] in own}
+    frozen = nested_tree({at: leaf for at, leaf in flat.items() if at not in parts})
     penalty = around = None
     if adapt.method == "adalora":
         budget, weight = budget_of(adapt, trained), adapt.orthogonality
         penalty, around = lambda trained: weight * adalora.orthogonality(trained), adalora.allocator(budget)
     join = functools.partial(_joined, scale=adapt.scale, dropout=adapt.dropout)
     merge = jax.jit(functools.partial(lora.merged, scale=adapt.scale))
-    return unflatten_dict(parts), Tuning(frozen, join, merge, penalty, around)
+    return nested_tree(parts), Tuning(frozen, join, merge, penalty, around)
 
 
 def finish(adapt: AdaptConfig, trained: Params) -> Params:
@@ -48,7 +47,7 @@ def finish(adapt: AdaptConfig, trained: Params) -> Params:
 
 def budget_of(adapt: AdaptConfig, trained: Params) -> adalora.Budget:
     """Returns AdaLoRA's budget: `initial_rank` and `rank` triplets a weight."""
-    first = sum(leaf.size for at, leaf in flatten_dict(trained).items() if at[-1] == lora.E)
+    first = sum(leaf.size for at, leaf in flat_tree(trained).items() if at[-1] == lora.E)
     return adalora.Budget(first, first // adapt.initial_rank * adapt.rank)
 
 
@@ -70,10 +69,10 @@ def _adapters(adapt: AdaptConfig, config: ModelConfig, params: Params, key: jax.
 
 def _biases(adapt: AdaptConfig, config: ModelConfig, params: Params, key: jax.Array) -> Params:
     """Ben Zaken et al. 2022, "BitFit"."""
-    found = {at: leaf for at, leaf in flatten_dict(params).items() if at[-1] == "bias"}
+    found = {at: leaf for at, leaf in flat_tree(params).items() if at[-1] == "bias"}
     if not found:
         raise UserError(f"adapt.method='biases': a {config.family} has none; take lora")
-    return unflatten_dict(found)
+    return nested_tree(found)
 
 
 def _last_layer(adapt: AdaptConfig, config: ModelConfig, params: Params, key: jax.Array) -> Params:

@@ -49,8 +49,8 @@ class LowRank:
     def astype(self, dtype: str) -> "LowRank":
         """Returns the weight in another type."""
         e_R = None if self.e_R is None else self.e_R.astype(dtype)
-        arrays = (array.astype(dtype) for array in (self.kernel_DE, self.a_DR, self.b_RE))
-        return LowRank(*arrays, e_R, self.key, self.scale, self.dropout)
+        kernel_DE, a_DR, b_RE = (array.astype(dtype) for array in (self.kernel_DE, self.a_DR, self.b_RE))
+        return dataclasses.replace(self, kernel_DE=kernel_DE, a_DR=a_DR, b_RE=b_RE, e_R=e_R)
 
 
 def over_outputs(weight: Any, change: Callable[[jax.Array], jax.Array]) -> Any:

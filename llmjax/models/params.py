@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -20,7 +20,27 @@ from llmjax.parallel.layout import divided, place, place_model
 from llmjax.parallel.mesh import axis_size
 
 Params = dict[str, Any]
+At = tuple[str, ...]  # a path in them: ("h_3", "attn", "c_attn", "kernel")
 Head = Literal["lm", "score", "classifier", "pooler", "none"]
+
+
+def flat_tree(tree: Params, at: At = ()) -> dict[At, Any]:
+    """Returns a tree's leaves by their paths."""
+    flat: dict[At, Any] = {}
+    for name, value in tree.items():
+        flat |= flat_tree(value, (*at, name)) if isinstance(value, dict) else {(*at, name): value}
+    return flat
+
+
+def nested_tree(flat: Mapping[At, Any]) -> Params:
+    """The inverse of `flat_tree`."""
+    tree: Params = {}
+    for at, leaf in flat.items():
+        inner = tree
+        for name in at[:-1]:
+            inner = inner.setdefault(name, {})
+        inner[at[-1]] = leaf
+    return tree
 
 
 def init_params(config: ModelConfig, head: Head, key: PRNGKeyArray | jax.Array) -> Params:

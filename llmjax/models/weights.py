@@ -32,9 +32,18 @@ from llmjax.models.folders import (
     some,
     weight_files,
 )
-from llmjax.models.params import Head, Params, param_shapes, stack_layers, unstack_layers, vocabulary_table
+from llmjax.models.params import (
+    At,
+    Head,
+    Params,
+    flat_tree,
+    nested_tree,
+    param_shapes,
+    stack_layers,
+    unstack_layers,
+    vocabulary_table,
+)
 
-At = tuple[str, ...]  # a parameter's path: ("h_3", "attn", "c_attn", "kernel")
 _STORED_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
 
 
@@ -73,7 +82,7 @@ def load_pretrained(
     for at, shape in missing.items():
         draw = jax.random.normal(fresh_head_key, shape, jnp.float32)  # pyright: ignore[reportArgumentType]
         flat[at] = (config.initializer_range * draw).astype(config.param_dtype)
-    params = _nested(flat)
+    params = nested_tree(flat)
     return config, stack_layers(params, config) if config.scan_layers else params
 
 
@@ -85,7 +94,7 @@ def map_pretrained(path: str | Path, head: Head, *, packed: bool = False) -> tup
     as they are there.
     """
     config, flat, _ = _read(path, head, False, {}, packed)
-    return config, _nested(flat)
+    return config, nested_tree(flat)
 
 
 def check_sums(folder: Path) -> None:
@@ -157,7 +166,7 @@ def _read(
     folder = resolve_folder(path)
     config = read_config(folder, **overrides)
     family = family_of(config)
-    wanted = {family.tensor_name(at): (at, leaf.shape) for at, leaf in _flat(param_shapes(config, head)).items()}
+    wanted = {family.tensor_name(at): (at, leaf.shape) for at, leaf in flat_tree(param_shapes(config, head)).items()}
     stored: dict[str, _Stored] = {}
     for file in [folder] if is_gguf(folder) else weight_files(folder):
         stored |= {name.removeprefix(family.prefix): tensor for name, tensor in _tensors(file).items()}
@@ -176,25 +185,6 @@ def _to_draw(family: Family, stored: dict[str, "_Stored"], wanted: dict[str, tup
     heads = {name for name, (at, _) in wanted.items() if at[0] in family.own}
     fresh = set() if all(_fits(stored, wanted, name, family) for name in heads) else heads
     return fresh | {name for name, (at, _) in wanted.items() if at[0] in family.optional and name not in stored}
-
-
-def _flat(tree: Params, at: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """Returns a tree's leaves by their paths."""
-    flat: dict[tuple[str, ...], Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, (*at, name)) if isinstance(value, dict) else {(*at, name): value}
-    return flat
-
-
-def _nested(flat: dict[tuple[str, ...], Any]) -> Params:
-    """The inverse of `_flat`."""
-    tree: Params = {}
-    for at, leaf in flat.items():
-        inner = tree
-        for name in at[:-1]:
-            inner = inner.setdefault(name, {})
-        inner[at[-1]] = leaf
-    return tree
 
 
 class _Stored(NamedTuple):
@@ -339,7 +329,7 @@ def _write(folder: Path, config: ModelConfig, params: Params, head: Head, tokeni
     family = family_of(config)
     bare = "none" in family.architectures and family.architectures[head] == family.architectures["none"]
     tensors = {}
-    for at, leaf in _flat(unstack_layers(params, config)).items():
+    for at, leaf in flat_tree(unstack_layers(params, config)).items():
         name, array = family.tensor_name(at), np.asarray(leaf)
         name = name if bare or at[0] in family.own else family.prefix + name
         tensors[name] = np.ascontiguousarray(array.T if family.transposed(at) else array)

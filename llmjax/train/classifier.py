@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from llmjax.adapt.distil import Lesson, lesson_loss
 from llmjax.data.batches import choose_buckets, steps_per_epoch, train_batches
 from llmjax.errors import UserError, did_you_mean
 from llmjax.models.config import ModelConfig
@@ -42,6 +43,7 @@ class TrainConfig:
     token_dropout: share of input tokens replaced by the tokenizer's end-of-text (or pad) token.
     ema_decay: of the parameters' moving average, which is then what is evaluated and saved; 0 = off.
     distill: a linear teacher to learn from before the labels are learnt. With one `epochs` may be 0.
+    lesson: what is learnt of a teacher beside the labels; its parameters come with the tuning.
     pretrain_epochs: passes of next-token training over the same texts before classification; 0 = none.
     """
 
@@ -60,6 +62,7 @@ class TrainConfig:
     wandb: bool = False
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    lesson: Lesson | None = None
     pretrain_epochs: int = 0
     pretrain_batch_size: int = 32
     pretrain_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -170,7 +173,10 @@ def make_phases(
         task = distillation_task(model, teach, train.encoded, size, steps, seed, evaluate)
         phases.append(Phase(task, steps, config.optimizer, config.ema_decay, config.eval_every))
     if config.epochs:
-        loss = classification_loss(model, config.label_smoothing, config.token_dropout, replacement)
+        if config.lesson is None:
+            loss = classification_loss(model, config.label_smoothing, config.token_dropout, replacement)
+        else:
+            loss = lesson_loss(model, config.lesson, "classifier")
         task = classification_task(model, train, size, buckets, seed + 1, loss, evaluate)
         phases.append(
             Phase(task, config.epochs * task.epoch_steps, config.optimizer, config.ema_decay, config.eval_every)

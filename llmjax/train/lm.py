@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Int32
 
+from llmjax.adapt.distil import Lesson, lesson_loss
 from llmjax.data.batches import Batch
 from llmjax.data.packing import Windows, packed_batches, windows_in_order, windows_per_epoch
 from llmjax.models.config import ModelConfig
@@ -33,14 +34,18 @@ def lm_task(
     batch_size: int,
     seed: int,
     evaluate: Callable[[Params], Evaluated] | None = None,
+    lesson: Lesson | None = None,
 ) -> Task:
-    """Returns the task "lm": to predict every token of windows of `length` tokens, none of them padding."""
+    """Returns the task "lm": to predict every token of windows of `length` tokens, none of them padding.
+
+    lesson: what is learnt of a teacher beside them.
+    """
     length = min(length, len(train.tokens_T) - 1)
     tokens = batch_size * length
     taken = Work(tokens, train_flops(model, "lm", batch_size, tokens, length))
     return Task(
         name="lm",
-        loss=window_loss(model),
+        loss=window_loss(model) if lesson is None else lesson_loss(model, lesson, "lm"),
         batches=partial(packed_batches, train.tokens_T, length, batch_size, seed),
         epoch_steps=-(-windows_per_epoch(len(train.tokens_T), length) // batch_size),
         work=lambda batch: taken,

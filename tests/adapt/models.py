@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from llmjax.data.batches import Batch
@@ -51,4 +50,4 @@ def batch(rows: int = 8, length: int = 12) -> Batch:
     tokens_BL = np.asarray(jax.random.randint(jax.random.key(1), (rows, length), 0, 50), np.int32)
     labels_B = (tokens_BL[:, 0] % 2).astype(np.int32)
     weights_B, rows_B = np.ones(rows, np.float32), np.arange(rows, dtype=np.int32)
-    return Batch(*map(jnp.asarray, (tokens_BL, np.ones(tokens_BL.shape, bool), labels_B, weights_B, rows_B)))
+    return Batch(tokens_BL, np.ones(tokens_BL.shape, bool), labels_B, weights_B, rows_B)

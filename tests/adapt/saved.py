@@ -4,31 +4,31 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from llmjax.adapt.config import AdaptConfig
 from llmjax.adapt.folders import save_adapter
 from llmjax.adapt.tuning import begin, finish
 from llmjax.models.families import make_model
+from llmjax.models.params import Head, flat_tree, nested_tree
 from llmjax.models.weights import save_pretrained
 from tests.adapt.models import FAMILIES, batch, drawn
 
 
-def logits(config, params, head: str = "classifier"):
+def logits(config, params, head: Head = "classifier"):
     return np.asarray(make_model(config, head).apply({"params": params}, batch().tokens_BL))
 
 
 def moved(trained):
     """Returns what is trained as if training had moved it."""
-    parts = flatten_dict(trained)
+    parts = flat_tree(trained)
     keys = jax.random.split(jax.random.key(5), len(parts))
     drawn = {
         at: leaf + 0.3 * jax.random.normal(key, leaf.shape) for key, (at, leaf) in zip(keys, parts.items(), strict=True)
     }
-    return unflatten_dict(drawn)
+    return nested_tree(drawn)
 
 
-def saved(folder: Path, family: str, method: str, head: str = "classifier", **more):
+def saved(folder: Path, family: str, method: str, head: Head = "classifier", **more):
     """Saves a base and an adapter of it in `folder`; returns the model's config and its whole parameters."""
     config = FAMILIES[family]
     params = drawn(family, head)

@@ -3,22 +3,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmjax.adapt import adalora
 from llmjax.adapt.adalora import Budget, allocator, finished, orthogonality, ranks
+from llmjax.models.params import flat_tree, nested_tree
 
 MOST = 400
 SHAPES = {("one",): (8, 6), ("two",): (6, 10), ("three", "in"): (7, 7)}
 
 
 def triplets(rank: int = 4, seed: int = 0):
-    drawn = flatten_dict(adalora.draw(SHAPES, rank, jax.random.key(seed)))
+    drawn = flat_tree(adalora.draw(SHAPES, rank, jax.random.key(seed)))
     keys = jax.random.split(jax.random.key(seed + 1), len(drawn))
     lambdas = {at: jax.random.normal(key, leaf.shape) for key, (at, leaf) in zip(keys, drawn.items(), strict=True)}
-    return unflatten_dict(drawn | {at: leaf for at, leaf in lambdas.items() if at[-1] == "lora_e"})
+    return nested_tree(drawn | {at: leaf for at, leaf in lambdas.items() if at[-1] == "lora_e"})
 
 
 @given(first=st.integers(1, 500), cut=st.floats(0, 1), updates=st.integers(1, MOST))
@@ -63,7 +63,7 @@ def test_finished_keeps_exactly_the_largest(kept: int, seed: int) -> None:
     params = triplets(seed=seed)
     done = finished(params, Budget(12, kept))
     assert sum(ranks(done).values()) == kept
-    parts, left = flatten_dict(params), flatten_dict(done)
+    parts, left = flat_tree(params), flat_tree(done)
     sizes = {
         at: np.abs(parts[(*at, "lora_e")])
         * np.linalg.norm(parts[(*at, "lora_a")], axis=0)

@@ -15,8 +15,9 @@ from tests.adapt.saved import logits, saved
 METHODS = ("lora", "adalora", "adapters")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("family", "method"), [*(("gpt2", method) for method in METHODS), ("bert", "adapters"), ("llama", "adalora")]
+)
 def test_a_folder_gives_back_the_model_on_its_base(tmp_path: Path, family: str, method: str) -> None:
     config, whole = saved(tmp_path, family, method)
     loaded, params = load_model(tmp_path / "adapter", "classifier")
