@@ -59,8 +59,8 @@ class Part(NamedTuple):
         if self.config.method not in ADAPTERS:
             save_pretrained(folder, model, whole, head, tokenizer)
             return
-        trained = unstack_layers(finish(self.config, fitted), model)
-        save_adapter(folder, model, trained, head, self.config, self.base, tokenizer)
+        part = unstack_layers(finish(self.config, fitted), model)
+        save_adapter(folder, model, part, head, self.config, self.base, tokenizer)
 
 
 def part_of(
