@@ -116,11 +116,16 @@ def _prefill(config: ModelConfig, shape: Shape) -> Phase:
     return Phase(jax.jit(partial(prefill, config=config), donate_argnums=3), args, f"prompts of {shape.length}")
 
 
-def _decode(config: ModelConfig, shape: Shape) -> Phase:
-    cache = _cache(config, shape, bucket(shape.length))
+def decoding(config: ModelConfig, shape: Shape, slots: int) -> Phase:
+    """Returns a step that makes one more token of each row, over a cache of so many slots."""
+    cache = _cache(config, shape, slots)
     args = (_prepared(config, shape), _ints(shape.batch), cache)
     function = jax.jit(partial(decode_step, config=config), donate_argnums=2)
     return Phase(function, args, f"one token, cache of {cache.slots}")
+
+
+def _decode(config: ModelConfig, shape: Shape) -> Phase:
+    return decoding(config, shape, bucket(shape.length))
 
 
 def _generate(config: ModelConfig, shape: Shape) -> Phase:

@@ -5,24 +5,21 @@ import dataclasses
 import gzip
 import hashlib
 import importlib.metadata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
 
-from experiments._phases import PHASES, Shape
+from experiments._phases import PHASES, Shape, decoding
 from llmjax.analysis import analysis_of
 from llmjax.cycles.device import Device
 from llmjax.cycles.published.cases import Program
 from llmjax.data.batches import Batch
 from llmjax.files import atomic_write
 from llmjax.hlo import parse
-from llmjax.kernels import attention
 from llmjax.models.bert import BertConfig
-from llmjax.models.cache import bucket
 from llmjax.models.config import DTYPES, ModelConfig
 from llmjax.models.families import make_model
 from llmjax.models.gpt2 import GPT2Config
@@ -40,22 +37,33 @@ class _GPT2(GPT2Config):
 
     heads_here: int = 12
     head_width: int = 64
+    form: str = "softmax"
     dtypes: ClassVar[tuple[str, ...]] = (*DTYPES, "float16")
 
     @property
     def layer(self) -> LayerSpec:
         heads = {"heads": self.heads_here, "kv_heads": self.heads_here, "head_width": self.head_width}
-        return dataclasses.replace(super().layer, scale=self.head_width**-0.5, **heads)
+        return dataclasses.replace(super().layer, scale=self.head_width**-0.5, form=self.form, **heads)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Bert(BertConfig):
+    form: str = "softmax"
     dtypes: ClassVar[tuple[str, ...]] = (*DTYPES, "float16")
+
+    @property
+    def layer(self) -> LayerSpec:
+        return dataclasses.replace(super().layer, form=self.form)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Llama(LlamaConfig):
+    form: str = "softmax"
     dtypes: ClassVar[tuple[str, ...]] = (*DTYPES, "float16")
+
+    @property
+    def layer(self) -> LayerSpec:
+        return dataclasses.replace(super().layer, form=self.form)
 
 
 def config_of(program: Program, layers: int) -> ModelConfig:
@@ -68,6 +76,7 @@ def config_of(program: Program, layers: int) -> ModelConfig:
     dtype = program.dtype if program.dtype in ("bfloat16", "float16") else "float32"
     weights = "float32" if program.phase == "train" else dtype
     kinds: dict[str, Any] = {"dtype": dtype, "param_dtype": weights, "remat": program.remat}
+    kinds["form"] = "sum" if program.fused else "softmax"  # fused attention is priced apart
     sizes: dict[str, Any] = {"vocab_size": model.vocabulary, **kinds}
     slots = max(2 * program.length, 512)
     if model.family == "gpt2":
@@ -93,7 +102,9 @@ def function_of(program: Program, layers: int) -> tuple[Callable[..., Any], tupl
     shape = Shape("", program.phase, program.batch, program.length, 1, "float32")
     if program.phase in ("prefill", "decode"):
         stored = program.dtype if program.dtype in ("bfloat16", "int8") else "float32"
-        made = PHASES[program.phase](config, shape._replace(dtype=stored))
+        told = shape._replace(dtype=stored)
+        decodes = program.phase == "decode"  # over a cache of the row's own length
+        made = decoding(config, told, program.length) if decodes else PHASES["prefill"](config, told)
         return made.function, made.args
     if program.phase == "train":
         made = PHASES["lm"](config, shape)
@@ -114,8 +125,6 @@ def function_of(program: Program, layers: int) -> tuple[Callable[..., Any], tupl
 
 
 def _file(program: Program, layers: int, target: str, folder: Path) -> Path:
-    if program.phase == "decode":  # caches come in these lengths
-        program = dataclasses.replace(program, length=bucket(program.length))
     made = dataclasses.replace(program, model=dataclasses.replace(program.model, layers=layers))
     versions = [importlib.metadata.version(name) for name in ("jax", "jaxlib")]
     name = hashlib.sha256(repr((made, config_of(program, layers), target, versions)).encode()).hexdigest()[:24]
@@ -137,7 +146,7 @@ def compiled(program: Program, layers: int, target: str, folder: Path) -> str:
     with contextlib.suppress(OSError, EOFError, gzip.BadGzipFile):
         return gzip.decompress(file.read_bytes()).decode()
     chip = parse_target(target)
-    with _precision(program), _without_attention(program.fused):
+    with _precision(program):
         function, args = function_of(program, layers)
         lowered = lower_for(chip.platform, function, *args)
     text = compile_lowered(chip, lowered).text
@@ -155,24 +164,3 @@ def seconds_of(text: str, target: str, device: Device) -> float:
 def _precision(program: Program) -> contextlib.AbstractContextManager[Any]:
     """float32 in full where the program asks for it; else what the chip takes by default."""
     return jax.default_matmul_precision("highest" if program.dtype == "float32" else "default")
-
-
-@contextlib.contextmanager
-def _without_attention(fused: bool) -> Iterator[None]:
-    """Leaves attention out of what is traced: queries, keys and values are read and added up in its place."""
-    if not fused:
-        yield
-        return
-
-    def add(q: jax.Array, k: jax.Array, v: jax.Array, *_: Any, heads: int) -> jax.Array:
-        shared = q.shape[heads] // k.shape[heads]
-        return q + jnp.repeat(k, shared, axis=heads) + jnp.repeat(v, shared, axis=heads)
-
-    def texts(q: Any, k: Any, v: Any, *rest: Any) -> jax.Array:
-        return add(q, k, v, *rest, heads=2)
-
-    def prompt(q: Any, k: Any, v: Any, *rest: Any) -> jax.Array:
-        return add(q, k, v, *rest, heads=1)
-
-    with mock.patch.object(attention, "attend_texts", texts), mock.patch.object(attention, "attend_prompt", prompt):
-        yield

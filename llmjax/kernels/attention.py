@@ -5,7 +5,8 @@ Shape letters: B batch, L queries, S keys, H heads, G key-value heads, R = H / G
 N = B x G.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -107,3 +108,29 @@ def _mix_in_blocks(q_BHLK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array, visi
         k_BHMK, v_BHMK = k_BHSK[:, :, : before + end], v_BHSK[:, :, : before + end]
         blocks.append(_mix(q_BHLK[:, :, start:end], k_BHMK, v_BHMK, visible_BLS[:, start:end, : before + end]))
     return jnp.concatenate(blocks, axis=2)
+
+
+def _sum_texts(q_BLHK: Any, k_BSGK: Any, v_BSGK: Any, *_: Any) -> jax.Array:
+    return _sum(q_BLHK, k_BSGK, v_BSGK, tokens=1, heads=2)
+
+
+def _sum_prompt(q_BHLK: Any, k_BGSK: Any, v_BGSK: Any, *_: Any) -> jax.Array:
+    return _sum(q_BHLK, k_BGSK, v_BGSK, tokens=2, heads=1)
+
+
+def _sum(q: jax.Array, k: jax.Array, v: jax.Array, tokens: int, heads: int) -> jax.Array:
+    """Queries, keys and values added up: position by position, or those of all positions to fewer queries."""
+    both = jnp.repeat(k + v, q.shape[heads] // k.shape[heads], axis=heads)
+    return q + (both if q.shape[tokens] == k.shape[tokens] else both.sum(tokens, keepdims=True))
+
+
+class Form(NamedTuple):
+    """How tokens of texts and of prompts are mixed: functions that stand in for `attend_texts`, `attend_prompt`."""
+
+    texts: Callable[..., jax.Array]
+    prompt: Callable[..., jax.Array]
+
+
+# "sum" reads and writes what attention does and computes none of it: what is left of a program whose attention is
+# priced apart.
+FORMS: Mapping[str, Form] = {"softmax": Form(attend_texts, attend_prompt), "sum": Form(_sum_texts, _sum_prompt)}

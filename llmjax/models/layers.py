@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from llmjax.kernels import attention as forms
+from llmjax.kernels.attention import FORMS, attend_step
 from llmjax.kernels.lowrank import over_outputs
 from llmjax.kernels.product import is_plain, lookup, product
 from llmjax.kernels.training import add_branch, dropout
@@ -175,7 +175,7 @@ class Attention(nn.Module):
             if spec.upcast:
                 q_BLHK, k_BSGK = q_BLHK.astype(jnp.float32), k_BSGK.astype(jnp.float32)
             drop = Dropout(spec.attention_dropout, name="attn_dropout")
-            mixed_BLHK = forms.attend_texts(
+            mixed_BLHK = FORMS[spec.form].texts(
                 q_BLHK, k_BSGK, v_BSGK, visible_BLS, scale, lambda weights: drop(weights, deterministic)
             )
         else:
@@ -234,9 +234,9 @@ def _attend_cached(
         with jax.named_scope("cache"):
             k_NSK, v_NSK = _write(k_NSK, k_BGLK, slot), _write(v_NSK, v_BGLK, slot)
         if k_BSGK.shape[1] == 1:
-            mixed_BHLK = forms.attend_step(q_BHLK[:, :, 0], k_NSK, v_NSK, visible_BLS[:, 0], scale)[:, :, None]
+            mixed_BHLK = attend_step(q_BHLK[:, :, 0], k_NSK, v_NSK, visible_BLS[:, 0], scale)[:, :, None]
         else:
-            mixed_BHLK = forms.attend_prompt(q_BHLK, k_BGLK, v_BGLK, visible_BLS, scale, dtype)
+            mixed_BHLK = FORMS[spec.form].prompt(q_BHLK, k_BGLK, v_BGLK, visible_BLS, scale, dtype)
         return mixed_BHLK.transpose(0, 2, 1, 3), k_NSK, v_NSK
 
     rows = row_axes(qkv[0].shape[0])

@@ -53,7 +53,8 @@ class LayerSpec:
     width D, heads H, kv_heads G, head_width K, inner F. norm_after: norms stand after the residual sums (BERT), not
     before the branches. qk_norm: a norm of each head's query and key. window: how many tokens back a token sees, itself
     included; None for all. scale: what scores are multiplied by, K**-0.5 unless said; by_layer: divided by the number
-    of the layer, from 1, too. upcast: queries and keys multiply in float32. std, out_std: of initial weights, and of
+    of the layer, from 1, too. upcast: queries and keys multiply in float32. form: of attention, a key of
+    `kernels.attention.FORMS`. std, out_std: of initial weights, and of
     those of projections into the residual stream.
     """
 
@@ -76,6 +77,7 @@ class LayerSpec:
     scale: float | None = None
     by_layer: bool = False
     upcast: bool = False
+    form: str = "softmax"
     attention_dropout: float = 0.0
     dropout: float = 0.0
     std: float = 0.02

@@ -65,8 +65,24 @@ def test_bert_and_float16_are_built_too():
     assert jax.eval_shape(function, *args).shape == (1, 16, 32)
 
 
+@pytest.mark.parametrize("length", [65, 2049])
+def test_a_decode_has_a_cache_of_the_length_of_its_row(length):
+    _, args = function_of(Program(SMALL, "decode", 2, length, "bfloat16"), 1)
+    assert args[2].slots == length
+
+
+@pytest.mark.parametrize("phase", ["forward", "prefill"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_attention_that_is_priced_apart_is_left_out_of_every_family(family, phase):
+    model = replace(SMALL, family=family)
+    layer = [config_of(Program(model, phase, 2, 16, "bfloat16", fused), 1).layer for fused in (False, True)]
+    assert [each.form for each in layer] == ["softmax", "sum"]
+    whole, without = (products(Program(model, phase, 2, 16, "bfloat16", fused)) for fused in (False, True))
+    assert whole.count("exponential") > without.count("exponential")
+
+
 def products(program):
-    with _published._precision(program), _published._without_attention(program.fused):
+    with _published._precision(program):
         function, args = function_of(program, 1)
         return str(jax.jit(function).lower(*args).as_text())
 
