@@ -38,8 +38,7 @@ _TARGETS = (
 
 
 def kind_of(i: Instruction) -> str:
-    """Returns the kind of an instruction: "matrix products", "elementwise", "reductions", ...; "" where it is a call of
-    code that the text does not show."""
+    """Returns the kind of an instruction: "matrix products", "elementwise", ...; "" where nothing tells."""
     opcode = i.opcode.removesuffix("-start").removesuffix("-done")
     if opcode == "convolution":  # a TPU's products are convolutions without a window
         return PRODUCTS if all(size == 1 for size in i.window.size) else CONVOLUTIONS
@@ -47,5 +46,6 @@ def kind_of(i: Instruction) -> str:
         return DATA_MOVEMENT
     if opcode in ("custom-call", "fusion"):
         said = f"{i.custom_call_target} {library(i) or ''}".lower()
-        return next((kind for words, kind in _TARGETS if words.search(said)), "")
+        named = (kind for words, kind in _TARGETS if words.search(said))
+        return next(named, "custom calls" if opcode == "custom-call" else "")
     return _KINDS.get(opcode) or ("elementwise" if is_elementwise(opcode) else "")

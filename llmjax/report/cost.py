@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmjax.analysis import Analysis
 from llmjax.errors import UserError
+from llmjax.files import atomic_write
 from llmjax.report import export, table
 
 if TYPE_CHECKING:
@@ -29,6 +31,21 @@ class CostReport(Analysis):
     def to_csv(self) -> str:
         """One line an op."""
         return export.to_csv(self)
+
+    def to_html(self) -> str:
+        """The page that configs/cost.py writes: one HTML file that needs no network (docs/reports.md)."""
+        from llmjax.report import html
+
+        return html.to_html([html.Program(self.name or "program", export.to_object(self), self.text)])
+
+    def save_html(self, path: str | Path) -> Path:
+        """Writes `to_html` to a file and returns its path. Raises UserError where it cannot be written."""
+        found = Path(path).expanduser()
+        try:
+            atomic_write(found, self.to_html())
+        except OSError as error:
+            raise UserError(f"save_html({str(path)!r}) cannot write there: {error.strerror or error}.") from error
+        return found
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row an op, with the columns of `to_csv`. Raises UserError where pandas is not installed."""

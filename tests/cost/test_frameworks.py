@@ -81,7 +81,7 @@ def test_paths_of_plain_functions_are_their_names():
         ("all-gather-start(a), dimensions={0}", "collectives"),
         ('custom-call(a), custom_call_target="__cublas$gemm"', "matrix products"),
         ('custom-call(a), custom_call_target="__cudnn$convForward"', "convolutions"),
-        ('custom-call(a), custom_call_target="nobody"', ""),
+        ('custom-call(a), custom_call_target="nobody"', "custom calls"),
     ],
 )
 def test_kinds(line, kind):
