@@ -1,7 +1,7 @@
-"""Memory over time: the buffer assignment that XLA dumps beside a module, and the live ranges of its values. No JAX import.
+"""Memory over time: the buffer assignment that XLA dumps beside a module, and when its values live. No JAX import.
 
-With --xla_dump_to, `X.BACKEND_after_optimizations.txt` has beside it `...-buffer-assignment.txt` (what memory the compiler
-reserves, and for which values) and, on some backends, `...-live-range.txt` (from which instruction to which each is held).
+With --xla_dump_to, `X.BACKEND_after_optimizations.txt` has beside it `...-buffer-assignment.txt` (what memory the
+compiler reserves, and for which values) and mostly `...-live-range.txt` (from which instruction to which each is held).
 """
 
 from __future__ import annotations
