@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from llmjax.analysis import Analysis
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
-from llmjax.report import export, table
+from llmjax.report import explorer, export, table
 
 if TYPE_CHECKING:
     import pandas
@@ -46,6 +46,19 @@ class CostReport(Analysis):
         except OSError as error:
             raise UserError(f"save_html({str(path)!r}) cannot write there: {error.strerror or error}.") from error
         return found
+
+    def save_model_explorer(self, folder: str | Path) -> tuple[Path, ...]:
+        """Writes graph.json and an overlay a file (seconds.json, flops.json, bound.json, ...) for Model Explorer
+        (docs/reports.md); returns their paths, the graph's first. Raises UserError where they cannot be written."""
+        texts = {"graph": explorer.to_graph(self), **explorer.to_node_data(self)}
+        paths = {name: Path(folder).expanduser() / f"{name}.json" for name in texts}
+        try:
+            for name, path in paths.items():
+                atomic_write(path, texts[name])
+        except OSError as error:
+            told = error.strerror or error
+            raise UserError(f"save_model_explorer({str(folder)!r}) cannot write there: {told}.") from error
+        return tuple(paths.values())
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row an op, with the columns of `to_csv`. Raises UserError where pandas is not installed."""

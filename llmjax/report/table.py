@@ -6,6 +6,7 @@ import html
 import io
 import itertools
 import shutil
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ def print_report(report: Analysis, console: Console, top: int = TOP, title: str 
     width, cost = max(_NARROWEST, console.width), to_object(report)
     console.print(Text(title or _title(report), style="bold"), soft_wrap=True)
     for answer in answers(cost):
-        console.print(_item(answer))
+        console.print(Text(_item(answer, width)), soft_wrap=True)
     console.print(_totals(report, width))
     for warning in warnings(cost):
         told = Text("\n".join((warning.sentence, *warning.details)))
@@ -64,10 +65,8 @@ def print_report(report: Analysis, console: Console, top: int = TOP, title: str 
             console.print(times_table(report, top, width))
 
 
-def _item(sentence: str) -> Table:
-    line = Table.grid(padding=(0, 1, 0, 0))
-    line.add_row(Text("•"), Text(sentence, overflow="fold"))
-    return line
+def _item(sentence: str, width: int) -> str:
+    return textwrap.fill(sentence, width, initial_indent="• ", subsequent_indent="  ", break_on_hyphens=False)
 
 
 def to_text(report: Analysis, width: int | None = None, top: int = TOP) -> str:
