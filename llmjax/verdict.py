@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llmjax.cost.attribution import share_of
-from llmjax.cycles.whatif import Rates, WhatIf, rates, what_ifs
+from llmjax.cost.attribution import AttributedOp, share_of
+from llmjax.cycles.device import peak
+from llmjax.cycles.features import features
+from llmjax.cycles.whatif import Rates, WhatIf, main_dtype, op_what_ifs, rates, what_ifs
+from llmjax.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from llmjax.analysis import Alike, Analysis
@@ -69,6 +72,56 @@ def verdict(report: Analysis) -> Verdict:
         len(shares),
         what_ifs(report.cost, report.time) if report.time else (),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class OpVerdict:
+    """An op's answers, with those alike in other layers, as one.
+
+    `flops` and `bytes` are of all executions; `peak_share` and `bandwidth_share` what they are in `seconds` of the
+    device's peak for the op's type and of its main memory's bandwidth, None without a device.
+    """
+
+    op: Heavy
+    by: str
+    flops: float
+    bytes: float
+    dtype: str
+    peak_share: float | None
+    bandwidth_share: float | None
+    what_ifs: tuple[WhatIf, ...]
+
+
+def op_verdict(report: Analysis, name: str) -> OpVerdict:
+    """Returns the answers of the op of that name, or of the one whose module path or role holds it and takes most.
+
+    Raises:
+        UserError: no op is called so.
+    """
+    by, _ = _time_of(report)
+    shares = _shares(report, by) or [(group, 0.0) for group in report.alike()]
+    named = [row for row in shares if any(op.name == name for op in row[0].ops)]
+    held = named or [row for row in shares if name and any(name in _told(op) for op in row[0].ops)]
+    if not held:
+        known = [op.name for group, _ in shares for op in group.ops]
+        raise UserError(f"op {name!r}: the program has none of that name, path or role.{did_you_mean(name, known)}")
+    group, share = held[0]
+    heavy, totals = _heavy(report, group, share), group.cost
+    flops, moved = float(totals.flops), float(totals.memory_bytes)
+    if not report.time or not heavy.seconds:
+        return OpVerdict(heavy, by, flops, moved, "", None, None, ())
+    device, names = report.time.device, {op.name for op in group.ops}
+    ops = [f for f in features(report.cost, device) if f.name in names]
+    dtype = main_dtype(ops) or "f32"
+    far = sum(f.count * f.bytes[-1] for f in ops)
+    peak_share = flops / heavy.seconds / peak(device.matmul, dtype).value
+    bandwidth_share = far / heavy.seconds / device.main_memory.bandwidth.value
+    answers = op_what_ifs(report.cost, report.time, names)
+    return OpVerdict(heavy, by, flops, moved, dtype, peak_share, bandwidth_share, answers)
+
+
+def _told(op: AttributedOp) -> str:
+    return f"{op.place.module_path}\n{op.place.role}"
 
 
 def _time_of(report: Analysis) -> tuple[str, float | None]:

@@ -5,8 +5,9 @@ import json
 import pytest
 
 import llmjax
+from llmjax.errors import UserError
 from llmjax.report.answers import answers
-from llmjax.verdict import MOST
+from llmjax.verdict import MOST, op_verdict
 from tests.conftest import ROOT
 
 BLOCK = ROOT / "tests/testdata/hlo/gpu_block_bf16.hlo"
@@ -47,7 +48,7 @@ def test_donated_arguments_are_counted_once():
 
 def test_without_a_chip_it_says_so_and_times_nothing():
     bound, ops, change = said(ONE_ROW)
-    assert "nothing is timed" in bound and "of the larger of FLOPs and bytes" in ops and "Name a chip" in change
+    assert "nothing is timed" in bound and "of FLOPs or bytes, whichever is more" in ops and "Name a chip" in change
 
 
 def test_a_program_without_ops_says_nothing():
@@ -60,3 +61,25 @@ def test_hlo_of_another_chip_is_said_to_be():
         str(llmjax.analyze_hlo(text, card="tpu:v5e")).replace("│", " ").split()
     )
     assert "ANOTHER CHIP" not in str(llmjax.analyze_hlo(BLOCK, card="gpu:h100"))
+
+
+def test_an_op_is_explained_by_its_name_its_path_or_its_role():
+    report = llmjax.analyze_hlo(BLOCK, card="gpu:h100")
+    op = max(report.ops, key=lambda op: op.total.matmul_flops)
+    found = op_verdict(report, op.name)
+    assert op.name in {each.name for group in report.alike() if group.name == found.op.name for each in group.ops}
+    assert found.op.bound and found.peak_share and found.what_ifs
+    assert op_verdict(report, op.place.role).op.role == op.place.role
+    assert op_verdict(report, "h_1").op.where.startswith("h_")
+    what, bound, change = report.explain(op.name).splitlines()
+    assert op.place.role in what and "It is bound by" in bound and "with one thing changed" in change
+
+
+def test_an_op_that_is_not_there_is_named():
+    with pytest.raises(UserError, match="Did you mean"):
+        llmjax.analyze_hlo(ONE_ROW).explain("cc")
+
+
+def test_without_a_chip_an_op_has_its_counts():
+    what, change = llmjax.analyze_hlo(ONE_ROW).explain("c").splitlines()
+    assert "of FLOPs or bytes: 1.07 GFLOP" in what and "Name a chip" in change

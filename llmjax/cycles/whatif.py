@@ -7,13 +7,14 @@ device, both sides are timed by physics alone, and their ratio is applied to the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from llmjax.cost.values import ModuleCost
 from llmjax.cycles.device import Device, Figure, peak
 from llmjax.cycles.features import Features, features
-from llmjax.cycles.model import timed
+from llmjax.cycles.model import op_time, timed
 from llmjax.cycles.times import ProgramTime
 
 Ops = tuple[Features, ...]
@@ -40,21 +41,42 @@ class WhatIf:
 
 def what_ifs(cost: ModuleCost, time: ProgramTime) -> tuple[WhatIf, ...]:
     """Returns every change that applies to a predicted program, the one that gains most first."""
-    ops = features(cost, time.device)
-    device, scale = time.device, 1.0
-    if any(f.estimated for f in ops):
-        ops = tuple(replace(f, estimated=0.0) for f in ops)
-        physics = timed(cost, device, ops).overlapped
-        scale = time.overlapped / physics if physics else 1.0
+    return _answers(time.device, _physical(features(cost, time.device)), time.overlapped, _of_program(cost))
+
+
+def op_what_ifs(cost: ModuleCost, time: ProgramTime, names: Collection[str]) -> tuple[WhatIf, ...]:
+    """Returns the same of some ops of the program alone, one after another, by their names."""
+    ops = tuple(f for f in _physical(features(cost, time.device)) if f.name in names)
+    seconds = sum(op.seconds for op in time.ops if op.name in names)
+    return _answers(time.device, ops, seconds, _one_by_one)
+
+
+def _of_program(cost: ModuleCost) -> Callable[[Device, Ops], float]:
+    return lambda device, ops: timed(cost, device, ops).overlapped
+
+
+def _one_by_one(device: Device, ops: Ops) -> float:
+    return sum(op_time(f, device).seconds for f in ops)
+
+
+def _physical(ops: Ops) -> Ops:
+    """The ops without what a compiler expects of them."""
+    return tuple(replace(f, estimated=0.0) for f in ops) if any(f.estimated for f in ops) else ops
+
+
+def _answers(device: Device, ops: Ops, predicted: float, time_of: Callable[[Device, Ops], float]) -> tuple[WhatIf, ...]:
+    physics = time_of(device, ops)
+    scale = predicted / physics if physics else 1.0
     found = []
     for name, change in _CHANGES.items():
         changed = change(device, ops)
-        if changed is None or not time.overlapped:
+        if changed is None or not predicted:
             continue
-        seconds = timed(cost, *changed).overlapped * scale
-        speedup = time.overlapped / seconds if seconds else 1.0
+        seconds = time_of(*changed) * scale
+        speedup = predicted / seconds if seconds else math.inf
         found.append(WhatIf(name, _words(name, device, ops), seconds, speedup, name in _AT_MOST))
-    return tuple(sorted(found, key=lambda answer: answer.speedup, reverse=True))
+    kept = [answer for answer in found if math.isfinite(answer.speedup)]
+    return tuple(sorted(kept, key=lambda answer: answer.speedup, reverse=True))
 
 
 def main_dtype(ops: Sequence[Features]) -> str:

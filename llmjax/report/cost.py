@@ -10,6 +10,8 @@ from llmjax.analysis import Analysis
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
 from llmjax.report import explorer, export, table
+from llmjax.report.answers import explain
+from llmjax.verdict import op_verdict
 
 if TYPE_CHECKING:
     import pandas
@@ -31,6 +33,11 @@ class CostReport(Analysis):
     def to_csv(self) -> str:
         """One line an op."""
         return export.to_csv(self)
+
+    def explain(self, op: str) -> str:
+        """What an op is, what bounds it and what would change it: of the op of that name, or the largest whose module
+        path or role holds it. Raises UserError where there is none."""
+        return "\n".join(explain(op_verdict(self, op)))
 
     def to_html(self) -> str:
         """The page that configs/cost.py writes: one HTML file that needs no network (docs/reports.md)."""
