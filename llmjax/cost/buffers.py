@@ -82,7 +82,8 @@ def find_buffers(hlo: Path) -> Buffers | None:
     if not assignment.is_file():
         return None
     ranges = hlo.with_name(f"{stem}-live-range.txt")
-    return parse_buffers(_text(assignment), _text(ranges) if ranges.is_file() else "", str(assignment))
+    found = parse_buffers(_text(assignment), _text(ranges) if ranges.is_file() else "", str(assignment))
+    return found if found.allocations else None
 
 
 def parse_buffers(assignment: str, ranges: str = "", source: str = "buffer assignment") -> Buffers:
@@ -97,8 +98,8 @@ def parse_buffers(assignment: str, ranges: str = "", source: str = "buffer assig
             allocations.append((int(m[1]), int(m[2]), _kind(m[3] or ""), []))
         elif allocations and (m := _VALUE.match(line)):
             allocations[-1][3].append(Value(m[1], int(m[2]), int(m[3])))
-    if not allocations:
-        raise UserError(f"{source} is no buffer assignment: it lists no allocation.")
+    if not allocations and not assignment.lstrip().startswith("BufferAssignment:"):
+        raise UserError(f"{source} is no buffer assignment: it begins otherwise, and lists no allocation.")
     found = tuple(Allocation(number, size, kind, tuple(values)) for number, size, kind, values in allocations)
     sizes = {value.name: value.size for allocation in found for value in allocation.values}
     return Buffers(found, *_over_time(ranges, sizes))

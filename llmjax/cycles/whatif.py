@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from llmjax.cost.values import ModuleCost
 from llmjax.cycles.device import Device, Figure, peak
@@ -101,7 +102,7 @@ def _compute(device: Device, ops: Ops) -> tuple[Device, Ops]:
 def _starts(device: Device, ops: Ops) -> tuple[Device, Ops]:
     """Without what passes between ops and at their start; a collective's latency is its own."""
     named = {**device.terms, **{name: _zero() for name in _start_terms(device)}}
-    fit = {name: 0.0 if isinstance(value, float) else value for name, value in device.fit.items()}
+    fit: dict[str, Any] = {name: 0.0 if isinstance(value, float) else value for name, value in device.fit.items()}
     if "terms" in fit:
         fit["terms"] = {kind: {**terms, "overhead": 0.0} for kind, terms in fit["terms"].items()}
     return replace(device, launch=_zero(), terms=named if device.terms else {}, fit=fit), ops
