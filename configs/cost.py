@@ -25,12 +25,13 @@ def get_config(arg: str = "") -> ConfigDict:
     c.length = 256  # tokens a row: of the prompt, the text, or the cache that a decode step reads
     c.new_tokens = 64  # that generate makes
     c.dtype = "float32"  # of the computation: float32 or bfloat16; for prefill, decode and generate also int8 and int4
-    c.target = ""  # a chip that need not be here: cpu, gpu:h100, tpu:v5e:2x2, ...; empty = the device that is
+    c.target = ""  # a chip that need not be here: cpu, gpu:h100, tpu:v5e:2x2, ...; HLO is timed there as it stands
     c.card = ""  # a device card that configs/calibrate.py wrote: predict how long each op takes there
     c.device = ConfigDict()  # what if: --config.device.clock_hz=4e9, .bandwidth=1e12, .matmul.f32=1e12, ...
     c.measure = False  # run it here too and measure each op
     c.trip_counts = ConfigDict()  # of loops whose length the text does not say: --config.trip_counts.NAME=64
     c.roles = ""  # a JSON file that says which module paths have which role (docs/cost-json.md); empty = our own table
+    c.custom_calls = ""  # a JSON file of your own FLOPs and bytes for custom calls, by target (docs/cost-json.md)
     c.top = 10  # lines in the table of the largest ops
 
     if arg == "tiny":

@@ -223,6 +223,7 @@ JOBS: dict[str, Schema] = {
         "measure": flag(),
         "trip_counts": table(whole(0, 2**53)),
         "roles": text(),
+        "custom_calls": text(),
         "top": _COUNT,
     },
     "diff": {"before": text(), "after": text(), "fail_above": text(), "top": _COUNT},

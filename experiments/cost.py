@@ -12,6 +12,8 @@ from experiments._reports import write_views
 from experiments._settings import values_of
 from llmjax.analyser import read_hlo, role_table
 from llmjax.analysis import Analysis, analysis_of
+from llmjax.cost.buffers import Buffers, find_buffers
+from llmjax.cost.given import given_table
 from llmjax.cost.roles import RoleTable
 from llmjax.cycles.device import Device, device_names, load_device, override
 from llmjax.cycles.measured import Profile
@@ -41,6 +43,7 @@ class _Settings(NamedTuple):
     measure: bool
     trip_counts: dict[str, int]
     roles: str
+    custom_calls: str
     top: int
 
 
@@ -57,15 +60,12 @@ class _Source(NamedTuple):
     trips: int | None = None  # of a loop whose length the text does not say
     measured: Profile | None = None
     mesh: dict[str, int] | None = None  # sizes of its axes
+    buffers: Buffers | None = None  # memory that the compiler reserves, where the dump says
 
 
 def run(config: ConfigDict, workdir: str) -> None:
     """Analyses the configured program, prints what it costs, and writes the files."""
     settings = _Settings(**values_of(config))
-    if settings.hlo and settings.target:
-        raise UserError(
-            f"target={settings.target!r}: the HLO of hlo={settings.hlo!r} is compiled already; leave one out."
-        )
     if settings.measure and (settings.hlo or settings.target):
         raise UserError("measure=True runs the phase on the device that is here; leave hlo and target out.")
     if settings.measure and set(settings.mesh.values()) != {1}:
@@ -110,6 +110,7 @@ def _analyse(source: _Source, settings: _Settings, roles: RoleTable | None) -> A
         trip_counts=trip_counts,
         trips=source.trips,
         roles=roles,
+        custom_calls=given_table(settings.custom_calls or None),
         backend=source.backend,
         compiler=source.cost_analysis,
         text=source.text,
@@ -117,6 +118,7 @@ def _analyse(source: _Source, settings: _Settings, roles: RoleTable | None) -> A
         device=_device(settings),
         measured=source.measured,
         mesh=source.mesh,
+        buffers=source.buffers,
     )
 
 
@@ -124,6 +126,11 @@ def _device(settings: _Settings) -> Device | None:
     """The device whose numbers predict times: the card's, else the target's, with what the user changed of them."""
     name = settings.card or settings.target
     known = settings.card or ":".join(name.split(":")[:2]) in device_names()
+    if settings.hlo and name and not known:
+        raise UserError(
+            f"target={name!r}: HLO is timed on a chip whose numbers are known: {', '.join(device_names())}, or"
+            f" --config.card=FILE.{did_you_mean(name, device_names())}"
+        )
     if not known and settings.device:
         numbers = ", ".join(sorted(settings.device))
         raise UserError(f"--config.device.{numbers}: give --config.card=FILE or --config.target=CHIP to change.")
@@ -203,7 +210,7 @@ def _read(path: Path) -> list[_Source]:
     errors = []
     for file in files:
         try:
-            texts = split_modules(read_hlo(file))
+            texts, buffers = split_modules(read_hlo(file)), find_buffers(file)
         except UserError as error:
             errors.append(error)
             continue
@@ -214,7 +221,7 @@ def _read(path: Path) -> list[_Source]:
                 errors.append(error)
                 continue
             label = f"{_label(file)}.{_plain(module.name)}" if len(texts) > 1 else _label(file)
-            sources.append(_Source(label, f"{module.name or 'module'} · {file.name}", text, module))
+            sources.append(_Source(label, f"{module.name or 'module'} · {file.name}", text, module, buffers=buffers))
     if not sources:
         raise errors[0]
     for error in errors:

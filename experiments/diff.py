@@ -13,6 +13,7 @@ from llmjax.errors import UserError
 from llmjax.files import atomic_write
 from llmjax.json_file import parse_json
 from llmjax.report.diff import Diff, diff, parse_share
+from llmjax.report.diff_markdown import to_markdown
 from llmjax.report.diff_view import HEADS, percent, print_diff, tell, to_html
 from llmjax.report.export import FIGURES, SCHEMA
 from llmjax.report.terminal import console
@@ -53,10 +54,11 @@ def run(config: ConfigDict, workdir: str) -> None:
     title = f"{found.before['module']} before and after"
     try:
         atomic_write(folder / "diff.json", json.dumps(found.to_object(), indent=1, allow_nan=False) + "\n")
+        atomic_write(folder / "diff.md", to_markdown(found))
         atomic_write(folder / "diff.html", to_html(found, title, str(values["before"]), str(values["after"])))
     except OSError as error:
         raise UserError(f"workdir {workdir!r} cannot be written: {error.strerror or error}.") from error
-    print(f"diff.json and diff.html: {workdir}")
+    print(f"diff.json, diff.md and diff.html: {workdir}")
     if limit is not None:
         _guard(found, limit, str(values["fail_above"]).strip())
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from llmjax.analysis import analysis_of
+from llmjax.cost.buffers import find_buffers
+from llmjax.cost.given import given_table
 from llmjax.cost.roles import RoleTable, read_roles
 from llmjax.cycles.device import Device, load_device
 from llmjax.errors import UserError
@@ -14,6 +16,7 @@ from llmjax.hlo import parse
 from llmjax.hlo.document import LARGEST, decode
 from llmjax.report import CostReport
 
+CustomCalls = Mapping[str, Any] | str | Path
 Roles = RoleTable | Sequence[tuple[str, str]] | str | Path
 
 
@@ -23,6 +26,7 @@ def analyze(
     trip_counts: Mapping[str, int] | None = None,
     roles: Roles | None = None,
     branch_probabilities: Mapping[str, Sequence[float]] | None = None,
+    custom_calls: CustomCalls | None = None,
     target: str | None = None,
     card: str | Path | Device | None = None,
     measure: bool = False,
@@ -39,6 +43,8 @@ def analyze(
         roles: how module paths become roles: (regular expression, role) rows, first match wins, a JSON file of them,
             or a RoleTable; llmjax.cost.roles.ROLES is the default.
         branch_probabilities: of each `conditional` named, one a branch; else its most expensive branch counts.
+        custom_calls: your own figures for custom calls, by target, or a JSON file of them: {"my_kernel": {"flops":
+            "2 * x0[0] * x0[1] * x1[1]", "bytes": "nbytes(x0) + nbytes(y0)"}} (llmjax/cost/given.py says more).
         target: a chip that need not be here: "tpu:v5e:2x2", "gpu:h100", "cpu" (llmjax/targets/names.py has them all).
             An argument of `program` itself that is called so cannot be given by name.
         card: a device card, as configs/calibrate.py writes, or its file.
@@ -49,7 +55,7 @@ def analyze(
     """
     if measure and target is not None:
         raise UserError(f"analyze(target={target!r}, measure=True): only a program of the device here can be run.")
-    device = card if card is None or isinstance(card, Device) else load_device(card)
+    device = _device(card)
     times = None
     if target is None:
         from llmjax.targets.local import arguments_of, compile_here
@@ -71,6 +77,7 @@ def analyze(
             trip_counts=trip_counts,
             roles=role_table(roles),
             branch_probabilities=branch_probabilities,
+            custom_calls=given_table(custom_calls),
             backend=compiled.backend,
             compiler=compiled.cost_analysis,
             text=compiled.text,
@@ -86,30 +93,42 @@ def analyze_hlo(
     trip_counts: Mapping[str, int] | None = None,
     roles: Roles | None = None,
     branch_probabilities: Mapping[str, Sequence[float]] | None = None,
+    custom_calls: CustomCalls | None = None,
+    card: str | Path | Device | None = None,
 ) -> CostReport:
     """Counts what one execution of HLO computes and moves, op by op. Needs no JAX, and no chip.
 
     Args:
         text_or_path: HLO text (of more than one line) or a file of it: what `compiled.as_text()` returns and
-            `--xla_dump_to` writes, of any backend.
-        trip_counts, roles, branch_probabilities: as of `analyze`.
+            `--xla_dump_to` writes, of any backend. Of a dump, memory over time is read from what lies beside it.
+        trip_counts, roles, branch_probabilities, custom_calls: as of `analyze`.
+        card: what to time it on: a chip that llmjax knows ("tpu:v5e", "gpu:h100": llmjax.cycles.device.device_names()),
+            or a device card or its file. The text is timed as it stands: that of another chip's compiler says so.
 
     Raises:
         UserError: the file cannot be read or is not text; HloParseError, one of them, where the text is not HLO.
     """
     if isinstance(text_or_path, str) and ("\n" in text_or_path or text_or_path.lstrip().startswith("HloModule")):
-        text, source = text_or_path, "HLO text"
+        text, source, buffers = text_or_path, "HLO text", None
     else:
-        text, source = read_hlo(Path(text_or_path)), str(text_or_path)
+        path = Path(text_or_path).expanduser()
+        text, source, buffers = read_hlo(path), str(text_or_path), find_buffers(path)
     return CostReport.of(
         analysis_of(
             parse(text, source),
             trip_counts=trip_counts,
             roles=role_table(roles),
             branch_probabilities=branch_probabilities,
+            custom_calls=given_table(custom_calls),
             text=text,
+            device=_device(card),
+            buffers=buffers,
         )
     )
+
+
+def _device(card: str | Path | Device | None) -> Device | None:
+    return card if card is None or isinstance(card, Device) else load_device(card)
 
 
 def read_hlo(path: Path) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 from llmjax.cost import ModuleCost, cost_module
 from llmjax.cost.attribution import KEYS, AttributedOp, Key, Row, attribute, breakdown, share_of
+from llmjax.cost.buffers import Buffers
+from llmjax.cost.given import Table
 from llmjax.cost.roles import RoleTable
 from llmjax.cost.values import Cost, Number, total
 from llmjax.cycles.compiler_clock import OpClock, compiler_clock
@@ -20,6 +22,7 @@ from llmjax.errors import UserError, did_you_mean
 from llmjax.hlo import Module
 from llmjax.hlo.backend import guess_backend
 from llmjax.hlo.stage import Stage, stage
+from llmjax.verdict import Verdict, verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,8 @@ class Analysis:
     the program was compiled here, for comparison: XLA counts a loop's body once and most library calls as nothing.
     `text` is the HLO, `target` the chip it was compiled for where one was named, `device` the numbers of that chip;
     with it `time` has the predicted seconds, op by op. `measured` has measured ones where the program was run.
-    `mesh` has the sizes of the axes over which the program is divided, by name, where they are known.
+    `mesh` has the sizes of the axes over which the program is divided, by name, where they are known, `buffers` the
+    memory that the compiler reserves, where its dump says.
     """
 
     cost: ModuleCost
@@ -81,6 +85,7 @@ class Analysis:
     time: ProgramTime | None = field(default=None, repr=False)
     measured: Profile | None = field(default=None, repr=False)
     mesh: Mapping[str, int] = field(default_factory=dict)
+    buffers: Buffers | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -106,6 +111,11 @@ class Analysis:
     def clock(self) -> Mapping[str, OpClock]:
         """What the compiler itself estimates, by the name of the op; empty where it says nothing."""
         return compiler_clock(self.cost)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What bounds the program, the ops that matter, and what would change it, by the model's own runs."""
+        return verdict(self)
 
     @property
     def is_timed(self) -> bool:
@@ -170,6 +180,7 @@ def analysis_of(
     trips: int | None = None,
     roles: RoleTable | None = None,
     branch_probabilities: Mapping[str, Sequence[float]] | None = None,
+    custom_calls: Table | None = None,
     backend: str | None = None,
     compiler: Any = None,
     text: str = "",
@@ -177,6 +188,7 @@ def analysis_of(
     device: Device | None = None,
     measured: Profile | None = None,
     mesh: Mapping[str, int] | None = None,
+    buffers: Buffers | None = None,
 ) -> Analysis:
     """Returns the analysis of a parsed module.
 
@@ -184,20 +196,21 @@ def analysis_of(
         module: of any backend, optimised or not.
         trip_counts: iterations of loops by name; they go before what the text says.
         trips: iterations of every loop whose length neither these nor the text say.
-        roles, branch_probabilities: as of `llmjax.analyze`.
+        roles, branch_probabilities, custom_calls: as of `llmjax.analyze`.
         backend: guessed from the module where it is not given.
         compiler: what XLA's own `cost_analysis()` returned.
         device: that of `target` where it is not given and comes with llmjax.
         measured: the times of the program where it was run.
         mesh: sizes of the axes over which the program is divided, by name, the last one's devices side by side.
+        buffers: the memory that the compiler reserves (cost/buffers.py).
 
     Raises:
         UserError: a name that is no loop or conditional of the module, a negative count, probabilities that do not fit.
     """
-    cost = cost_module(module, trip_counts, branch_probabilities)
+    cost = cost_module(module, trip_counts, branch_probabilities, custom_calls)
     if trips is not None and cost.unknown_trip_counts:
         known = {**(trip_counts or {}), **dict.fromkeys(cost.unknown_trip_counts, trips)}
-        cost = cost_module(module, known, branch_probabilities)
+        cost = cost_module(module, known, branch_probabilities, custom_calls)
     device = device or _device_of(target)
     return Analysis(
         cost,
@@ -210,6 +223,7 @@ def analysis_of(
         predict(cost, device) if device else None,
         measured,
         mesh or {},
+        buffers,
     )
 
 

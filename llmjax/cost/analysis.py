@@ -13,6 +13,7 @@ from typing import Any
 
 from llmjax.cost import asynchronous, library, loops, memory, rules
 from llmjax.cost.fusion import border
+from llmjax.cost.given import Given, Table, cost_of
 from llmjax.cost.values import (
     ZERO,
     Branches,
@@ -41,6 +42,7 @@ def cost_module(
     module: Module,
     trip_counts: Mapping[str, int] | None = None,
     branch_probabilities: Mapping[str, Sequence[float]] | None = None,
+    custom_calls: Table | None = None,
 ) -> ModuleCost:
     """Counts FLOPs and bytes of one execution of `module` on one device.
 
@@ -50,6 +52,7 @@ def cost_module(
             over what the text says.
         branch_probabilities: by the name of a `conditional`, one probability for each branch. Where none are stated the
             branch with the largest sum of FLOPs, transcendentals (as ten each) and bytes counts.
+        custom_calls: the user's own figures by custom-call target; they go before what is known of it.
 
     Raises:
         UserError: a name that is no loop or conditional of the module, a negative count, probabilities that do not fit.
@@ -86,6 +89,8 @@ def cost_module(
                 calls[name] += zip(branches.branches, branches.weights, strict=True)
             elif i.opcode in ("call", "async-start"):
                 calls[name] += _named(module, i, ("to_apply", "calls", "called_computations"), 1)
+            elif (custom_calls or {}).get(i.custom_call_target) is not None and i.opcode == "custom-call":
+                ops[name].append(_given(written, i, context, (custom_calls or {})[i.custom_call_target]))
             elif i.name not in elsewhere and not rules.is_free(i.opcode):
                 ops[name].append(_op(written, i, context, borders, interiors, reasons))
         called = total(inclusive[callee] * times for callee, times in calls[name])
@@ -139,6 +144,18 @@ def _op(
     traffic = memory.placed(traffic, i, context)
     left_out = None if dense is None or dense.flops == work.flops else dense.flops
     return OpCost(written, place, 1, work + traffic.cost, traffic, (), owner, reason, left_out)
+
+
+def _given(written: Instruction, i: Instruction, context: Context, figures: Given) -> OpCost:
+    """The cost of one execution of a custom call by its user's figures."""
+    place, owner = context.computation.name, library.library(i)
+    try:
+        work, traffic = cost_of(figures, i, context)
+    except UnmodelledError as error:
+        traffic = memory.placed(memory.whole(i, context), i, context)
+        return OpCost(written, place, 1, traffic.cost, traffic, (), owner, str(error))
+    traffic = memory.placed(traffic, i, context)
+    return OpCost(written, place, 1, work + traffic.cost, traffic, (), owner, given=True)
 
 
 def _border(computation: Computation, inner: Mapping[str, Traffic], elsewhere: frozenset[str]) -> tuple[Traffic, str]:

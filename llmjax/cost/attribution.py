@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from llmjax.cost.kinds import kind_of
 from llmjax.cost.names import MOVES, Reader
-from llmjax.cost.paths import class_path, is_installed, is_product_with_weights, weights_path
-from llmjax.cost.roles import DATA_MOVEMENT, UNATTRIBUTED, RoleTable
+from llmjax.cost.paths import class_path, function_path, is_installed, is_product_with_weights, weights_path
+from llmjax.cost.roles import DATA_MOVEMENT, OTHER, UNATTRIBUTED, RoleTable
 from llmjax.cost.values import ZERO, Cost, ModuleCost, Number, OpCost, moved, total
 from llmjax.hlo.ir import Computation, Instruction, Module, Shape
 
@@ -107,7 +108,8 @@ def attribute(cost: ModuleCost, roles: RoleTable | None = None) -> tuple[Attribu
 
     An instruction without a name, of XLA's making, takes a name near it: inside a fusion the fusion's; else that of the
     first instruction that reads it, or that makes an operand of it; else that of the call or loop it is in. If it only
-    moves data and is in no fusion, its role is data movement.
+    moves data and is in no fusion, its role is data movement. Where no name tells a role it is what the instruction
+    does (kinds.py).
     """
     return tuple(_Attribution(cost.module, roles or RoleTable()).ops(cost))
 
@@ -241,23 +243,33 @@ class _Attribution:
         # What has no scope, as torch-xla writes `op_name="aten__mm"`, may say its line all the same.
         own_source = self.module.source(i) is not None
         line = i.metadata if own_source else m
-        path = ""
-        if not self.reader.scoped:  # as of Flax NNX
-            path = weights_path(self.module, self.callers, i, home)
-            path = path or class_path(self.module, i if own_source else named)
+        paths = self.paths(i, home, i if own_source else named)
         weights = is_product_with_weights(i)
-        key = (m.op_name, line.stack_frame_id, line.source_file, line.source_line, moves, opcode, weights, path)
+        kind = DATA_MOVEMENT if moves else kind_of(i)
+        key = (m.op_name, line.stack_frame_id, line.source_file, line.source_line, opcode, weights, paths[0], kind)
         if key not in self.places:
             source, function = self.source(i) if own_source else self.source(named)
+            roles = [kind] if moves else [self.reader.role(m.op_name, opcode, weights, path) for path in paths]
+            named_roles = [role for role in roles if role not in (OTHER, UNATTRIBUTED)]
             self.places[key] = Place(
-                path or self.reader.name(m.op_name).path,
-                DATA_MOVEMENT if moves else self.reader.role(m.op_name, opcode, weights, path),
-                self.reader.layer(m.op_name, path),
-                self.reader.direction(m.op_name, path),
+                paths[0] or self.reader.name(m.op_name).path,
+                named_roles[0] if named_roles else kind or roles[0],
+                self.reader.layer(m.op_name, paths[0]),
+                self.reader.direction(m.op_name),
                 source,
                 function,
             )
         return self.places[key]
+
+    def paths(self, i: Instruction, home: str, told: Instruction) -> list[str]:
+        """Paths of `i` where names have no scopes of the program's own, the most telling first; else [""].
+
+        As of Flax NNX, Equinox and plain JAX: by the weights that `i` reads, and by the stack of `told`.
+        """
+        if self.reader.scoped:
+            return [""]
+        found = (weights_path(self.module, self.callers, i, home), class_path(self.module, told))
+        return [path for path in (*found, function_path(self.module, told)) if path] or [""]
 
     def named(self, i: Instruction, home: str) -> Instruction:
         """The instruction whose name counts for `i`: itself, or one near it with a name; `_NAMELESS` if none has."""

@@ -187,12 +187,12 @@ def traffic(instruction: Instruction, context: Context) -> Traffic:
     estimate = declared(instruction)
     if estimate is None or not estimate.bytes:
         return everything
-    reads = _shared(int(estimate.bytes_read), everything.reads)
-    return Traffic(reads, _shared(int(estimate.bytes_written), everything.writes))
+    reads = shared(int(estimate.bytes_read), everything.reads)
+    return Traffic(reads, shared(int(estimate.bytes_written), everything.writes))
 
 
-def _shared(size: int, weights: tuple[int, ...]) -> tuple[int, ...]:
-    """Parts of `size` in proportion to `weights`, the remainder to the last; without weights all to the first."""
+def shared(size: int, weights: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns parts of `size` in proportion to `weights`, the rest to the last; without weights all to the first."""
     whole = sum(weights)
     if not whole:
         return (size, *(0 for _ in weights[1:]))

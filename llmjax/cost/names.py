@@ -23,6 +23,7 @@ MOVES = frozenset(_MOVES.split())
 _ARGUMENT = re.compile(r"""[\[\]'"]""")  # `params['wte']`
 _TORCH = re.compile(r"([A-Za-z_]\w*)(?:\[(\w+)\]|\.\d+)")
 _WRAPPED = re.compile(r"([\w.\-]+)\((.*)\)", re.DOTALL)
+_OF_LIBRARIES = "eqx.nn."  # Equinox's layers are scopes; the modules that a program makes of them are none
 _CONTROL = re.compile(r"(^|/)(while/(?:body|cond)|cond/branch_\d+_fun)(?=/)")
 _TRANSPARENT = """
 checkpoint closed_call core_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr dot_general pjit remat
@@ -36,7 +37,8 @@ class Name:
     """An `op_name`, read: `path` is the module's, "" where there is none; `subject` has functions and primitive too.
 
     `transposed` and `differentiated` say which of JAX's transformations made it; `argument`, that it has no scope at
-    all: the name of an argument of the program (`params['wte']['embedding']`), which XLA gives to copies of it.
+    all: the name of an argument of the program (`params['wte']['embedding']`), which XLA gives to copies of it. `own`
+    says that a scope of the path is the program's, not one that a library gives to each layer (`eqx.nn.Linear`).
     """
 
     path: str = ""
@@ -44,6 +46,7 @@ class Name:
     transposed: bool = False
     differentiated: bool = False
     argument: bool = False
+    own: bool = False
 
 
 def read_name(op_name: str, argument: bool = False) -> Name:
@@ -60,7 +63,7 @@ def read_name(op_name: str, argument: bool = False) -> Name:
         scopes.pop()
     path: list[str] = []
     functions: list[str] = []
-    transposed = differentiated = restarted = False
+    transposed = differentiated = restarted = own = False
     for scope in scopes:
         inner, wrappers = _unwrap(scope)
         transposed = transposed or "transpose" in wrappers
@@ -73,6 +76,8 @@ def read_name(op_name: str, argument: bool = False) -> Name:
             continue
         if not inner or inner in _CALLS or "->" in inner or (path and _is_method(inner, path[-1])):
             continue  # `GPT2/GPT2.method` is a method of the module before it; `bd,df->bf` is an einsum
+        own = own or not (inner.startswith(_OF_LIBRARIES) or {"jit", "pjit"} & wrappers)
+        inner = inner.removeprefix(_OF_LIBRARIES)
         called = bool({"jit", "pjit"} & wrappers)
         functions.append(f"{inner}()" if called else inner)
         if not called:
@@ -83,7 +88,7 @@ def read_name(op_name: str, argument: bool = False) -> Name:
         functions = functions[1:]  # the program's own name
     inner, wrappers = _unwrap(primitive)
     transposed, differentiated = transposed or "transpose" in wrappers, differentiated or "jvp" in wrappers
-    return Name("/".join(path), "/".join([*functions, inner]), transposed, differentiated)
+    return Name("/".join(path), "/".join([*functions, inner]), transposed, differentiated, own=own)
 
 
 def _is_method(method: str, module: str) -> bool:
@@ -119,7 +124,7 @@ def _unwrap(scope: str) -> tuple[str, set[str]]:
     while m := _WRAPPED.fullmatch(scope):
         wrappers.add(m[1])
         scope = m[2]
-    return scope, wrappers
+    return "/".join(filter(None, scope.split("/"))), wrappers
 
 
 def once(path: list[str]) -> list[str]:
@@ -135,7 +140,7 @@ class Reader:
 
     `arguments` are names that the program's arguments have. `trains` says whether the program takes derivatives: in one
     that does, what no derivative touches and no module holds is the update of the parameters. `scoped` says whether any
-    name has a path; where none has, `path` is what the caller found elsewhere.
+    name has a path of the program's own; where none has, `path` is what the caller found elsewhere.
     """
 
     def __init__(self, table: RoleTable, op_names: Iterable[str], arguments: frozenset[str] = frozenset()):
@@ -147,18 +152,18 @@ class Reader:
             if op_name not in self._names:
                 self._names[op_name] = read_name(op_name, op_name in arguments)
         self.trains = any(name.transposed for name in self._names.values())
-        self.scoped = any(name.path for name in self._names.values())
+        self.scoped = any(name.own for name in self._names.values())
 
     def name(self, op_name: str) -> Name:
         return self._names[op_name]
 
-    def direction(self, op_name: str, path: str = "") -> str:
+    def direction(self, op_name: str) -> str:
         """The pass: "forward", "backward" or "other"."""
         name = self._names[op_name]
         if name.transposed:
             return "backward"
         named = bool(op_name) and not name.argument
-        return "forward" if named and (name.differentiated or name.path or path or not self.trains) else "other"
+        return "forward" if named and (name.differentiated or name.path or not self.trains) else "other"
 
     def role(self, op_name: str, opcode: str = "", weights: bool = False, path: str = "") -> str:
         """The role by the table; "unattributed" without a name.
@@ -173,9 +178,10 @@ class Reader:
     def _find_role(self, op_name: str, opcode: str, weights: bool, path: str) -> str:
         if not op_name or self._names[op_name].argument:
             return UNATTRIBUTED
-        stage = self.direction(op_name, path).replace("other", "update") if self.trains else "inference"
+        stage = self.direction(op_name).replace("other", "update") if self.trains else "inference"
         scopes, slash, primitive = self._names[op_name].subject.rpartition("/")
-        subject = f"{stage} {path}{'/' if path else ''}{scopes}{slash}{opcode or primitive}"
+        elsewhere = f"{path}/" if path else ""
+        subject = f"{stage} {elsewhere}{scopes}{slash}{opcode or primitive}"
         subjects = (f"{subject} weights", subject) if weights else (subject,)
         return next((role for row, role in self._rows if any(map(row.search, subjects))), OTHER)
 

@@ -18,7 +18,7 @@ bitcast broadcast convert copy copy-done copy-start dynamic-slice get-tuple-elem
 """
 _SAME_ARRAY = frozenset(_RENAMES.split())
 _STEP = re.compile(r"""\[["']?([\w\-]+)["']?\]|\.([A-Za-z_]\w*)""")
-_LEAVES = frozenset(("bias", "embedding", "kernel", "raw_value", "scale", "value", "weight"))
+_LEAVES = frozenset(("b", "bias", "embedding", "kernel", "raw_value", "scale", "value", "w", "weight"))
 _LIBRARIES = ("/site-packages/", "/dist-packages/", "/lib/python3", "<frozen ")
 _METHOD = re.compile(r"([A-Z]\w*)\.(\w+)")
 _CALLS = frozenset({"__call__", "forward", "apply"})
@@ -78,6 +78,24 @@ def class_path(module: Module, i: Instruction) -> str:
         if not found or found[-1].partition(".")[0] != m[1]:
             found.append(name)
     return "/".join(once(found))  # recomputation writes the whole stack once more
+
+
+def function_path(module: Module, i: Instruction) -> str:
+    """The user's functions on an instruction's stack, the outermost first: `resnet_block/group_norm`.
+
+    They begin inside the one that was compiled, which the module is called after; lambdas and code outside of any
+    function have no name.
+    """
+    frames = [frame for frame in reversed(module.stack(i)) if not is_installed(frame)]
+    names = [frame.function.rpartition("<locals>.")[2] for frame in frames]
+    program = module.name.removeprefix("jit_")
+    if program in names:
+        names = names[len(names) - names[::-1].index(program) :]
+    found: list[str] = []
+    for name in names:
+        if name and not name.startswith("<") and name not in found[-1:]:
+            found.append(name)
+    return "/".join(found)
 
 
 def _source_name(module: Module, callers: Callers, name: str, home: str) -> str:

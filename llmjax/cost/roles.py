@@ -19,7 +19,10 @@ OTHER = "other"
 
 # Scopes around a layer's two halves.
 _ATTENTION = r"(?:(?!c_attn/)\w*[aA]ttn\w*|\w*[aA]ttention\w*|mha|MultiHead\w*)"
-_MLP = r"(?:\w*(?:mlp|MLP|Mlp)\w*|\w*(?:ffn|FFN)\w*|\w*feed_?forward\w*|intermediate|\w*swiglu\w*)"
+_MLP = r"(?:\w*(?:mlp|MLP|Mlp)\w*|\w*(?:ffn|FFN)\w*|\w*[fF]eed_?[fF]orward\w*|intermediate|\w*swiglu\w*)"
+_NORM = r"(?:ln_\w+|\w*[nN]orm\w*)"
+# A layer of experts; but the first scope is the model's own name, as `MoeTransformer`, and says nothing of its parts.
+_EXPERTS = r"(?:\w*experts?\w*|\w*[mM]o[eE]\w*|\w*[sS]parse_?(?:mlp|MLP|ffn|FFN|[fF]eed_?[fF]orward)\w*)"
 # Scopes that are one layer, and what its additions are.
 _A_LAYER = r"(?:h|blocks?|layers?|\w*(?:Block|Layer|_block|_layer|_layers))(?:[_./]?\d+)?"
 
@@ -40,6 +43,13 @@ _VOCABULARY = r"""
 lm_head unembed\w* \w+\.attend logits_dense embed_out output_projection predictions lm_bias transform LMHead\w*
 """
 _EMBEDDINGS = r"wte wpe embd?_\w+ embed\w* \w*_embed\w* \w*Embed\w* token_embed\w* tok_embeddings \w*embedder"
+_NO_MODEL = r"(?!\w*(?:LM|Model))\w*"
+# Selective state spaces: Mamba's own names, those of its ports, and of S4 and S5.
+_STATE_SPACE = rf"(?:\w*(?:[mM]amba|ssm|SSM){_NO_MODEL}|(?:x|dt)_proj|selective_scan\w*|ssd\w*|S4\w*|S5\w*)"
+_RECURRENT = r"(?:\w*(?:LSTM|GRU|RNN)\w*|\w*(?:lstm|gru|rnn)(?:_\w+)?|\w*Cell)(?:_\d+)?"
+_HEADS = r"\w*classifier\w* head score \w+_head \w*pre_logits"
+# Matrices whose scope says no more than that they are some.
+_LINEAR = r"\w*[dD]ense\w* \w*[lL]inear\w* \w*Einsum\w* (?:in|out|input|output)_proj(?:ection)? proj(?:ection)?"
 _MOVES_OF_JAX = """
 broadcast_in_dim concatenate convert_element_type copy dynamic_slice dynamic_update_slice expand_dims gather pad
 reshape rev scatter select_n slice split squeeze transpose
@@ -73,7 +83,8 @@ ROLES: tuple[tuple[str, str], ...] = (
     (r"^(forward|backward) (\w+\(\)/)*[\w\-]+( weights)?$", "loss"),  # differentiated, and in no module
     (r"[ /]\w*[lL]oss\w*(\(\))?/", "loss"),
     (rf"[ /]\w*router\w*/|[ /]{_any('gate moe_gate Gate')}/", "router"),
-    (r"[ /](\w*experts?\w*|\w*[mM]o[eE]\w*|megablox|t?gmm\(\))/", "experts"),
+    (rf"(?:/|^\w+ (?![A-Z])){_EXPERTS}/(?!(?:.+/)?(?:{_ATTENTION}|{_NORM})/|add(?:_any)?$)", "experts"),
+    (r"[ /](megablox|t?gmm\(\))/", "experts"),
     (_scope(_SCORES), "attention scores"),
     (rf"{_HALF}(?:(?!softmax/).+/)?(?:dot|convolution) weights$", "attention projections"),
     (
@@ -83,7 +94,7 @@ ROLES: tuple[tuple[str, str], ...] = (
     (rf"/\w*[dD]ropout\w*/(?!{_A_PRODUCT})", "dropout"),
     (r"[ /]softmax(\(\))?/", "softmax"),
     (r"[ /](\w*rope|\w*[rR]otary\w*)(\(\))?/", "rotary positions"),
-    (r"[ /](ln_\w+|\w*[lL]ayer_?[nN]orm\w*|\w*[nN]orm\w*)/", "layer norm"),
+    (rf"[ /]{_NORM}(\(\))?/", "layer norm"),
     (rf"[ /]{_A_LAYER}/(add|add_any|aten__add)$", "residual"),
     (rf"{_scope(_VOCABULARY)}|{_scope(_EMBEDDINGS)}dot( weights)?$", "vocabulary projection"),
     (_scope(_EMBEDDINGS) + r"|^\w+ [A-Z]\w*/add(_any)?$", "embedding"),  # a model's own sums are of its embeddings
@@ -91,7 +102,13 @@ ROLES: tuple[tuple[str, str], ...] = (
     (rf"[ /]{_MLP}/|{_scope(_MLP_MATRICES)}|[ /]{_A_LAYER}/output/", "MLP"),
     (rf"/{_any(_MOVES_OF_JAX)}$", DATA_MOVEMENT),
     (rf"[ /]{_ATTENTION}/", "attention scores"),  # scaling and masks outside any scope of their own
-    (r"[ /](\w*[cC]onv\w*|\w*[rR]es(net|net_?block|block)\w*|\w*(down|up)_?sampl\w*)/", "convolutions"),
+    (rf"^\w+ {_EXPERTS}/{_A_PRODUCT}", "experts"),  # a layer of them by itself
+    (rf"[ /]{_STATE_SPACE}/", "state space"),
+    (rf"[ /]{_RECURRENT}/", "recurrence"),
+    (r"[ /](\w*[cC]onv\w*|\w*[rR]es(net|net_?block|block)\w*|\w*(down|up)_?sampl\w*|stem|patchify)/", "convolutions"),
+    (r"[ /]\w*(pool|Pool)(ing|ed|er)?\w*/", "pooling"),
+    (rf"{_scope(_HEADS)}", "output head"),
+    (rf"{_scope(_LINEAR)}", "linear layers"),
     (r"^inference (\w+\(\)/)*(argmax|sort|top_k|approx_top_k|cumsum|random_\w+|threefry2x32|rng_\w+)$", "sampling"),
 )
 

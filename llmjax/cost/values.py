@@ -192,6 +192,7 @@ class OpCost:
     triton, mosaic, ...). `unmodelled` is the reason why no rule covers the op, "" where one does; the bytes of an
     unmodelled op are those of its operands and result, its FLOPs what is known of its interiors. `dense_flops` are what
     its FLOPs would be without the mask by which it leaves some out (causal attention), None where it leaves out none.
+    `given` says that the figures are the user's own.
     """
 
     instruction: Instruction
@@ -203,6 +204,7 @@ class OpCost:
     library: str | None = None
     unmodelled: str = ""
     dense_flops: Number | None = None
+    given: bool = False
 
     @property
     def name(self) -> str:

@@ -25,7 +25,13 @@ from llmjax.cycles.tpu import tpu_parts
 
 def predict(cost: ModuleCost, device: Device) -> ProgramTime:
     """Predicts how long one execution of a module takes on a device, op by op."""
-    times = tuple(op_time(f, device) for f in features(cost, device))
+    return timed(cost, device, features(cost, device))
+
+
+def timed(cost: ModuleCost, device: Device, ops: Sequence[Features]) -> ProgramTime:
+    """Predicts the same from the features of the ops that run, in the order of the program, as `features` gives them
+    or changed."""
+    times = tuple(op_time(f, device) for f in ops)
     dispatch = _dispatch(cost, device)
     busy = sum(time.seconds for time in times)
     overlapped = dispatch + _laid_out(cost, times)
@@ -41,7 +47,8 @@ def predict(cost: ModuleCost, device: Device) -> ProgramTime:
 
 def _laid_out(cost: ModuleCost, times: Sequence[OpTime]) -> float:
     ran = [op for op in cost.ops if op.count]
-    seconds = {(op.computation, op.name): time.seconds / time.count for op, time in zip(ran, times, strict=True)}
+    pairs = [(op, time) for op, time in zip(ran, times, strict=True) if time.count]
+    seconds = {(op.computation, op.name): time.seconds / time.count for op, time in pairs}
     return elapsed(cost, seconds)
 
 

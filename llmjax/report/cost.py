@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmjax.analysis import Analysis
 from llmjax.errors import UserError
-from llmjax.report import export, table
+from llmjax.files import atomic_write
+from llmjax.report import explorer, export, table
+from llmjax.report.answers import explain
+from llmjax.verdict import op_verdict
 
 if TYPE_CHECKING:
     import pandas
@@ -29,6 +33,39 @@ class CostReport(Analysis):
     def to_csv(self) -> str:
         """One line an op."""
         return export.to_csv(self)
+
+    def explain(self, op: str) -> str:
+        """What an op is, what bounds it and what would change it: of the op of that name, or the largest whose module
+        path or role holds it. Raises UserError where there is none."""
+        return "\n".join(explain(op_verdict(self, op)))
+
+    def to_html(self) -> str:
+        """The page that configs/cost.py writes: one HTML file that needs no network (docs/reports.md)."""
+        from llmjax.report import html
+
+        return html.to_html([html.Program(self.name or "program", export.to_object(self), self.text)])
+
+    def save_html(self, path: str | Path) -> Path:
+        """Writes `to_html` to a file and returns its path. Raises UserError where it cannot be written."""
+        found = Path(path).expanduser()
+        try:
+            atomic_write(found, self.to_html())
+        except OSError as error:
+            raise UserError(f"save_html({str(path)!r}) cannot write there: {error.strerror or error}.") from error
+        return found
+
+    def save_model_explorer(self, folder: str | Path) -> tuple[Path, ...]:
+        """Writes graph.json and an overlay a file (seconds.json, flops.json, bound.json, ...) for Model Explorer
+        (docs/reports.md); returns their paths, the graph's first. Raises UserError where they cannot be written."""
+        texts = {"graph": explorer.to_graph(self), **explorer.to_node_data(self)}
+        paths = {name: Path(folder).expanduser() / f"{name}.json" for name in texts}
+        try:
+            for name, path in paths.items():
+                atomic_write(path, texts[name])
+        except OSError as error:
+            told = error.strerror or error
+            raise UserError(f"save_model_explorer({str(folder)!r}) cannot write there: {told}.") from error
+        return tuple(paths.values())
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row an op, with the columns of `to_csv`. Raises UserError where pandas is not installed."""

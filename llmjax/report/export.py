@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from llmjax.cost.attribution import AttributedOp, Key, Part, Place
+from llmjax.cost.buffers import KINDS, Buffers
 from llmjax.cost.values import Cost, Number
 from llmjax.cycles.compiler_clock import OpClock
 from llmjax.cycles.device import to_json as device_json
@@ -17,6 +18,8 @@ from llmjax.report.collectives import collectives
 if TYPE_CHECKING:
     from llmjax.analysis import Analysis
 
+_POINTS = 2000  # of the line of memory over time
+_LARGEST = 20  # values that are named of those held at the peak
 SCHEMA = "llmjax.cost/2"
 FIGURES = (
     "flops",
@@ -61,6 +64,8 @@ def to_object(report: Analysis) -> dict[str, Any]:
         **({"mesh": dict(report.mesh)} if report.mesh else {}),
         **({"collectives": [asdict(row) for row in collectives(report)]} if report.mesh else {}),
         "totals": figures(report.totals),
+        **({"memory": memory(report.buffers)} if report.buffers else {}),
+        "verdict": asdict(report.verdict) | {"bounds": dict(report.verdict.bounds)},
         "compiler": dict(report.compiler) if report.compiler else None,
         "coverage": cost.coverage,
         "lower_bound": cost.lower_bound,
@@ -81,6 +86,23 @@ def to_object(report: Analysis) -> dict[str, Any]:
         **_time(report),
         "ops": [_op(op) | times(report, op.name) | _clock(clock.get(op.name)) for op in report.ops],
         **{f"by_{key}": _rows(report, key) for key in ("role", "layer", "module_path", "source", "pass", "opcode")},
+    }
+
+
+def memory(buffers: Buffers) -> dict[str, Any]:
+    """What the compiler reserves, and the bytes held from step to step: of long programs the most of each stretch."""
+    stretch = max(1, -(-len(buffers.held) // _POINTS))
+    stretches = [buffers.held[k : k + stretch] for k in range(0, len(buffers.held), stretch)]
+    step = buffers.peak_step
+    return {
+        "reserved": buffers.reserved,
+        "peak": max(buffers.held, default=buffers.reserved),
+        "peak_op": None if step is None else buffers.steps[step],
+        "by_kind": {kind: buffers.of(kind) for kind in KINDS},
+        "steps": len(buffers.held),
+        "stretch": stretch,
+        "held": [max(part) for part in stretches],
+        "at_peak": [{"name": name, "bytes": size} for name, size in buffers.at_peak[:_LARGEST]],
     }
 
 
@@ -129,6 +151,7 @@ def _op(op: AttributedOp, interior: bool = True) -> dict[str, Any]:
         **place_fields(op.place),
         "library": op.op.library,
         "unmodelled": op.op.unmodelled or None,
+        **({"provenance": "user"} if op.op.given else {}),
         "dense_flops": None if op.op.dense_flops is None else op.op.dense_flops * op.count,
         "fused": [_part(part, op.count) for part in op.parts] if interior and op.op.fused else [],
     }

@@ -30,6 +30,7 @@ def headlines(cost: Json) -> list[Headline]:
     def beside(name: str, unit: str) -> str:
         return f"XLA's own count: {short(xla[name], unit)}" if name in xla else ""
 
+    found += _roofs(cost)
     products = percent(totals["matmul_flops"], totals["flops"])
     notes = [f"{products} in matrix products" if products else "", beside("flops", "FLOP")]
     found.append(Headline("FLOPs", bound + short(totals["flops"], "FLOP"), "counted", _join(notes)))
@@ -72,6 +73,27 @@ def _times(cost: Json) -> Iterator[Headline]:
         if value is not None:
             bound = bound_of(cost) if kind == "modelled" else ""
             yield Headline(label, bound + short(value), kinds.get(field, kind), _cycles_note(cost, field, value))
+
+
+def _roofs(cost: Json) -> Iterator[Headline]:
+    """How near the program comes to the device's roofs, what it holds in memory, and how few ops are most of it."""
+    verdict = cost.get("verdict")
+    if not verdict:
+        return
+    kind = {"measured": "measured", "predicted": "modelled"}.get(verdict["by"], "counted")
+    if rates := verdict["rates"]:
+        note = f"of {rates['dtype']}, by all FLOPs that run, recomputed ones too (MFU counts a model's own)"
+        yield Headline("share of peak", percent(rates["peak_share"], 1) or "0%", kind, note)
+        yield Headline("share of bandwidth", percent(rates["bandwidth_share"], 1) or "0%", kind, "of main memory")
+    if verdict["heavy"]:
+        of = "of FLOPs or bytes" if verdict["by"] == "counts" else f"of the ops' {verdict['by']} time"
+        what = f"{verdict['few']:,} of {verdict['kinds']:,}"
+        yield Headline("80% is in", what, kind, f"kinds of op, {of}; those alike in several layers are one")
+    if memory := cost.get("memory"):
+        yield Headline("memory at its peak", short(memory["peak"], "B"), "compiler", "by the compiler's own plan")
+    elif verdict["needed"]:
+        note = "less what donated arguments give; temporaries are not in the text"
+        yield Headline("arguments and results", short(verdict["needed"], "B"), "counted", note)
 
 
 def _predicted(cost: Json, predicted: float) -> Headline:

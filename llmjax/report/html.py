@@ -13,11 +13,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from llmjax.report.answers import answers
 from llmjax.report.headlines import device_rows, headlines
 from llmjax.report.html_ops import payload
 from llmjax.report.provenance import PROVENANCE
 from llmjax.report.remarks import Json, notes, warnings
-from llmjax.report.units import quantity
+from llmjax.report.units import percent, quantity
 from llmjax.report.units import seconds as duration
 
 ASSETS = Path(__file__).parent / "assets"
@@ -81,6 +82,7 @@ def _view(program: Program) -> dict[str, Any]:
         "module": cost["module"] or "module",
         "backend": str(target) if target else cost["backend"] or "an unknown backend",
         "chip": (device or {}).get("title", ""),
+        "answers": answers(cost),
         "headlines": headlines(cost),
         "warnings": warnings(cost),
         "notes": notes(cost),
@@ -88,8 +90,25 @@ def _view(program: Program) -> dict[str, Any]:
         "collectives": [_exchange(row) for row in cost.get("collectives", ())],
         "mesh": " x ".join(f"{axis} {size}" for axis, size in cost.get("mesh", {}).items()),
         "ops": len(cost["ops"]),
+        "memory": _memory(cost.get("memory"), device),
         "has_text": bool(program.text),
     }
+
+
+def _memory(memory: Json | None, device: Json | None) -> dict[str, Any] | None:
+    """The rows of the section on memory, and what they are of; None where the dump says nothing."""
+    if not memory:
+        return None
+    kinds = ", ".join(f"{quantity(size, 'B')} {kind}" for kind, size in memory["by_kind"].items() if size)
+    room = (device or {}).get("memory") or []
+    of = f" of {quantity(room[-1]['capacity']['value'], 'B')}" if room else ""
+    peak = f"at most {quantity(memory['peak'], 'B')} held at once" + (
+        f", at {memory['peak_op']}" if memory["peak_op"] else ""
+    )
+    rows = [
+        (row["name"], quantity(row["bytes"], "B"), percent(row["bytes"], memory["peak"])) for row in memory["at_peak"]
+    ]
+    return {"told": f"{quantity(memory['reserved'], 'B')}{of} reserved ({kinds}); {peak}.", "rows": rows}
 
 
 def _exchange(row: Json) -> dict[str, str]:

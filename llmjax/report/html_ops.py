@@ -97,6 +97,7 @@ def payload(cost: Json, hlo: str) -> dict[str, Any]:
         "units": units(ops),
         "tree": tree(cost),
         "device": cost.get("device"),
+        "memory": cost.get("memory"),
         "dtypes": dtypes(hlo),
         "hlo": packed({name: "\n".join(lines) for name, lines in text.items()}) if text else None,
         "rows": {key: _rows(cost, key) for key in ("role", "layer")},

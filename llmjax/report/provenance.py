@@ -8,5 +8,5 @@ PROVENANCE = {
     "datasheet": "from the chip's datasheet",
     "estimate": "estimated where no datasheet says",
     "published": "published by others, who measured it",
-    "user": "given on the command line",
+    "user": "given by the user",
 }

@@ -31,6 +31,8 @@ def warnings(cost: Json) -> list[Warning]:
     stage = cost.get("stage") or {}
     if stage.get("name") == "whole":
         found.append(Warning(_whole_program(stage["devices"], stage["manual"])))
+    if elsewhere := _another_chip(cost):
+        found.append(Warning(elsewhere))
     loops = [loop["name"] for loop in cost["loops"] if loop["trip_count"] is None and loop["count"]]
     if loops:
         what = f"the trip count of {listed(loops)} is unknown; one iteration is counted"
@@ -80,6 +82,9 @@ def notes(cost: Json) -> list[str]:
     if hidden:
         dense = short(cost["totals"]["flops"] + hidden, "FLOP")
         found.append(f"What masks hide is left out: with it {dense}.")
+    given = sorted({op["name"] for op in ops if op.get("provenance") == "user"})
+    if given:
+        found.append(f"By figures that the user gave: {listed(given)}.")
     libraries: dict[str, float] = {}
     for op in ops:
         if op["library"]:
@@ -106,6 +111,18 @@ def _whole_program(devices: int, manual: bool) -> str:
         f"WHOLE PROGRAM: this text is from before partitioning, and counts what all {devices:,} devices do. One device"
         f" does 1/{devices:,} of it at least, more where work is not shared evenly, and sends what the text does not"
         f" say yet.{inside} For one device's own count give the text after optimisation, compiled.as_text()."
+    )
+
+
+def _another_chip(cost: Json) -> str:
+    """Says of HLO that was compiled for one kind of chip that it is timed as it stands on another; "" where not."""
+    device, backend = cost.get("device"), cost["backend"]
+    if not device or not backend or device["kind"] == backend:
+        return ""
+    return (
+        f"ANOTHER CHIP: this HLO was compiled for a {backend.upper()} and is timed as it stands on {device['title']},"
+        f" whose own compiler would fuse, lay out and choose kernels otherwise. Compile it for that chip where its"
+        f" program is at hand (target=..., --config.target=...)."
     )
 
 

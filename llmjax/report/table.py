@@ -6,6 +6,7 @@ import html
 import io
 import itertools
 import shutil
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from llmjax.cost.attribution import share_of
 from llmjax.cost.values import Cost, Number
+from llmjax.report.answers import answers
 from llmjax.report.export import to_object
 from llmjax.report.remarks import bound_mark, notes, warnings
 from llmjax.report.terminal import Figures, Names, table
@@ -39,6 +41,8 @@ def print_report(report: Analysis, console: Console, top: int = TOP, title: str 
     """Prints totals, warnings, roles, layers and the `top` largest ops, as wide as `console`, 60 columns at least."""
     width, cost = max(_NARROWEST, console.width), to_object(report)
     console.print(Text(title or _title(report), style="bold"), soft_wrap=True)
+    for answer in answers(cost):
+        console.print(Text(_item(answer, width)), soft_wrap=True)
     console.print(_totals(report, width))
     for warning in warnings(cost):
         told = Text("\n".join((warning.sentence, *warning.details)))
@@ -59,6 +63,10 @@ def print_report(report: Analysis, console: Console, top: int = TOP, title: str 
         if report.is_timed:
             console.print()
             console.print(times_table(report, top, width))
+
+
+def _item(sentence: str, width: int) -> str:
+    return textwrap.fill(sentence, width, initial_indent="• ", subsequent_indent="  ", break_on_hyphens=False)
 
 
 def to_text(report: Analysis, width: int | None = None, top: int = TOP) -> str:
@@ -219,24 +227,40 @@ def largest(report: Analysis) -> list[Alike]:
 
 
 def to_html(report: Analysis, top: int = TOP) -> str:
-    """Returns the totals, roles and largest ops as an HTML fragment."""
-    totals, bound = report.totals, html.escape(_bound(report))
-    sums = f"{bound}{short(totals.flops, 'FLOP')}, {bound}{short(totals.bytes, 'B')}"
-    head = f"<b>{html.escape(_title(report))}</b>: {sums}"
-    told = ("\n".join((warning.sentence, *warning.details)) for warning in warnings(to_object(report)))
+    """Returns the answers, totals, roles and largest ops as an HTML fragment that fits a notebook's cell."""
+    cost, bound = to_object(report), html.escape(_bound(report))
+    totals = report.totals
+    sums = [f"{bound}{short(totals.flops, 'FLOP')}", f"{bound}{short(totals.bytes, 'B')}"]
+    if report.time:
+        sums.append(f"predicted {seconds(report.time.overlapped)}")
+    if report.measured:
+        sums.append(f"measured {seconds(report.measured.wall.median)}")
+    head = f"<b>{html.escape(_title(report))}</b>: {', '.join(sums)}"
+    told = ("\n".join((warning.sentence, *warning.details)) for warning in warnings(cost))
     boxes = "".join(f"<p><b style='color:#b00'>{html.escape(warning)}</b></p>" for warning in told)
-    roles = [(str(row.key), row.cost) for row in report.by("role")]
-    ops = [(f"{group.name} ({group.where})", group.cost) for group in largest(report)[:top]]
-    return f"<div>{head}{boxes}{_html_rows('role', roles, totals)}{_html_rows('op', ops, totals)}</div>"
+    items = "".join(f"<li>{html.escape(answer)}</li>" for answer in answers(cost))
+    said = f"<ul style='margin:.3em 0 .6em;padding-left:1.3em'>{items}</ul>" if items else ""
+    roles = [(str(row.key), row.cost, row) for row in report.by("role")]
+    groups = report.alike() if report.is_timed else largest(report)
+    ops = [(f"{group.name} ({group.where})", group.cost, group) for group in groups[:top]]
+    tables = _html_rows(report, "role", roles) + _html_rows(report, "op", ops)
+    return f"<div style='max-width:60em;overflow-x:auto'>{head}{boxes}{said}{tables}</div>"
 
 
-def _html_rows(head: str, rows: Iterable[tuple[str, Cost]], totals: Cost) -> str:
-    cells = [(head, "FLOPs", "bytes", "of FLOPs", "of bytes")]
-    for label, c in rows:
-        portions = (percent(c.flops, totals.flops), percent(c.bytes, totals.bytes))
-        cells.append((html.escape(label), _or_blank(c.flops), _or_blank(c.bytes), *portions))
+def _html_rows(report: Analysis, head: str, rows: Iterable[tuple[str, Cost, TimedRow | Alike]]) -> str:
+    """A table whose columns of times stand only where there are times."""
+    totals = report.totals
+    cells = [[head, "FLOPs", "bytes", "of FLOPs", "of bytes"]]
+    cells[0] += ["predicted"] * bool(report.time) + ["measured"] * bool(report.measured)
+    for label, c, times in rows:
+        row = [html.escape(label), _or_blank(c.flops), _or_blank(c.bytes)]
+        row += [percent(c.flops, totals.flops), percent(c.bytes, totals.bytes)]
+        row += [_time(times.predicted)] * bool(report.time) + [_time(times.measured)] * bool(report.measured)
+        cells.append(row)
     body = "".join(
-        "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in row) + "</tr>"
+        "<tr>"
+        + "".join(f"<{tag} style='text-align:{'right' if k else 'left'}'>{cell}</{tag}>" for k, cell in enumerate(row))
+        + "</tr>"
         for tag, row in zip(["th"] + ["td"] * len(cells), cells, strict=False)
     )
-    return f"<table>{body}</table>"
+    return f"<table style='margin:.4em 0'>{body}</table>"

@@ -123,7 +123,7 @@ def test_names_are_borrowed_nearby():
     assert (ops["q"].place.module_path, ops["q"].place.role) == ("GPT2/h_5/attn/scores", "data movement")
     assert (ops["y"].place.module_path, ops["y"].place.role) == ("GPT2/blocks", "data movement")
     assert ops["y"].count == 3
-    assert (ops["lonely"].place.module_path, ops["lonely"].place.role) == ("", "unattributed")
+    assert (ops["lonely"].place.module_path, ops["lonely"].place.role) == ("", "elementwise")
     rows = {row.key: row.cost for row in breakdown(ops.values(), "module_path")}
     assert rows["unattributed"] == ops["lonely"].total
 

@@ -92,7 +92,7 @@ def test_direction(op_name, trains, direction):
         ("jit(step)/jvp(GPT2)/wte/jit(_take)/gather", "embedding"),
         ("jit(step)/jvp(GPT2)/add", "embedding"),
         ("jit(step)/jvp(GPT2)/lm_head/bld,vd->blv/dot_general", "vocabulary projection"),
-        ("jit(step)/jvp(GPT2)/score/dot_general", "other"),
+        ("jit(step)/jvp(GPT2)/score/dot_general", "output head"),
         ("", "unattributed"),
     ],
 )
@@ -166,6 +166,22 @@ def test_roles_of_inference(op_name, opcode, role):
         ("Net/EncoderBlock_2/MultiHeadDotProductAttention_0/query/dot", "attention projections"),
         ("Net/EncoderBlock_2/MlpBlock_0/Dense_0/dot", "MLP"),
         ("Net/Block/Attn/softmax/exp", "softmax"),
+        # Experts, state spaces, recurrent cells, and layers that say no more than what they are
+        ("MoeLM/MoeLayer_0/MultiHeadDotProductAttention_0/query/dot", "attention projections"),
+        ("MoeLM/MoeLayer_0/LayerNorm_0/mul", "layer norm"),
+        ("MoeLM/MoeLayer_0/add", "residual"),
+        ("MoeLM/lm_head/dot", "vocabulary projection"),
+        ("MoeLM/MoeLayer_0/SparseFeedForward_0/dot", "experts"),
+        ("MoeLayer/dot", "experts"),
+        ("MambaLM/layers_0/mamba/x_proj/dot", "state space"),
+        ("MambaLM/layers_0/mixer/dt_proj/dot", "state space"),
+        ("MambaLM/layers_0/add", "residual"),
+        ("Net/OptimizedLSTMCell_0/hi/dot", "recurrence"),
+        ("Net/eqx.nn.GRUCell/mul", "recurrence"),
+        ("language_model/transformer/sequential/linear_1/dot", "linear layers"),
+        ("Net/Dense_0/dot", "linear layers"),
+        ("ViT/head/dot", "output head"),
+        ("ResNet/stem/convolution", "convolutions"),
     ],
 )
 def test_one_table_knows_the_words_of_many_models(path, role):

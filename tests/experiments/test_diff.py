@@ -24,7 +24,7 @@ def test_the_tiny_job(repo, tmp_path, columns):
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.replace(str(tmp_path), "").splitlines())) <= int(columns)
     assert "in all" in done.stdout and "by role" in done.stdout and "were renamed" in done.stdout
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["diff.html", "diff.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["diff.html", "diff.json", "diff.md"]
     totals = json.loads((tmp_path / "diff.json").read_text())["totals"]
     assert totals["flops"]["after"] == cost_of(text_of())["totals"]["flops"]
 

@@ -169,6 +169,21 @@ def test_a_point_opens_its_op(open_page):
     page.wait_for_selector("tr.detail")
 
 
+def test_times_are_told_in_cycles_or_in_milliseconds(open_page):
+    page = open_page(report())
+    page.click("th[data-key=cycles]")
+    before, names = cells(page, "cycles"), cells(page, "name")
+    assert "predicted cycles" in page.inner_text("th[data-key=cycles]").lower()
+    page.click(".switch.unit button[data-value=s]")
+    assert "predicted time" in page.inner_text("th[data-key=cycles]").lower()
+    after = cells(page, "cycles")
+    assert after[0].endswith(("ns", "µs", "ms")) and not before[0].endswith("s")
+    assert cells(page, "name") == names
+    assert "s" in page.inner_text(".by.role td.number:nth-child(3)")
+    page.click(".switch.unit button[data-value=cycles]")
+    assert cells(page, "cycles") == before
+
+
 def test_tabs_switch(open_page):
     page = open_page(to_html([Program("prefill", COST, TEXT), Program("decode", timed(COST), TEXT)]))
     assert page.is_visible("#program-0") and not page.is_visible("#program-1")

@@ -23,6 +23,23 @@ function drawCharts(panel, width) {
   drawWhere(panel);
   drawRoofline(panel);
   drawScatter(panel);
+  drawMemory(panel);
+}
+
+// Bytes held from step to step: arguments and constants are held throughout.
+function drawMemory(panel) {
+  const { memory } = panel, chart = panel.find(".chart.memory");
+  if (!chart) return;
+  chart.hidden = !memory.held.length;
+  if (!memory.held.length) return;
+  const x = memory.held.map((_, k) => k * memory.stretch);
+  const trace = { type: "scatter", mode: "lines", x, y: memory.held, line: { shape: "hv", color: cssColour("compiler"), width: 1.5 }, fill: "tozeroy",
+    hovertext: memory.held.map((held, k) => `step ${x[k].toLocaleString("en")}: ${short(held, "B")}`), hoverinfo: "text" };
+  const highest = Math.max(...memory.held), step = 10 ** Math.floor(Math.log10(highest || 1));
+  const marks = Array.from({ length: Math.ceil(highest / step) + 1 }, (_, k) => k * step);
+  draw(panel, ".chart.memory", [trace], { showlegend: false,
+    xaxis: { title: { text: "instruction, in the order of the program", font: { size: 12 } } },
+    yaxis: { tickvals: marks, ticktext: marks.map((value) => tick(short(value, "B"))), rangemode: "tozero", automargin: true, title: { text: "held", standoff: 10, font: { size: 12 } } } });
 }
 
 function draw(panel, selector, traces, extra) {
@@ -66,6 +83,7 @@ function treeTotals(tree, metric) {
 
 function drawWhere(panel) {
   const { metric } = panel, unit = panel.units[metric];
+  const scale = panel.scale(metric);
   const totals = treeTotals(panel.tree, metric), ops = treeTotals(panel.tree, "ops");
   const nodes = panel.tree.filter((node) => totals.get(node.id) > 0);
   const total = totals.get("") || 0;
@@ -75,9 +93,9 @@ function drawWhere(panel) {
   const trace = {
     type: panel.shape, branchvalues: "remainder", sort: false,
     ids: nodes.map((node) => `/${node.id}`), parents: nodes.map((node) => node.parent === null ? "" : `/${node.parent}`),
-    labels: nodes.map((node) => plain(node.label)), values: nodes.map((node) => node[metric]),
+    labels: nodes.map((node) => plain(node.label)), values: nodes.map((node) => node[metric] * scale),
     customdata: nodes.map((node) => [node.id]),
-    hovertext: nodes.map((node) => `<b>${plain(node.id || node.label)}</b><br>${told(totals.get(node.id), unit)}${unit === "cycles" ? " cycles" : ""} · ${share(totals.get(node.id), total) || "0%"}<br>${ops.get(node.id).toLocaleString("en")} ops${node.role ? `, ${plain(node.role)}` : ""}`),
+    hovertext: nodes.map((node) => `<b>${plain(node.id || node.label)}</b><br>${told(totals.get(node.id) * scale, unit)}${unit === "cycles" ? " cycles" : ""} · ${share(totals.get(node.id), total) || "0%"}<br>${ops.get(node.id).toLocaleString("en")} ops${node.role ? `, ${plain(node.role)}` : ""}`),
     hoverinfo: "text", textinfo: "label", textfont: { color: nodes.map((node) => labelOn(node.role && !parents.has(node.id) ? panel.colour(node.role) : "")) },
     marker: { colors: nodes.map((node) => node.role && !parents.has(node.id) ? panel.colour(node.role) : dim), line: { width: nodes.length > 400 ? 0.3 : 1, color: cssColour("paper") } },
     tiling: panel.shape === "icicle" ? { orientation: "v", pad: 0 } : { packing: "squarify", pad: 2 },
@@ -101,7 +119,7 @@ function drawBars(panel, key, total) {
   if (key === "role") rows = rows.slice().sort((a, b) => b[metric] - a[metric]);
   const most = Math.max(...rows.map((row) => row[metric]), 0);
   const lines = rows.map((row) => element("tr", {}, element("td", {}, row.name), element("td", { class: "number" }, row.ops.toLocaleString("en")),
-    element("td", { class: "number" }, told(row[metric], unit)), element("td", { class: "number" }, share(row[metric], total)),
+    element("td", { class: "number" }, told(row[metric] * panel.scale(metric), unit)), element("td", { class: "number" }, share(row[metric], total)),
     element("td", { class: "bar" }, element("span", { class: "fill", style: `width:${100 * row[metric] / most}%;background:${key === "role" ? panel.colour(row.name) : cssColour("accent")}` }))));
   const heads = [`by ${key}`, "ops", metricLabel(panel, metric), "share", ""];
   place.replaceChildren(element("table", {}, element("thead", {}, element("tr", {}, heads.map((text, k) => element("th", { class: k && k < 4 ? "number" : "" }, text)))), element("tbody", {}, lines)));

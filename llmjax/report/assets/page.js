@@ -21,6 +21,8 @@ class Panel {
     const best = ["measured", "cycles", "bytes"].find((metric) => metric in this.units);
     this.metric = best;
     this.shape = "icicle";
+    this.counted = { ...this.units }; // the units that the page's figures are in
+    this.hertz = this.device && this.device.clock_hz ? this.device.clock_hz.value : 0;
     this.clock = "measured_seconds" in this.columns ? "measured_seconds" : "seconds" in this.columns ? "seconds" : "";
     this.roles = this.rows.role.map((row) => row.name);
     const files = this.strings.filter((text, k) => text && this.sourceIndices().has(k));
@@ -47,6 +49,17 @@ class Panel {
     return this.number(this.units[metric] === "s" ? `${prefix}seconds` : `${prefix}cycles`, op);
   }
 
+  // What a figure of a metric is multiplied by to be in the unit that is chosen.
+  scale(metric) { return this.counted[metric] === "cycles" && this.units[metric] === "s" ? 1 / this.hertz : 1; }
+
+  // Tells times in cycles or in seconds.
+  tell(unit) {
+    for (const metric of ["cycles", "measured"]) if (this.counted[metric] === "cycles") this.units[metric] = unit;
+    this.metrics();
+    this.table.refresh();
+    drawWhere(this);
+  }
+
   show() {
     if (this.drawn) { drawCharts(this); return; }
     this.drawn = true;
@@ -55,13 +68,21 @@ class Panel {
     drawCharts(this);
   }
 
-  switches() {
+  metrics() {
     const metrics = METRICS.filter(([name]) => name !== "compiler" || name in this.units);
     choice(this.find(".switch.metric"), metrics.map(([name, label, kind]) => {
       const missing = !(name in this.units);
       const title = missing ? `this program's cost.json has no ${name === "measured" ? "measured times" : "predicted cycles"}` : kind;
       return { value: name, label: name === "cycles" && this.units.cycles === "s" ? "predicted time" : label, missing, title };
     }), this.metric, (metric) => { this.metric = metric; drawWhere(this); });
+  }
+
+  switches() {
+    this.metrics();
+    if (this.hertz && ["cycles", "measured"].some((metric) => this.counted[metric] === "cycles")) {
+      choice(this.find(".switch.unit"), [["cycles", "cycles"], ["s", "ms"]].map(([value, label]) => ({
+        value, label, title: `times in ${value === "s" ? "seconds" : `cycles of the device's clock, ${short(this.hertz, "Hz")}`}` })), "cycles", (unit) => this.tell(unit));
+    }
     choice(this.find(".switch.shape"), ["icicle", "treemap"].map((name) => ({ value: name, label: name })), this.shape, (shape) => {
       this.shape = shape;
       drawWhere(this);

@@ -51,6 +51,13 @@ class OpTable {
     return columns;
   }
 
+  // Chooses the columns anew, and sorts as before.
+  refresh() {
+    this.columns = this.chooseColumns();
+    this.sort = this.columns.find((column) => column.key === this.sort.key);
+    this.update();
+  }
+
   haystack(op) {
     this.hay = this.hay || [];
     if (this.hay[op] === undefined) {
