@@ -59,6 +59,7 @@ def layer_by_layer(
     config: ModelConfig,
     tokens_NL: Int[np.ndarray, "N L"],
     change: Callable[[int, Params, Mapping[At, Inputs]], tuple[Params, T]],
+    after: ModelConfig | None = None,
 ) -> tuple[Params, list[T]]:
     """Changes one layer after the other, each by what its products read behind the layers changed before it.
 
@@ -66,13 +67,14 @@ def layer_by_layer(
 
     Args:
         change: (number, a layer's parameters, its products' inputs by path) -> the new ones, and what else it found.
+        after: the config that changed layers have; None: the same.
 
     Returns:
         The parameters, layers apart, and what `change` found in each layer.
     """
     params = dict(unstack_layers(params, config))
     texts = [jnp.asarray(tokens_NL[at : at + BATCH]) for at in range(0, len(tokens_NL), BATCH)]
-    streams = [_embedded(params, text, config) for text in texts]
+    streams = [embedded(params, text, config) for text in texts]
     found: list[T] = []
     for number in range(config.layers):
         name = f"{config.layer.names.layer}_{number}"
@@ -83,7 +85,7 @@ def layer_by_layer(
         assert inputs is not None
         params[name], more = change(number, params[name], inputs)
         found.append(more)
-        streams = [(_run(params[name], x_BLD, number, scene, config), scene) for x_BLD, scene in streams]
+        streams = [(run_layer(params[name], x_BLD, number, scene, after or config), scene) for x_BLD, scene in streams]
     return params, found
 
 
@@ -106,8 +108,8 @@ def with_leaf(layer: Params, at: At, leaf: Any) -> Params:
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _embedded(params: Params, tokens_BL: jax.Array, config: ModelConfig) -> tuple[jax.Array, Scene]:
-    """What the model hands to its first layer."""
+def embedded(params: Params, tokens_BL: jax.Array, config: ModelConfig) -> tuple[jax.Array, Scene]:
+    """Returns what a model hands to its first layer: the residual stream, and the scene."""
     found = []
 
     def watch(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -126,7 +128,8 @@ def _layer(config: ModelConfig) -> Layer:
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _run(layer: Params, x_BLD: jax.Array, number: Any, scene: Scene, config: ModelConfig) -> jax.Array:
+def run_layer(layer: Params, x_BLD: jax.Array, number: Any, scene: Scene, config: ModelConfig) -> jax.Array:
+    """Returns the residual stream behind one layer."""
     return _layer(config).apply({"params": layer}, x_BLD, number, scene)[0]  # pyright: ignore[reportIndexIssue]
 
 
