@@ -70,7 +70,7 @@ class Groups:
     GGUF's Q4_0 and Q4_1 store them.
     """
 
-    packed_EPH: UInt8[Array, "E P 16"]
+    packed_EPH: UInt8[Array, "E P H"]
     scale_EP: Float[Array, "E P"]
     minimum_EP: Float[Array, "E P"]
 

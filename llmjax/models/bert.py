@@ -22,6 +22,7 @@ class BertConfig(ModelConfig):
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
     intermediate_size: int = 3072
+    head_dim: int | None = None  # ours: of a model with fewer heads than its width would have
     hidden_act: str = "gelu"
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
@@ -32,6 +33,9 @@ class BertConfig(ModelConfig):
     pad_token_id: int | None = 0
 
     family: ClassVar[str] = "bert"
+    size_fields: ClassVar[Mapping[str, str]] = {
+        "heads": "num_attention_heads", "head_width": "head_dim", "inner": "intermediate_size"
+    }  # fmt: skip
     only: ClassVar[dict[str, tuple[Any, ...]]] = ONLY | {
         "model_type": ("bert",),
         "position_embedding_type": ("absolute",),
@@ -55,7 +59,7 @@ class BertConfig(ModelConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
-        if self.hidden_size % self.num_attention_heads:
+        if self.head_dim is None and self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"{name}: hidden_size={self.hidden_size} is not a multiple of"
                 f" num_attention_heads={self.num_attention_heads}."
@@ -85,7 +89,7 @@ class BertConfig(ModelConfig):
             width=self.hidden_size,
             heads=self.num_attention_heads,
             kv_heads=self.num_attention_heads,
-            head_width=self.hidden_size // self.num_attention_heads,
+            head_width=self.head_dim or self.hidden_size // self.num_attention_heads,
             inner=self.intermediate_size,
             activation=self.hidden_act,
             norm=Norm("layer", self.layer_norm_eps),

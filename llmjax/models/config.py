@@ -48,6 +48,8 @@ class ModelConfig:
     aliases: ClassVar[Mapping[str, str]] = {}
     # the field that says how many layers there are
     layers_field: ClassVar[str] = "num_hidden_layers"
+    # a layer's sizes, as `LayerSpec` calls them -> the field that says each; `head_width` has a field that may be None
+    size_fields: ClassVar[Mapping[str, str]] = {}
     # fields that must be at least 1
     counts: ClassVar[tuple[str, ...]] = ("vocab_size",)
     # probabilities of dropout, and which of them is that of attention's weights
@@ -104,6 +106,11 @@ class ModelConfig:
         """Model width D."""
         return self.layer.width
 
+    def with_sizes(self, layers: int | None = None, **sizes: int) -> Self:
+        """Returns the config with another number of layers, or sizes of a layer as `LayerSpec` names them."""
+        fields = {self.size_fields[name]: size for name, size in sizes.items() if name in self.size_fields}
+        return dataclasses.replace(self, **fields, **({} if layers is None else {self.layers_field: layers}))
+
     @classmethod
     def from_hf(cls, raw: Mapping[str, Any], source: str, **overrides: Any) -> Self:
         """Reads the object of a `config.json`.
@@ -151,6 +158,8 @@ class ModelConfig:
         from llmjax.models.families import FAMILIES
 
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if values.get("head_dim", 0) is None:  # heads share the width, as transformers has it
+            del values["head_dim"]
         return {
             "architectures": [FAMILIES[self.family].architectures[head]],
             "model_type": self.family,

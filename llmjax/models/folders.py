@@ -10,6 +10,7 @@ from typing import Any
 from llmjax.errors import UserError, did_you_mean
 from llmjax.gguf import hf_config, read_gguf
 from llmjax.json_file import read_json
+from llmjax.models.compressed import without_quantization
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import SIZES, from_hf, from_size
 from llmjax.pretrained import PRETRAINED, resolve
@@ -110,7 +111,7 @@ def read_config(folder: Path, **overrides: Any) -> ModelConfig:
         return read_config(base, **overrides)
     if not file.is_file():
         raise UserError(f"{folder}: has no {CONFIG_FILE}, so it is not a saved model.{_contents(folder)}")
-    return from_hf(read_json(file), str(file), **overrides)
+    return from_hf(without_quantization(read_json(file), str(file)), str(file), **overrides)
 
 
 def named_config(name: str, **overrides: Any) -> ModelConfig:
@@ -123,7 +124,7 @@ def named_config(name: str, **overrides: Any) -> ModelConfig:
     """
     file = Path(name).expanduser()
     if file.is_file() and not is_gguf(file):
-        return from_hf(read_json(file), name, **overrides)
+        return from_hf(without_quantization(read_json(file), name), name, **overrides)
     if name in SIZES and not file.is_dir():
         return from_size(name, **overrides)
     if "/" not in name and name not in PRETRAINED and not file.exists():

@@ -21,6 +21,7 @@ class GPT2Config(ModelConfig):
     n_layer: int = 12
     n_head: int = 12
     n_inner: int | None = None
+    head_dim: int | None = None  # ours: of a model with fewer heads than its width would have
     activation_function: str = "gelu_new"
     resid_pdrop: float = 0.1
     embd_pdrop: float = 0.1
@@ -34,6 +35,7 @@ class GPT2Config(ModelConfig):
 
     family: ClassVar[str] = "gpt2"
     layers_field: ClassVar[str] = "n_layer"
+    size_fields: ClassVar[Any] = {"heads": "n_head", "head_width": "head_dim", "inner": "n_inner"}
     only: ClassVar[dict[str, tuple[Any, ...]]] = ONLY | {"model_type": ("gpt2",)}
     aliases: ClassVar[Any] = {
         "n_ctx": "n_positions", "hidden_size": "n_embd", "num_hidden_layers": "n_layer",
@@ -46,7 +48,7 @@ class GPT2Config(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.n_embd % self.n_head:
+        if self.head_dim is None and self.n_embd % self.n_head:
             raise UserError(f"GPT2Config: n_embd={self.n_embd} is not a multiple of n_head={self.n_head}.")
 
     @property
@@ -55,7 +57,7 @@ class GPT2Config(ModelConfig):
 
     @property
     def layer(self) -> LayerSpec:
-        head_width = self.n_embd // self.n_head
+        head_width = self.head_dim or self.n_embd // self.n_head
         return LayerSpec(
             names=Names("h", "attn", ("c_attn",), "c_proj", "mlp", ("c_fc",), "c_proj", ("ln_1", "ln_2")),
             width=self.n_embd,

@@ -43,6 +43,10 @@ class LlamaConfig(ModelConfig):
     eos_token_id: int | None = 2
 
     family: ClassVar[str] = "llama"
+    size_fields: ClassVar[Mapping[str, str]] = {
+        "heads": "num_attention_heads", "kv_heads": "num_key_value_heads", "head_width": "head_dim",
+        "inner": "intermediate_size",
+    }  # fmt: skip
     only: ClassVar[dict[str, tuple[Any, ...]]] = {
         **ONLY, "model_type": ("llama",), "rope_scaling": (None,), "rope_parameters": (None,), "layer_types": (None,),
         "max_window_layers": (0,),
@@ -114,9 +118,8 @@ class LlamaConfig(ModelConfig):
         if rope["rope_type"] == "llama3":
             rope |= {"low_freq_factor": low, "high_freq_factor": high}
             rope["original_max_position_embeddings"] = original or self.max_position_embeddings
-        for name in ("head_dim", "num_key_value_heads"):  # some of transformers' classes take a null for a number
-            if values[name] is None:
-                del values[name]
+        if values["num_key_value_heads"] is None:  # some of transformers' classes take a null for a number
+            del values["num_key_value_heads"]
         if self.family.startswith("qwen"):  # whose window is off unless said
             values |= {"use_sliding_window": self.sliding_window is not None, "max_window_layers": 0}
         return values | {"rope_parameters": rope}

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ from llmjax.files import SUMS, damaged, default_mode, write_sums
 from llmjax.gguf import Blocks, StoredTensor, hf_tensors, read_gguf
 from llmjax.kernels.formats import Groups
 from llmjax.memory import available, require
+from llmjax.models import compressed
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import Family, family_of
 from llmjax.models.folders import (
@@ -45,6 +47,7 @@ from llmjax.models.params import (
 )
 
 _STORED_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
+_WHOLE_DTYPES = {"I32": np.int32, "I64": np.int64}  # of parts of packed weights
 
 
 def load_pretrained(
@@ -90,8 +93,8 @@ def map_pretrained(path: str | Path, head: Head, *, packed: bool = False) -> tup
     """Returns what `load_pretrained` does, layers apart, as views of the files, which are read on use.
 
     For those who copy every array at once: a view shows what becomes of the file later. Sums are left to `check_sums`,
-    which reads the files whole. packed: kernels that a file has in 4 bits (GGUF's Q4_0 and Q4_1) are `Groups`, exactly
-    as they are there.
+    which reads the files whole. packed: kernels that a file has in 4 bits (GGUF's Q4_0 and Q4_1, `compressed`'s groups)
+    are `Groups`, exactly as they are there.
     """
     config, flat, _ = _read(path, head, False, {}, packed)
     return config, nested_tree(flat)
@@ -170,6 +173,10 @@ def _read(
     stored: dict[str, _Stored] = {}
     for file in [folder] if is_gguf(folder) else weight_files(folder):
         stored |= {name.removeprefix(family.prefix): tensor for name, tensor in _tensors(file).items()}
+    whole = compressed.packed_tensors(stored, folder)
+    if whole:
+        stored = {name: tensor for name, tensor in stored.items() if not compressed.is_part(name)}
+        stored |= {name: _Stored("F32", tensor.shape, tensor) for name, tensor in whole.items()}
     fresh = _to_draw(family, stored, wanted) if fresh_head else set()
     _check(folder, head, config, stored, wanted, fresh)
     flat: dict[At, Any] = {}
@@ -192,11 +199,11 @@ class _Stored(NamedTuple):
 
     dtype: str
     shape: tuple[int, ...]
-    source: np.ndarray | StoredTensor | None
+    source: np.ndarray | StoredTensor | compressed.PackedTensor | None
 
     @property
     def array(self) -> np.ndarray | None:
-        return self.source.array() if isinstance(self.source, StoredTensor) else self.source
+        return self.source if isinstance(self.source, np.ndarray | None) else self.source.array()
 
 
 def read_tensors(file: Path) -> dict[str, np.ndarray]:
@@ -239,7 +246,7 @@ def _tensors(file: Path) -> dict[str, _Stored]:
     tensors = {}
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
-        dtype = _STORED_DTYPES.get(entry["dtype"])
+        dtype = (_STORED_DTYPES | _WHOLE_DTYPES).get(entry["dtype"])
         array = None if dtype is None else data[begin:end].view(dtype).reshape(entry["shape"])
         tensors[name] = _Stored(entry["dtype"], tuple(entry["shape"]), array)
     return tensors
@@ -258,6 +265,8 @@ def _ours(tensor: _Stored, transposed: bool) -> np.ndarray:
 
 def _groups(tensor: _Stored) -> Groups | None:
     """A stored tensor's 4-bit groups, a row an output; None where the file has it in another type."""
+    if isinstance(tensor.source, compressed.PackedTensor):
+        return tensor.source.groups()
     rows = tensor.source.rows() if isinstance(tensor.source, StoredTensor) else None
     if not isinstance(rows, Blocks) or rows.type == "Q8_0":
         return None
@@ -328,14 +337,26 @@ def _check_tied(folder: Path, family: Family, stored: dict[str, _Stored], table:
 def _write(folder: Path, config: ModelConfig, params: Params, head: Head, tokenizer: Any | None) -> None:
     family = family_of(config)
     bare = "none" in family.architectures and family.architectures[head] == family.architectures["none"]
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
+    packed: dict[str, Groups] = {}
+    plain = [family.tensor_name(("lm_head", "kernel"))]  # a module of transformers' even where it is the embedding
     for at, leaf in flat_tree(unstack_layers(params, config)).items():
-        name, array = family.tensor_name(at), np.asarray(leaf)
+        name = family.tensor_name(at)
         name = name if bare or at[0] in family.own else family.prefix + name
+        if isinstance(leaf, Groups):
+            if not family.transposed(at):
+                raise UserError(f"a {config.family} in 4-bit groups cannot be saved: the format is of torch's Linear.")
+            packed[name] = leaf
+            tensors |= compressed.tensors_of(name, leaf)
+            continue
+        plain += [name] if at[-1] == "kernel" else []
+        array = np.asarray(leaf)
         tensors[name] = np.ascontiguousarray(array.T if family.transposed(at) else array)
     write_tensors(folder / WEIGHTS_FILE, tensors)
     write_sums(folder, [folder / WEIGHTS_FILE])  # config.json is for people to change
-    write_config(folder, config, head, tokenizer)
+    modules = [name.removesuffix(".weight") for name in plain]
+    more = {"quantization_config": compressed.quantization_config(packed, modules)} if packed else {}
+    write_config(folder, config, head, tokenizer, more)
 
 
 def write_tensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -350,14 +371,17 @@ def write_tensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
     file.chmod(default_mode())  # the library leaves it to its owner alone
 
 
-def write_config(folder: Path, config: ModelConfig, head: Head, tokenizer: Any | None) -> None:
-    """Writes config.json, and the tokenizer where there is one; transformers wants a padding token to be named."""
+def write_config(
+    folder: Path, config: ModelConfig, head: Head, tokenizer: Any | None, more: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Writes config.json, `more` in it, and the tokenizer; transformers wants a padding token to be named."""
     if tokenizer is not None:
         tokenizer.save_pretrained(str(folder))
     if config.pad_token_id is None:
         pad = getattr(tokenizer, "pad_token_id", None)
         config = dataclasses.replace(config, pad_token_id=config.eos_token_id if pad is None else pad)
-    (folder / CONFIG_FILE).write_text(json.dumps(config.to_hf(head), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    about = json.dumps(config.to_hf(head) | more, indent=2, ensure_ascii=False)
+    (folder / CONFIG_FILE).write_text(about + "\n", "utf-8")
 
 
 def _check_replaceable(folder: Path) -> None:
