@@ -19,7 +19,7 @@ def adapt() -> ConfigDict:
 
 
 def teacher() -> ConfigDict:
-    """Returns the settings of `llmjax.adapt.distil.Lesson`."""
+    """Returns the settings of `llmjax.train.lesson.Lesson`."""
     c = ConfigDict()
     c.folder = ""  # of a trained model of the same tokenizer, whose answers are learnt beside the labels; empty = none
     c.share = 0.5  # of its answers in the loss

@@ -7,7 +7,6 @@ import jax
 
 from llmjax.adapt.adalora import ranks
 from llmjax.adapt.config import ADAPTERS, AdaptConfig
-from llmjax.adapt.distil import Lesson, check_lesson, taught
 from llmjax.adapt.folders import load_model, save_adapter
 from llmjax.adapt.tuning import begin, finish
 from llmjax.errors import UserError
@@ -18,6 +17,7 @@ from llmjax.models.params import Head, Params, unstack_layers
 from llmjax.models.weights import save_pretrained
 from llmjax.parallel.layout import place, place_model
 from llmjax.pretrained import PRETRAINED
+from llmjax.train.lesson import Lesson, check_lesson, taught
 from llmjax.train.task import Tuning
 
 

@@ -14,7 +14,6 @@ from experiments._command import launch_command
 from experiments._mesh import check_rows, on_devices, say_mesh
 from experiments._settings import values_of
 from experiments._workdir import RESULTS, claim, fingerprint, flat_settings, held, results, show
-from llmjax.adapt.distil import Lesson
 from llmjax.adapt.folders import load_model
 from llmjax.data import encode_cached, load_tokenizer
 from llmjax.data.corpus import CorpusConfig, load_corpus
@@ -32,6 +31,7 @@ from llmjax.parallel.layout import place_model
 from llmjax.parallel.processes import fetched_tree, leads
 from llmjax.train import LoopConfig, OptimizerConfig, Phase, fit
 from llmjax.train.defaults import PART_RATES
+from llmjax.train.lesson import Lesson
 from llmjax.train.lm import Stream, evaluation, lm_task
 from llmjax.train.memory import check_training
 

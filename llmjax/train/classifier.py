@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from llmjax.adapt.distil import Lesson, lesson_loss
 from llmjax.data.batches import choose_buckets, steps_per_epoch, train_batches
 from llmjax.errors import UserError, did_you_mean
 from llmjax.models.config import ModelConfig
@@ -23,6 +22,7 @@ from llmjax.train.classification import (
     work,
 )
 from llmjax.train.distillation import DistillConfig, distillation_task
+from llmjax.train.lesson import Lesson, lesson_loss
 from llmjax.train.lm import lm_loss
 from llmjax.train.loop import Fitted, LoopConfig, fit
 from llmjax.train.optimizer import OptimizerConfig

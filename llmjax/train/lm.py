@@ -9,12 +9,12 @@ import jax
 import numpy as np
 from jaxtyping import Int32
 
-from llmjax.adapt.distil import Lesson, lesson_loss
 from llmjax.data.batches import Batch
 from llmjax.data.packing import Windows, packed_batches, windows_in_order, windows_per_epoch
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import make_model
 from llmjax.parallel.layout import place_rows
+from llmjax.train.lesson import Lesson, lesson_loss
 from llmjax.train.losses import next_token_loss
 from llmjax.train.speed import train_flops
 from llmjax.train.task import Evaluated, LossFn, Params, Task, Work

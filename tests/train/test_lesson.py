@@ -8,12 +8,12 @@ import optax
 import pytest
 
 from llmjax.adapt.config import AdaptConfig
-from llmjax.adapt.distil import STUDENT, TEACHER, Lesson, check_lesson, lesson_loss, softened, taught
 from llmjax.adapt.tuning import begin
 from llmjax.errors import UserError
 from llmjax.models.families import make_model
 from llmjax.models.params import init_params
 from llmjax.train.classification import classification_loss
+from llmjax.train.lesson import STUDENT, TEACHER, Lesson, check_lesson, lesson_loss, softened, taught
 from llmjax.train.optimizer import OptimizerConfig, make_optimizer
 from llmjax.train.step import init_state, make_train_step
 from tests.adapt.models import FAMILIES, batch, drawn

@@ -1,0 +1,161 @@
+"""Every way to make a model smaller, cheaper to tune or faster, side by side: a row a strategy, each made once."""
+
+import dataclasses
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments._mesh import on_devices
+from experiments._settings import values_of
+from experiments._workdir import claim, flat_settings, held
+from experiments.board_parts.strategies import DISTIL, TRAINS, State, change_of, plain, steps_of
+from experiments.board_parts.subjects import Budget, Subject, language, readied, sentiment
+from llmjax.adapt.folders import load_model
+from llmjax.analysis import analysis_of
+from llmjax.errors import UserError
+from llmjax.files import atomic_write
+from llmjax.hlo import parse
+from llmjax.json_file import read_json
+from llmjax.memory import tree_bytes
+from llmjax.models.weights import save_pretrained
+from llmjax.report.board import ACCURACY, PERPLEXITY, Row, board_page
+from llmjax.report.page import print_page, to_html
+from llmjax.report.terminal import console
+from llmjax.targets.aot import compile_for
+from llmjax.targets.local import compile_here
+
+SCHEMA = "llmjax.board/1"
+
+
+def run(config: ConfigDict, workdir: str) -> None:
+    """Makes the rows that are not there yet, prints the board and writes board.json and board.html."""
+    values, folder = values_of(config), Path(workdir)
+    strategies = {name: steps_of(name) for name in values["strategies"]}
+    with on_devices(values["mesh"]), held(folder):
+        claim(folder, flat_settings({k: v for k, v in values.items() if k not in ("strategies", "targets", "runs")}))
+        subject = _subject(values)
+        print(subject.about, file=sys.stderr)
+        board = _Board(subject, folder / "rows", values["runs"], tuple(values["targets"]))
+        rows = []
+        for number, (name, steps) in enumerate(strategies.items()):
+            print(f"row {number + 1} of {len(strategies)}: {name}", file=sys.stderr)
+            rows.append(board.row(name, steps))
+    measure = ACCURACY if subject.head == "classifier" else PERPLEXITY
+    page = board_page(subject.about, measure, rows, board.notes)
+    document = {"schema": SCHEMA, "about": subject.about, "quality": measure, "rows": [row.document() for row in rows]}
+    atomic_write(folder / "board.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
+    atomic_write(folder / "board.html", to_html(page))
+    print_page(page, console())
+    print(f"board.json, and board.html to look at: {workdir}")
+
+
+def _subject(values: dict[str, Any]) -> Subject:
+    budget = Budget(
+        values["epochs"], values["steps"], values["batch_size"], values["seed"],
+        {name: value for name, value in values["adapt"].items() if name != "method"},
+    )  # fmt: skip
+    if values["task"] == "sentiment":
+        return sentiment(values["base"], values["data"], budget, values["batch"])
+    if not values["text"]["train"]:
+        raise UserError("task='perplexity' needs a text: --config.text.train=FILE.txt and --config.text.dev=FILE.txt")
+    return language(values["base"], values["text"], budget, values["batch"], values["limit"])
+
+
+@dataclasses.dataclass
+class _Board:
+    """The rows of one run: what they begin with, where they are kept, and how each is measured."""
+
+    subject: Subject
+    folder: Path
+    runs: int
+    targets: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        self.notes: list[str] = []
+
+    def row(self, name: str, steps: tuple[str, ...]) -> Row:
+        """Returns a strategy's row: as it was kept, or made now."""
+        file = self.folder / _key(steps) / "row.json"
+        if file.is_file():
+            kept = read_json(file)
+            if set(self.targets) <= {*kept["predicted"], *kept.pop("unpredicted")}:
+                return Row(**kept)
+        state, training = self.state(steps)
+        quality = self.subject.quality(state)
+        function, args = self.subject.execution(state)
+        seconds, flops, moved = _timed(function, args, self.runs)
+        predicted = self.predicted(function, args)
+        row = Row(
+            strategy=name, quality=quality.value, low=quality.low, high=quality.high, seconds=seconds, flops=flops,
+            bytes=moved, parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+            weights=tree_bytes(readied(state)), predicted=predicted, **training,
+        )  # fmt: skip
+        left = [target for target in self.targets if target not in predicted]
+        atomic_write(file, json.dumps(row.document() | {"unpredicted": left}, indent=1) + "\n")
+        return row
+
+    def state(self, steps: tuple[str, ...]) -> tuple[State, dict[str, Any]]:
+        """Returns the model after some steps, and what training it took; what is trained is kept on disk."""
+        if not steps:
+            return self.subject.begin(), {"trained": 0, "train_seconds": 0.0}
+        before, last = steps[:-1], steps[-1]
+        if last not in TRAINS:
+            state, training = self.state(before)
+            change = change_of(last)
+            assert change is not None  # steps_of has looked
+            return change(state, self.subject.calibration()), training
+        folder = self.folder / _key(steps)
+        if (folder / "trained.json").is_file():
+            config, params = load_model(folder / "model", self.subject.head)
+            return State(config, params), read_json(folder / "trained.json")
+        state, training = self.state(before)
+        teacher = self.state(("full",))[0] if last == DISTIL else None
+        done = self.subject.train(plain(state), "full" if last == DISTIL else last, teacher, folder / "run")
+        save_pretrained(folder / "model", done.state.config, done.state.params, self.subject.head)
+        training = {
+            "trained": max(done.trained, training["trained"]),
+            "train_seconds": done.seconds + training["train_seconds"],
+        }
+        atomic_write(folder / "trained.json", json.dumps(training) + "\n")
+        return done.state, training
+
+    def predicted(self, function: Callable[..., Any], args: Sequence[Any]) -> dict[str, float]:
+        """Returns one execution's predicted seconds on each target that can be compiled for."""
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), args)
+        found = {}
+        for target in self.targets:
+            try:
+                program = compile_for(target, jax.jit(function), *shapes)
+                report = analysis_of(parse(program.text), backend=program.backend, target=program.target)
+            except UserError as error:
+                note = f"Not predicted: {error}"
+                self.notes += [] if note in self.notes else [note]
+                continue
+            if report.time is not None:
+                found[target] = report.time.overlapped
+        return found
+
+
+def _key(steps: tuple[str, ...]) -> str:
+    return "+".join(steps).replace(":", "of") or "base"
+
+
+def _timed(function: Callable[..., Any], args: Sequence[Any], runs: int) -> tuple[float, float, float]:
+    """Returns the median seconds of one execution, its FLOPs and the bytes it moves."""
+    program = compile_here(jax.jit(function), *args)
+    cost = analysis_of(parse(program.text), backend=program.backend).totals
+    execute = program.executable
+    jax.block_until_ready(execute(*args))
+    taken = []
+    for _ in range(runs):
+        began = time.perf_counter()
+        jax.block_until_ready(execute(*args))
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken), cost.flops, cost.bytes

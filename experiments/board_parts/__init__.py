@@ -1,0 +1,1 @@
+"""What the board job is made of."""
