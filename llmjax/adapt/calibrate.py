@@ -89,9 +89,7 @@ def layer_by_layer(
     return params, found
 
 
-def layer_inputs(
-    params: Params, config: ModelConfig, tokens_NL: Int[np.ndarray, "N L"]
-) -> list[dict[At, Inputs]]:
+def layer_inputs(params: Params, config: ModelConfig, tokens_NL: Int[np.ndarray, "N L"]) -> list[dict[At, Inputs]]:
     """Returns what each product of each layer reads in the model as it is."""
     return layer_by_layer(params, config, tokens_NL, lambda _, layer, inputs: (layer, dict(inputs)))[1]
 
