@@ -65,7 +65,8 @@ def _in_turn(weight_ED: jax.Array, factor_DD: jax.Array, _: jax.Array, grid: Gri
         return scale_and_zero(block_EC, grid)
 
     def settle(decision: Any, column_E: jax.Array, _: jax.Array) -> jax.Array:
-        return _rounded(column_E, *decision, grid.most)
+        scale_E, zero_E = decision
+        return _rounded(column_E, scale_E, zero_E, grid.most)
 
     new_ED, (scale_PE, zero_PE) = settled(weight_ED, factor_DD, grid.group, begin, settle)
     return packed(new_ED, scale_PE.T, zero_PE.T, grid)
