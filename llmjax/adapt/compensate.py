@@ -20,17 +20,17 @@ Begin = Callable[[jax.Array, jax.Array, jax.Array], Any]
 Settle = Callable[[Any, jax.Array, jax.Array], jax.Array]
 
 
-def inverse_factor(gram_DD: Float[Array, "D D"], damping: float = DAMPING) -> Float[np.ndarray, "D D"]:
+def inverse_factor(gram_DD: Float[Array | np.ndarray, "D D"], damping: float = DAMPING) -> Float[np.ndarray, "D D"]:
     """Returns the upper triangular U with U^T U = (gram + damping x its mean diagonal)^-1.
 
     In float64, from the Cholesky factor of the gram read backwards: no inverse is formed before it is factored.
     """
-    gram_DD = np.asarray(gram_DD, np.float64)
-    mean = float(np.mean(np.diag(gram_DD))) or 1.0
-    backwards_DD = (gram_DD + damping * mean * np.eye(len(gram_DD)))[::-1, ::-1]
+    gram = np.asarray(gram_DD, np.float64)
+    mean = float(np.mean(np.diag(gram))) or 1.0
+    backwards_DD = (gram + damping * mean * np.eye(len(gram)))[::-1, ::-1]
     lower_DD = scipy.linalg.cholesky(backwards_DD, lower=True, check_finite=False)
     upper_DD = lower_DD[::-1, ::-1]
-    inverse_DD = scipy.linalg.solve_triangular(upper_DD, np.eye(len(gram_DD)), lower=False, check_finite=False)
+    inverse_DD = scipy.linalg.solve_triangular(upper_DD, np.eye(len(gram)), lower=False, check_finite=False)
     return inverse_DD.astype(np.float32)
 
 
@@ -42,8 +42,8 @@ def settled(
     Args:
         factor_DD: `inverse_factor` of what the product reads.
         block: columns that are decided on together; divides D.
-        begin: (the block's columns so far [E, C], the factor's diagonal there [C], the first column's number) -> a decision:
-            a tree of arrays.
+        begin: (the block's columns so far [E, C], the factor's diagonal there [C], the first column's number) -> a
+            decision: a tree of arrays.
         settle: (the decision, a column so far [E], its number in the block) -> the column as it stays [E].
 
     Returns:

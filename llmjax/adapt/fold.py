@@ -1,4 +1,4 @@
-"""Scales of a product's inputs, folded into what makes these inputs: the same function in float, other numbers to round.
+"""Scales of a product's inputs, folded into what makes them: the same function in float, other numbers to round.
 
 Shape letters: E outputs, D inputs.
 """

@@ -5,7 +5,7 @@ Shape letters: N texts, L tokens, E outputs, D inputs, C inputs of a block.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from jaxtyping import Int
 
 from llmjax.adapt.calibrate import At, Inputs, kernel_at, layer_by_layer, with_leaf
 from llmjax.adapt.compensate import inverse_factor, largest_divisor, settled
-from llmjax.adapt.quantise import Grid, check_grid, packed, scale_and_zero
+from llmjax.adapt.quantise import FOUR_BITS, Grid, check_grid, packed, scale_and_zero
 from llmjax.kernels.formats import Groups
 from llmjax.models.config import ModelConfig
 from llmjax.models.params import Params
@@ -27,7 +27,7 @@ def gptq(
     params: Params,
     config: ModelConfig,
     tokens_NL: Int[np.ndarray, "N L"],
-    grid: Grid = Grid(),
+    grid: Grid = FOUR_BITS,
     *,
     by_activation: bool = False,
 ) -> Params:
@@ -47,7 +47,7 @@ def gptq(
             gram_DD = np.asarray(seen.gram_DD)
             order_D = np.argsort(-np.diag(gram_DD), kind="stable") if by_activation else np.arange(len(gram_DD))
             factor_DD = jnp.asarray(inverse_factor(gram_DD[np.ix_(order_D, order_D)]))
-            by = _ordered if by_activation else _in_turn
+            by: Callable[..., Groups] = _ordered if by_activation else _in_turn
             weight_ED = jnp.asarray(kernel_at(layer, at).T, jnp.float32)
             layer = with_leaf(layer, (*at, "kernel"), by(weight_ED, factor_DD, jnp.asarray(order_D), grid))
         return layer, None
@@ -61,11 +61,12 @@ def _rounded(column_E: jax.Array, scale_E: jax.Array, zero_E: jax.Array, most: i
 
 @functools.partial(jax.jit, static_argnames="grid")
 def _in_turn(weight_ED: jax.Array, factor_DD: jax.Array, _: jax.Array, grid: Grid) -> Groups:
-    def begin(block_EC: jax.Array, _: jax.Array, __: jax.Array) -> Any:
+    def begin(block_EC: jax.Array, *_: jax.Array) -> Any:
         return scale_and_zero(block_EC, grid)
 
     def settle(decision: Any, column_E: jax.Array, _: jax.Array) -> jax.Array:
-        return _rounded(column_E, *decision, grid.most)
+        scale_E, zero_E = decision
+        return _rounded(column_E, scale_E, zero_E, grid.most)
 
     new_ED, (scale_PE, zero_PE) = settled(weight_ED, factor_DD, grid.group, begin, settle)
     return packed(new_ED, scale_PE.T, zero_PE.T, grid)

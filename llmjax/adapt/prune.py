@@ -37,12 +37,13 @@ class Share(NamedTuple):
     group: int = 0
 
 
+HALF = Share()
 TWO_OF_FOUR = Share(0.5, 4)
 """Two zeros in every four consecutive inputs of an output: Mishra et al. 2021, "Accelerating Sparse Deep Neural
 Networks"."""
 
 
-def magnitude(params: Params, config: ModelConfig, share: Share = Share(), *, across: str = "matrix") -> Pruned:
+def magnitude(params: Params, config: ModelConfig, share: Share = HALF, *, across: str = "matrix") -> Pruned:
     """Prunes the weights of least magnitude.
 
     Source: Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks".
@@ -64,7 +65,7 @@ def magnitude(params: Params, config: ModelConfig, share: Share = Share(), *, ac
     return _pruned(params, {path: jnp.asarray(~drop) for path, drop in drop_DE.items()})
 
 
-def wanda(params: Params, config: ModelConfig, tokens_NL: Int[np.ndarray, "N L"], share: Share = Share()) -> Pruned:
+def wanda(params: Params, config: ModelConfig, tokens_NL: Int[np.ndarray, "N L"], share: Share = HALF) -> Pruned:
     """Prunes, in each output's row, the weights of least |weight| x ||input||, layer after layer.
 
     Source: Sun et al. 2023, "A Simple and Effective Pruning Approach for Large Language Models", equation 1.
@@ -79,7 +80,7 @@ def wanda(params: Params, config: ModelConfig, tokens_NL: Int[np.ndarray, "N L"]
     return _by_layer(params, config, tokens_NL, share, keep)
 
 
-def sparsegpt(params: Params, config: ModelConfig, tokens_NL: Int[np.ndarray, "N L"], share: Share = Share()) -> Pruned:
+def sparsegpt(params: Params, config: ModelConfig, tokens_NL: Int[np.ndarray, "N L"], share: Share = HALF) -> Pruned:
     """Prunes the weights whose loss the others can best make up for, and makes up for it, layer after layer.
 
     The mask is chosen for `BLOCK` columns at a time (or the largest divisor of the inputs below) by w^2 / U_jj^2, with

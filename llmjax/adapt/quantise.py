@@ -32,7 +32,10 @@ class Grid(NamedTuple):
         return 2**self.bits - 1
 
 
-def round_weights(params: Params, config: ModelConfig, grid: Grid = Grid()) -> Params:
+FOUR_BITS = Grid()
+
+
+def round_weights(params: Params, config: ModelConfig, grid: Grid = FOUR_BITS) -> Params:
     """Returns parameters, layers apart, whose layers' kernels are rounded to `Groups`; the rest stays as it is.
 
     Raises:

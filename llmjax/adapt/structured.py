@@ -1,7 +1,7 @@
 """Structured pruning: heads, MLP channels and whole layers go, and arrays, FLOPs, bytes and time with them.
 
-Every layer loses as many, so that a config can say it. A folder of the result is one that transformers loads, too, where
-its config has the field: layers and MLP width of every family, heads of Llamas (`head_dim`); a GPT-2 or BERT with fewer
+Every layer loses as many, so that a config can say it. A folder of the result is one that transformers loads, where its
+config has the field: layers and MLP width of every family, heads of Llamas (`head_dim`); a GPT-2 or BERT with fewer
 heads has an own field `head_dim` and loads here alone. Shape letters: N layers, G groups of heads that share keys and
 values, K head width, F MLP width, I inputs of a product, D model width.
 """
@@ -135,12 +135,12 @@ def refitted(
 
     w_k + (G_kk + damping)^-1 G_kr w_r, in float64, with `compensate.DAMPING` of G_kk's mean diagonal.
     """
-    weight_ID, gram_II = np.asarray(weight_ID, np.float64), np.asarray(gram_II, np.float64)
-    gone = np.setdiff1d(np.arange(len(weight_ID)), rows)
-    kept_JJ = gram_II[np.ix_(rows, rows)]
+    weight, gram = np.asarray(weight_ID, np.float64), np.asarray(gram_II, np.float64)
+    gone = np.setdiff1d(np.arange(len(weight)), rows)
+    kept_JJ = gram[np.ix_(rows, rows)]
     kept_JJ = kept_JJ + DAMPING * (np.mean(np.diag(kept_JJ)) or 1.0) * np.eye(len(rows))
-    more_JD = scipy.linalg.solve(kept_JJ, gram_II[np.ix_(rows, gone)] @ weight_ID[gone], assume_a="pos")
-    return jnp.asarray(weight_ID[rows] + more_JD, jnp.float32)
+    more_JD = scipy.linalg.solve(kept_JJ, gram[np.ix_(rows, gone)] @ weight[gone], assume_a="pos")
+    return jnp.asarray(weight[rows] + more_JD, jnp.float32)
 
 
 Cut = Callable[[Params, LayerSpec, np.ndarray], tuple[Params, np.ndarray]]

@@ -81,7 +81,7 @@ def _check(found: Any, source: str) -> None:
         size = weights.get("group_size")
         even = isinstance(size, int) and not isinstance(size, bool) and size > 0 and size % 2 == 0
         fits = said == {"num_bits": 4, "type": "int", "strategy": "group"} and by_group and even
-        if not fits or group.get("input_activations") is not None:
+        if not fits or (group or {}).get("input_activations") is not None:
             raise UserError(
                 f"{source}: quantization_config.config_groups.{name} is not supported: only weights of 4 bits (int) in"
                 " groups of an even size, in the order of their inputs, and activations as they are."
@@ -159,7 +159,7 @@ def quantization_config(weights: Mapping[str, Groups], plain: list[str]) -> dict
         "format": "pack-quantized",
         "quantization_status": "compressed",
         "config_groups": {"group_0": {"targets": ["Linear"], "weights": kind, "format": "pack-quantized"}},
-        "ignore": sorted(plain),
+        "ignore": sorted(set(plain)),
     }
 
 
