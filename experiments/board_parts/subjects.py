@@ -70,8 +70,15 @@ class Training(NamedTuple):
 class Subject(Protocol):
     """A model, its data, and how it is trained and measured."""
 
-    head: Head
-    about: str
+    @property
+    def head(self) -> Head:
+        """What the model answers."""
+        ...
+
+    @property
+    def about(self) -> str:
+        """The model and its data in a line."""
+        ...
 
     def begin(self) -> State:
         """Returns the base."""

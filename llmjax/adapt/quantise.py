@@ -2,10 +2,9 @@
 
 The forms are weights alone: products read activations as they are, in float32 on a CPU and bfloat16 elsewhere
 (`kernels.formats.Groups`). int8 of weights and activations is `models.params.prepare`'s; `smooth` readies a model for
-it. qwix (google/qwix) does post-training and quantisation-aware training of Linen models by the same interception that
-`calibrate` uses, and is the shorter way where a JAX program is all that reads the result; it writes no folder that
-others read, has no column for a GGUF file's own groups, and its arrays would replace `Packed` and the blocks of
-`kernels.dot`, to which our speed on a CPU is owed. Shape letters: E outputs, D inputs, P groups, C inputs of a group.
+it. qwix (google/qwix), JAX's own library for quantising, is not used: products here read `Packed` weights in the blocks
+of `kernels.dot`, and what is saved must be a folder that others read. Shape letters: E outputs, D inputs, P groups, C
+inputs of a group.
 """
 
 from typing import Any, NamedTuple

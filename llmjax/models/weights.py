@@ -380,7 +380,7 @@ def write_config(
     if config.pad_token_id is None:
         pad = getattr(tokenizer, "pad_token_id", None)
         config = dataclasses.replace(config, pad_token_id=config.eos_token_id if pad is None else pad)
-    about = json.dumps(config.to_hf(head) | more, indent=2, ensure_ascii=False)
+    about = json.dumps({**config.to_hf(head), **more}, indent=2, ensure_ascii=False)
     (folder / CONFIG_FILE).write_text(about + "\n", "utf-8")
 
 
