@@ -1,0 +1,57 @@
+"""The wheel, built from a copy of the tree: light, with the jobs in it, and at work where JAX is not installed."""
+
+import email
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+PARTS = ("build_backend", "configs", "experiments", "llmjax", "LICENSE", "README.md", "pyproject.toml", "setup.py")
+HEAVY = ("jax", "jaxlib", "flax", "numpy", "optax", "absl", "transformers", "datasets", "orbax", "plotly")
+
+
+@pytest.fixture(scope="module")
+def wheel(repo, tmp_path_factory):
+    """The wheel's file; the tests are skipped where pip cannot have setuptools."""
+    tree, made = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("made")
+    for part in PARTS:
+        copy = shutil.copytree if (repo / part).is_dir() else shutil.copy
+        copy(repo / part, tree / part)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", str(made), str(tree)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "No matching distribution found for setuptools" in done.stderr:
+        pytest.skip("pip cannot install setuptools here")
+    assert done.returncode == 0, done.stderr
+    (file,) = made.glob("*.whl")
+    return file
+
+
+def test_the_wheel_is_light_and_holds_the_jobs(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (metadata,) = (email.message_from_bytes(archive.read(n)) for n in names if n.endswith("/METADATA"))
+    needed = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
+    assert sorted(line.partition("<")[0].partition(">")[0] for line in needed) == ["jinja2", "rich"]
+    homes = {name.partition("llmjax/home/")[2] for name in names}
+    assert homes >= {"configs/quickstart.py", "configs/data/tiny_reviews.tsv", "experiments/cost.py"}
+    assert not any(name.startswith(("configs/", "experiments/", "tests/")) for name in names)
+
+
+def test_the_installed_wheel_counts_hlo_without_jax(repo, wheel, tmp_path):
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--target", str(tmp_path), str(wheel)]
+    subprocess.run(command, check=True, capture_output=True)
+    script = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+sys.modules.update(dict.fromkeys({HEAVY!r}))
+import llmjax
+assert llmjax.__file__.startswith({str(tmp_path)!r}), llmjax.__file__
+report = llmjax.analyze_hlo({str(repo / "tests/testdata/hlo/tpu_block_bf16.hlo")!r})
+report.to_json(), repr(report)
+print(report.totals.matmul_flops)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 0
