@@ -195,7 +195,7 @@ class Sentiment:
 
     def calibration(self) -> np.ndarray:
         """Returns segments of the training texts' tokens, one text after the other."""
-        return _segments(self.splits["train"].encoded.tokens_T, 64, self.budget.seed)
+        return _segments(self.splits["train"].encoded.tokens_T, min(64, self.base.config.context), self.budget.seed)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -242,7 +242,7 @@ class Language:
 
     def calibration(self) -> np.ndarray:
         """Returns segments of the training text."""
-        return _segments(self.train_T, self.window, self.budget.seed)
+        return _segments(self.train_T, min(self.window, self.base.config.context), self.budget.seed)
 
 
 def sentiment(base: str, data: dict[str, Any], budget: Budget, batch: int) -> Sentiment:

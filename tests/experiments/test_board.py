@@ -53,5 +53,5 @@ def test_rows_are_made_once_and_the_files_hold_them(base: Path, tmp_path: Path, 
 
 
 def test_a_text_is_asked_for_where_perplexity_needs_one(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="needs a text: --config.text.train"):
+    with pytest.raises(UserError, match=r"needs a text: --config\.text\.train"):
         board.run(tiny(base, task="perplexity"), str(tmp_path))
