@@ -8,7 +8,17 @@ import zipfile
 
 import pytest
 
-PARTS = ("build_backend", "configs", "experiments", "llmjax", "LICENSE", "README.md", "pyproject.toml", "setup.py")
+PARTS = (
+    "launch.py",
+    "build_backend",
+    "configs",
+    "experiments",
+    "llmjax",
+    "LICENSE",
+    "README.md",
+    "pyproject.toml",
+    "setup.py",
+)
 HEAVY = ("jax", "jaxlib", "flax", "numpy", "optax", "absl", "transformers", "datasets", "orbax", "plotly")
 
 
@@ -35,7 +45,7 @@ def test_the_wheel_is_light_and_holds_the_jobs(wheel):
     needed = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert sorted(line.partition("<")[0].partition(">")[0] for line in needed) == ["jinja2", "rich"]
     homes = {name.partition("llmjax/home/")[2] for name in names}
-    assert homes >= {"configs/quickstart.py", "configs/data/tiny_reviews.tsv", "experiments/cost.py"}
+    assert homes >= {"configs/quickstart.py", "configs/data/tiny_reviews.tsv", "experiments/cost.py", "launch.py"}
     assert not any(name.startswith(("configs/", "experiments/", "tests/")) for name in names)
 
 

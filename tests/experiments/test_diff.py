@@ -75,11 +75,11 @@ def test_mistakes(job, tmp_path):
 
 
 def test_a_damaged_cost_json_is_refused_by_what_is_wrong_in_it(repo, tmp_path):
-    from experiments.diff import _read
+    from llmjax.read_cost import read_cost
     from llmjax.report.diff import diff
 
     hlo = repo / "tests" / "testdata" / "hlo" / "cpu_0.12.0.1_block_f32.hlo"
-    whole = _read(str(hlo), "before")
+    whole = read_cost(str(hlo), "--config.before")
     whole["ops"], whole["by_role"] = whole["ops"][:3], whole["by_role"][:2]
     file = tmp_path / "cost.json"
     refused = 0
@@ -93,7 +93,7 @@ def test_a_damaged_cost_json_is_refused_by_what_is_wrong_in_it(repo, tmp_path):
             at[path[-1]] = value
             file.write_text(json.dumps(damaged))
             try:
-                diff(whole, _read(str(file), "after"))  # what is not compared may be anything
+                diff(whole, read_cost(str(file), "--config.after"))  # what is not compared may be anything
             except UserError as error:
                 refused += 1
                 assert str(path[-1]) in str(error) and "\n" not in str(error)
