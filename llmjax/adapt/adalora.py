@@ -80,9 +80,10 @@ def allocator(budget: Budget) -> Around:
         every = max(1, (end - warm) // CHOICES)
 
         def init(params: Params) -> Allocation:
-            zeros = jax.tree.map(jnp.zeros_like, params)
-            kept = {at: jnp.ones(e.shape, bool) for at, e in _lambdas(params).items()}
-            return Allocation(optimizer.init(params), jnp.zeros((), jnp.int32), zeros, zeros, nested_tree(kept))
+            # Each of its own arrays: a step that donates its state must not be given one twice.
+            importance, uncertainty = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
+            kept = nested_tree({at: jnp.ones(e.shape, bool) for at, e in _lambdas(params).items()})
+            return Allocation(optimizer.init(params), jnp.zeros((), jnp.int32), importance, uncertainty, kept)
 
         def update(grads: Params, state: Allocation, params: Params | None = None) -> tuple[Params, Allocation]:
             assert params is not None

@@ -36,7 +36,8 @@ def trained(config, params, adapt: AdaptConfig, steps: int = 3):
     begun, tuning = begin(adapt, config, params, "classifier", jax.random.key(2))
     assert tuning is not None
     state = init_state(begun, make_optimizer(RATE, steps, tuning.around), 0, False)
-    step = jax.jit(make_train_step(classification_loss(config, 0.0, 0.0, 0), RATE, steps, tuning=tuning))
+    made = make_train_step(classification_loss(config, 0.0, 0.0, 0), RATE, steps, tuning=tuning)
+    step = jax.jit(made, donate_argnums=0)
     for _ in range(steps):
         state, metrics = step(state, batch(), tuning.frozen)
         assert metrics.finite
