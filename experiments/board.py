@@ -1,11 +1,12 @@
 """Every way to make a model smaller, cheaper to tune or faster, side by side: a row a strategy, each made once."""
 
 import dataclasses
+import hashlib
 import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def run(config: ConfigDict, workdir: str) -> None:
         for number, (name, steps) in enumerate(strategies.items()):
             print(f"row {number + 1} of {len(strategies)}: {name}", file=sys.stderr)
             rows.append(board.row(name, steps))
+        rows = board.timed(rows)
     measure = ACCURACY if subject.head == "classifier" else PERPLEXITY
     page = board_page(subject.about, measure, rows, board.notes)
     document = {"schema": SCHEMA, "about": subject.about, "quality": measure, "rows": [row.document() for row in rows]}
@@ -79,27 +81,47 @@ class _Board:
 
     def __post_init__(self) -> None:
         self.notes: list[str] = []
+        self.programs: dict[str, tuple[Callable[..., Any], Sequence[Any]]] = {}  # by their text: what runs, and on what
+        self.keys: dict[str, str] = {}  # of strategies
 
     def row(self, name: str, steps: tuple[str, ...]) -> Row:
         """Returns a strategy's row: as it was kept, or made now."""
         file = self.folder / _key(steps) / "row.json"
         if file.is_file():
             kept = read_json(file)
+            self.keys[name] = kept.pop("program")
             if set(self.targets) <= {*kept["predicted"], *kept.pop("unpredicted")}:
-                return Row(**kept)
+                return Row(**kept | {"strategy": name})
         state, training = self.state(steps)
         quality = self.subject.quality(state)
         function, args = self.subject.execution(state)
-        seconds, flops, moved = _timed(function, args, self.runs)
+        program = compile_here(jax.jit(function), *args)
+        cost = analysis_of(parse(program.text), backend=program.backend).totals
+        self.keys[name] = hashlib.sha256(program.text.encode()).hexdigest()
+        self.programs[self.keys[name]] = program.executable, args
+        seconds = _seconds({name: self.programs[self.keys[name]]}, self.runs)[name]
         predicted = self.predicted(function, args)
         row = Row(
-            strategy=name, quality=quality.value, low=quality.low, high=quality.high, seconds=seconds, flops=flops,
-            bytes=moved, parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+            strategy=name, quality=quality.value, low=quality.low, high=quality.high, seconds=seconds,
+            flops=cost.flops, bytes=cost.bytes, parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
             weights=tree_bytes(readied(state)), predicted=predicted, **training,
         )  # fmt: skip
-        left = [target for target in self.targets if target not in predicted]
-        atomic_write(file, json.dumps(row.document() | {"unpredicted": left}, indent=1) + "\n")
+        self.keep(file, row)
         return row
+
+    def keep(self, file: Path, row: Row) -> None:
+        """Writes a row down, and what its program was."""
+        left = [target for target in self.targets if target not in row.predicted]
+        more = {"unpredicted": left, "program": self.keys[row.strategy]}
+        atomic_write(file, json.dumps(row.document() | more, indent=1) + "\n")
+
+    def timed(self, rows: Sequence[Row]) -> list[Row]:
+        """Returns rows with the times of their programs taken in turn: rows of one program have one time."""
+        seconds = _seconds(self.programs, self.runs)
+        found = [dataclasses.replace(row, seconds=seconds.get(self.keys[row.strategy], row.seconds)) for row in rows]
+        for row in found:
+            self.keep(self.folder / _key(steps_of(row.strategy)) / "row.json", row)
+        return found
 
     def state(self, steps: tuple[str, ...]) -> tuple[State, dict[str, Any]]:
         """Returns the model after some steps, and what training it took; what is trained is kept on disk."""
@@ -147,15 +169,13 @@ def _key(steps: tuple[str, ...]) -> str:
     return "+".join(steps).replace(":", "of") or "base"
 
 
-def _timed(function: Callable[..., Any], args: Sequence[Any], runs: int) -> tuple[float, float, float]:
-    """Returns the median seconds of one execution, its FLOPs and the bytes it moves."""
-    program = compile_here(jax.jit(function), *args)
-    cost = analysis_of(parse(program.text), backend=program.backend).totals
-    execute = program.executable
-    jax.block_until_ready(execute(*args))
-    taken = []
-    for _ in range(runs):
-        began = time.perf_counter()
-        jax.block_until_ready(execute(*args))
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken), cost.flops, cost.bytes
+def _seconds(programs: Mapping[str, tuple[Callable[..., Any], Sequence[Any]]], runs: int) -> dict[str, float]:
+    """Returns the median seconds of one execution of each program, one after the other in every round."""
+    taken: dict[str, list[float]] = {key: [] for key in programs}
+    for number in range(runs + 1):
+        for key, (execute, args) in programs.items():
+            began = time.perf_counter()
+            jax.block_until_ready(execute(*args))
+            if number:  # the first one warms up
+                taken[key].append(time.perf_counter() - began)
+    return {key: statistics.median(one) for key, one in taken.items()}

@@ -17,8 +17,8 @@ class Row:
     """One strategy.
 
     quality: accuracy, or perplexity; low, high: its interval. parameters: of the model. weights: bytes of what
-    inference reads them as. trained: parameters that were trained, train_seconds how long, train_bytes what the
-    compiler reserves for the step. flops, bytes: of one execution. seconds: of it here; predicted: of it by target.
+    inference reads them as. trained: parameters that were trained; train_seconds: how long. flops, bytes: of one
+    execution. seconds: of it here; predicted: of it by target.
     """
 
     strategy: str
@@ -32,7 +32,6 @@ class Row:
     seconds: float
     trained: int = 0
     train_seconds: float = 0.0
-    train_bytes: int = 0
     predicted: Mapping[str, float] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
@@ -61,13 +60,11 @@ def board_page(about: str, measure: str, rows: Sequence[Row], notes: Sequence[st
         Column("weights", "B", "counted"),
         Column("trained", "", "counted"),
         Column("training", "s", "measured"),
-        Column("a step's memory", "B", "compiler"),
     )
     cells = tuple(
         (
             row.strategy, row.quality, row.low, row.high, row.seconds, *(row.predicted.get(name) for name in targets),
             row.flops, row.bytes, float(row.weights), float(row.trained) or None, row.train_seconds or None,
-            float(row.train_bytes) or None,
         )
         for row in rows
     )  # fmt: skip

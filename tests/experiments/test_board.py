@@ -41,12 +41,17 @@ def test_rows_are_made_once_and_the_files_hold_them(base: Path, tmp_path: Path, 
     assert rows["full+mlp-50"]["parameters"] < rows["full"]["parameters"]
     assert rows["full+int8"]["weights"] < 0.4 * rows["full"]["weights"]
     assert rows["full"]["low"] <= rows["full"]["quality"] <= rows["full"]["high"]
+    assert rows["full"]["seconds"] > 0
     assert rows["full"]["train_seconds"] == rows["full+int8"]["train_seconds"] > 0
     assert (tmp_path / "board.html").stat().st_size > 10_000
-    made = (tmp_path / "rows/full/row.json").stat().st_mtime_ns
+    made = (tmp_path / "rows/full/trained.json").stat().st_mtime_ns
     capsys.readouterr()
     board.run(tiny(base, strategies=("full", "magnitude-50")), str(tmp_path))
-    assert (tmp_path / "rows/full/row.json").stat().st_mtime_ns == made
+    assert (tmp_path / "rows/full/trained.json").stat().st_mtime_ns == made
+    again = {row["strategy"]: row for row in json.loads((tmp_path / "board.json").read_text())["rows"]}
+    assert (
+        again["magnitude-50"]["flops"] == again["full"]["flops"] and again["full"]["quality"] == rows["full"]["quality"]
+    )
     assert "as many FLOPs and bytes" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(UserError, match="epochs"):
         board.run(tiny(base, epochs=2), str(tmp_path))
