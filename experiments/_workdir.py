@@ -85,15 +85,15 @@ def show(show_results: Callable[[dict[str, Any], Path], None], found: dict[str, 
         ) from error
 
 
-def claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Writes down the settings of the run in `folder`; refuses where another run has left checkpoints.
+def claim(folder: Path, settings: dict[str, Any], begun: bool = False) -> None:
+    """Writes down the settings of the run in `folder`; refuses others where a run has left checkpoints, or is `begun`.
 
     Raises:
         UserError: that, or one of several processes has other settings or data, or another folder.
     """
     agree(settings)
     last = folder / "checkpoints" / "last"
-    if last.is_dir() and any(path.name.isdigit() for path in last.iterdir()):
+    if begun or (last.is_dir() and any(path.name.isdigit() for path in last.iterdir())):
         _refuse_changes(folder, {name: value for name, value in settings.items() if name not in _SHOWN})
     if leads():
         atomic_write(folder / "config.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")

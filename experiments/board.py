@@ -40,7 +40,8 @@ def run(config: ConfigDict, workdir: str) -> None:
     values, folder = values_of(config), Path(workdir)
     strategies = {name: steps_of(name) for name in values["strategies"]}
     with on_devices(values["mesh"]), held(folder):
-        claim(folder, flat_settings({k: v for k, v in values.items() if k not in ("strategies", "targets", "runs")}))
+        fixed = {name: value for name, value in values.items() if name not in ("strategies", "targets", "runs")}
+        claim(folder, flat_settings(fixed), begun=(folder / "rows").is_dir())
         subject = _subject(values)
         print(subject.about, file=sys.stderr)
         board = _Board(subject, folder / "rows", values["runs"], tuple(values["targets"]))

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from configs import finetune as finetune_config
 from configs import quickstart, sst2
-from experiments import finetune
+from experiments import _adapt, finetune
 from llmjax.data import Dataset, Examples, load_tokenizer
 from llmjax.errors import UserError
 from llmjax.infer.calibration import Calibration, read_calibration, tempered
@@ -138,7 +138,7 @@ def test_changed_data_under_a_stopped_run_are_noticed(tmp_path: Path, monkeypatc
     file.write_text("text\tlabel\n" + "\n".join(rows) + "\n")
     config = tiny(**{"data.train": str(file), "data.label_names": (), "train.epochs": 1})
     with monkeypatch.context() as patch:
-        patch.setattr(finetune, "save_pretrained", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(_adapt, "save_pretrained", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             finetune.run(config, str(tmp_path / "run"))
     file.write_text("text\tlabel\n" + "\n".join([*rows, "text 40\t0"]) + "\n")
