@@ -1,6 +1,7 @@
 """Small models of three families, and a batch for their classifiers."""
 
 import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from llmjax.data.batches import Batch
 from llmjax.models.bert import BertConfig
 from llmjax.models.config import ModelConfig
+from llmjax.models.families import make_model
 from llmjax.models.gpt2 import GPT2Config
 from llmjax.models.llama import LlamaConfig
 from llmjax.models.params import Head, Params, init_params
@@ -43,6 +45,17 @@ FAMILIES: dict[str, ModelConfig] = {
 def drawn(family: str, head: Head = "classifier") -> Params:
     """Returns parameters of a family's model."""
     return init_params(FAMILIES[family], head, jax.random.key(0))
+
+
+@functools.cache
+def _applied(config: ModelConfig, head: Head) -> Any:
+    model = make_model(config, head)
+    return jax.jit(lambda params, tokens_BL: model.apply({"params": params}, tokens_BL))
+
+
+def logits(config: ModelConfig, params: Params, head: Head = "classifier") -> np.ndarray:
+    """Returns what a model answers to `batch`."""
+    return np.asarray(_applied(config, head)(params, batch().tokens_BL))
 
 
 def batch(rows: int = 8, length: int = 12) -> Batch:

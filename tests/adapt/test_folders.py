@@ -9,8 +9,8 @@ from llmjax.adapt.folders import load_model
 from llmjax.errors import UserError
 from llmjax.models.params import init_params
 from llmjax.models.weights import save_pretrained
-from tests.adapt.models import FAMILIES
-from tests.adapt.saved import logits, saved
+from tests.adapt.models import FAMILIES, logits
+from tests.adapt.saved import saved
 
 METHODS = ("lora", "adalora", "adapters")
 

@@ -10,8 +10,8 @@ from llmjax.adapt.folders import load_model
 from llmjax.models.folders import read_config
 from llmjax.models.params import Head
 from llmjax.models.weights import save_pretrained
-from tests.adapt.models import FAMILIES, batch, drawn
-from tests.adapt.saved import logits, saved
+from tests.adapt.models import FAMILIES, batch, drawn, logits
+from tests.adapt.saved import saved
 
 torch = pytest.importorskip("torch", reason="parity with peft needs the `reference` extra: pip install -e .[reference]")
 peft = pytest.importorskip("peft", reason="parity with peft needs the `reference` extra: pip install -e .[reference]")

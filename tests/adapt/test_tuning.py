@@ -10,13 +10,11 @@ from llmjax.adapt.config import AdaptConfig
 from llmjax.adapt.tuning import begin
 from llmjax.errors import UserError
 from llmjax.memory import tree_bytes
-from llmjax.models.config import ModelConfig
-from llmjax.models.families import make_model
-from llmjax.models.params import Params, flat_tree, init_params, stack_layers, unstack_layers
+from llmjax.models.params import flat_tree, init_params, stack_layers, unstack_layers
 from llmjax.train.classification import classification_loss
 from llmjax.train.optimizer import OptimizerConfig, make_optimizer
 from llmjax.train.step import init_state, make_train_step
-from tests.adapt.models import FAMILIES, batch, drawn
+from tests.adapt.models import FAMILIES, batch, drawn, logits
 
 METHODS = ("last-layer", "biases", "lora", "adalora", "adapters")
 RATE = OptimizerConfig(learning_rate=1e-2)
@@ -24,11 +22,6 @@ RATE = OptimizerConfig(learning_rate=1e-2)
 
 def settings(method: str, **more: Any) -> AdaptConfig:
     return AdaptConfig(method, rank=2, initial_rank=3, width=4, **more)
-
-
-def logits(config: ModelConfig, params: Params) -> np.ndarray:
-    found: Any = make_model(config, "classifier").apply({"params": params}, batch().tokens_BL, batch().mask_BL)
-    return np.asarray(found)
 
 
 def trained(config, params, adapt: AdaptConfig, steps: int = 3):
