@@ -89,10 +89,10 @@ class _Board:
         """Returns a strategy's row: as it was kept, or made now."""
         file = self.folder / _key(steps) / "row.json"
         if file.is_file():
-            kept = read_json(file)
+            kept: dict[str, Any] = read_json(file)
             self.keys[name] = kept.pop("program")
             if set(self.targets) <= {*kept["predicted"], *kept.pop("unpredicted")}:
-                return Row(**kept | {"strategy": name})
+                return Row(**{**kept, "strategy": name})
         state, training = self.state(steps)
         quality = self.subject.quality(state)
         function, args = self.subject.execution(state)
