@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 
 def adapt() -> ConfigDict:
-    """Returns the settings of `llmjax.adapt.AdaptConfig`."""
+    """Returns the settings of `llmjax.adapt.config.AdaptConfig`."""
     c = ConfigDict()
     c.method = "full"  # full, lora, adalora, adapters, biases or last-layer; all but full need model.init
     c.targets = ()  # weights of lora and adalora: endings as c_attn, or patterns as h_[01]/*; empty = every product

@@ -20,6 +20,8 @@ from llmjax.errors import UserError
 
 EPILOG = "A target is a chip's name, tpu:v5e or gpu:h100, or the file of a card."
 
+EXTRAS = {"plotly": "report", "numpy": "gpu"}  # a package -> the extra that brings it
+
 
 class Command(NamedTuple):
     """A word after `llmjax`: what it takes, what it does (returns the exit status), a line and an example."""
@@ -40,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return COMMANDS[arguments.command].act(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:  # of an extra: a wheel alone reads and counts
+        extra = EXTRAS.get((error.name or "").partition(".")[0], "models")
+        print(f"error: this needs {error.name}: pip install 'llmjax[{extra}]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

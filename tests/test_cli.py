@@ -66,6 +66,12 @@ def test_a_mistake_is_a_line_and_status_2(words: list[str], says: str, hlo: str,
     assert not printed.out
 
 
+def test_a_missing_extra_is_named(hlo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    assert main(["cost", hlo, "--target", "tpu:v5e", "--html", str(tmp_path / "cost.html")]) == 2
+    assert capsys.readouterr().err == "error: this needs plotly: pip install 'llmjax[report]'\n"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(command: str, capsys) -> None:
     with pytest.raises(SystemExit) as left:

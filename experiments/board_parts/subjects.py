@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments._adapt import Part
 from experiments.board_parts.strategies import State
 from llmjax.adapt.calibrate import calibration_texts
 from llmjax.adapt.config import AdaptConfig
 from llmjax.adapt.folders import load_model
-from llmjax.adapt.tuning import begin, finish
+from llmjax.adapt.tuning import begin
 from llmjax.data import DataConfig, choose_buckets, encode_cached, load_dataset, load_tokenizer
 from llmjax.data.corpus import CorpusConfig, load_corpus
 from llmjax.data.packing import join
@@ -117,10 +118,11 @@ class Budget:
     adapt: dict[str, Any]
 
 
-def _part(state: State, method: str, head: Head, budget: Budget) -> tuple[AdaptConfig, Params, Tuning | None, float]:
+def _part(state: State, method: str, head: Head, budget: Budget) -> tuple[Part, float]:
+    """Returns what a method trains of a model, and its rate."""
     adapt = AdaptConfig(method, **budget.adapt)
     trained, tuning = begin(adapt, state.config, state.params, head, jax.random.key(budget.seed))
-    return adapt, trained, tuning, PART_RATES.get(method, FULL_RATE)
+    return Part(adapt, trained, tuning, ""), PART_RATES.get(method, FULL_RATE)
 
 
 def _lesson(teacher: State | None, state: State, tuning: Tuning | None) -> tuple[Lesson | None, Tuning | None]:
@@ -129,10 +131,6 @@ def _lesson(teacher: State | None, state: State, tuning: Tuning | None) -> tuple
     lesson = Lesson(teacher.config)
     check_lesson(lesson, state.config)
     return lesson, taught(tuning, teacher.params)
-
-
-def _whole(adapt: AdaptConfig, tuning: Tuning | None, fitted: Params) -> Params:
-    return fitted if tuning is None else tuning.merge(tuning.frozen, finish(adapt, fitted))
 
 
 def _segments(tokens_T: np.ndarray, length: int, seed: int) -> np.ndarray:
@@ -161,18 +159,20 @@ class Sentiment:
 
     def train(self, state: State, method: str, teacher: State | None, folder: Path) -> Training:
         """Fine-tunes for the budget's epochs; dev chooses the best parameters."""
-        adapt, trained, tuning, rate = _part(state, method, self.head, self.budget)
-        lesson, tuning = _lesson(teacher, state, tuning)
+        part, rate = _part(state, method, self.head, self.budget)
+        lesson, tuning = _lesson(teacher, state, part.tuning)
         config = TrainConfig(
             epochs=self.budget.epochs, batch_size=self.budget.batch_size, seed=self.budget.seed, lesson=lesson,
             optimizer=OptimizerConfig(learning_rate=rate),
         )  # fmt: skip
         began = time.perf_counter()
         fitted = fit_classifier(
-            state.config, trained, self.splits["train"], self.splits["dev"], config, folder, tuning=tuning
+            state.config, part.params, self.splits["train"], self.splits["dev"], config, folder, tuning=tuning
         )
         seconds = time.perf_counter() - began
-        return Training(state._replace(params=_whole(adapt, tuning, fitted.params)), _count(trained), seconds)
+        return Training(
+            state._replace(params=part._replace(tuning=tuning).whole(fitted.params)), _count(part.params), seconds
+        )
 
     def quality(self, state: State) -> Quality:
         """Returns accuracy on test, with a bootstrap interval."""
@@ -217,15 +217,19 @@ class Language:
 
     def train(self, state: State, method: str, teacher: State | None, folder: Path) -> Training:
         """Trains for the budget's steps on windows of half the evaluation's length."""
-        adapt, trained, tuning, rate = _part(state, method, self.head, self.budget)
-        lesson, tuning = _lesson(teacher, state, tuning)
+        part, rate = _part(state, method, self.head, self.budget)
+        lesson, tuning = _lesson(teacher, state, part.tuning)
         stream = Stream(self.train_T, len(self.train_T))
         task = lm_task(state.config, stream, self.window // 2, self.budget.batch_size, self.budget.seed, lesson=lesson)
         phase = Phase(task, self.budget.steps, OptimizerConfig(learning_rate=rate))
         began = time.perf_counter()
-        fitted = fit([phase], trained, LoopConfig(self.budget.seed, family=state.config.family), folder, tuning=tuning)
+        fitted = fit(
+            [phase], part.params, LoopConfig(self.budget.seed, family=state.config.family), folder, tuning=tuning
+        )
         seconds = time.perf_counter() - began
-        return Training(state._replace(params=_whole(adapt, tuning, fitted.params)), _count(trained), seconds)
+        return Training(
+            state._replace(params=part._replace(tuning=tuning).whole(fitted.params)), _count(part.params), seconds
+        )
 
     def quality(self, state: State) -> Quality:
         """Returns the perplexity of the held-out text, windows overlapping by half; it has no interval."""
