@@ -1,8 +1,9 @@
 """Structured pruning: heads, MLP channels and whole layers go, and arrays, FLOPs, bytes and time with them.
 
-Every layer loses as many, so that a config can say it. transformers' configs, too, have a field for most of it: layers and MLP width of every family, heads of Llamas (`head_dim`); a GPT-2 or BERT with fewer
-heads has an own field `head_dim` and loads here alone. Shape letters: N layers, G groups of heads that share keys and
-values, K head width, F MLP width, I inputs of a product, D model width.
+Every layer loses as many, so that a config can say it. transformers' configs, too, have a field for most of it: layers
+and MLP width of every family, heads of Llamas (`head_dim`); a GPT-2 or BERT with fewer heads has an own field
+`head_dim` and loads here alone. Shape letters: N layers, G groups of heads that share keys and values, K head width, F
+MLP width, I inputs of a product, D model width.
 """
 
 from collections.abc import Callable, Mapping, Sequence
