@@ -30,5 +30,5 @@ setup(
     cmdclass={"build_py": Build},
     packages=[*find_packages(include=("llmjax*",)), *(f"llmjax.home.{job}" for job in JOBS)],
     package_dir={f"llmjax.home.{job}": job.replace(".", "/") for job in JOBS},
-    install_requires=["jinja2>=3.1,<4", "rich>=14", *(["llmjax[models,report]"] if CLONE else [])],
+    install_requires=["jinja2>=3.1,<4", "rich>=14", "shtab>=1.7,<2", *(["llmjax[models,report]"] if CLONE else [])],
 )

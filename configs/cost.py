@@ -18,7 +18,13 @@ def get_config(arg: str = "") -> ConfigDict:
     c = ConfigDict()
     c.experiment = "cost"
     c.mesh = mesh(data=1)  # devices of the target, or of those here, that the program is divided over; -1 = all left
-    c.hlo = ""  # a file of HLO text, or a folder that --xla_dump_to wrote; empty = compile the phase below
+    # HLO text, a proto, StableHLO (compiled for target), a folder that --xla_dump_to wrote, or a trace of jax.profiler
+    # with its programs' HLO; empty = compile the phase below.
+    c.hlo = ""
+    c.only = ""  # a pattern of the modules of a folder: 'jit_train*'; empty = all
+    c.trace = ""  # a trace (a folder or a NAME.xplane.pb) that has the times of hlo's one module
+    c.function = ""  # my.py:step, a function of yours instead of the model's phase below
+    c.args = ""  # what it takes: 'f32[8,128], i32[8]'; empty = my.py:step returns (function, args) itself
     c.model = "gpt2"  # a size (tiny, gpt2, gpt2-xl, bert-base, smollm2-135m, ...), a checkpoint or its config.json
     c.phase = "decode"  # prefill, decode, generate, classify, embed, train or lm; several with commas between them
     c.batch = 1  # rows

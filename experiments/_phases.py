@@ -13,6 +13,7 @@ from llmjax.infer import loop
 from llmjax.infer.embed import embed
 from llmjax.infer.sampling import Plan
 from llmjax.infer.step import decode_step, prefill
+from llmjax.inputs.function import jitted, read_function
 from llmjax.kernels.formats import activation_dtype, check_format
 from llmjax.models.cache import bucket, empty_cache
 from llmjax.models.config import DTYPES, ModelConfig
@@ -39,7 +40,10 @@ class Phase(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What a phase is compiled for; settings of the same names in configs/cost.py say what each is."""
+    """What a phase is compiled for; settings of the same names in configs/cost.py say what each is.
+
+    `function` and `args` are the user's own in place of a phase of a model.
+    """
 
     model: str
     phase: str
@@ -47,10 +51,15 @@ class Shape(NamedTuple):
     length: int
     new_tokens: int
     dtype: str
+    function: str = ""
+    args: str = ""
 
 
 def build(shape: Shape) -> Phase:
     """Returns the phase that `shape` names; a value that does not fit raises `UserError`."""
+    if shape.function:
+        call = read_function(shape.function, shape.args)
+        return Phase(jitted(call), call.args, shape.function + (f"({shape.args})" if shape.args else ""))
     if shape.phase not in PHASES:
         near = did_you_mean(shape.phase, PHASES)
         raise UserError(f"phase={shape.phase!r} is none of {', '.join(PHASES)}.{near}")

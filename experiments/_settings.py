@@ -35,6 +35,8 @@ _PROGRAM: Schema = {
     "length": _TOKENS,
     "new_tokens": _TOKENS,
     "dtype": one_of(FORMATS),
+    "function": text(),
+    "args": text(),
 }
 # Devices of each axis of a mesh, and -1 for what the others leave; 0 is refused with the other sizes at hand.
 _MESH: Schema = {"data": whole(-1, 2**20), "fsdp": whole(-1, 2**20), "tensor": whole(-1, 2**20)}
@@ -219,6 +221,8 @@ JOBS: dict[str, Schema] = {
         **_PROGRAM,
         "mesh": _MESH,
         "hlo": text(),
+        "only": text(),
+        "trace": text(),
         "phase": many(one_of(PHASES), least=1),
         "target": text(),
         "card": text(),

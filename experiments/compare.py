@@ -47,6 +47,8 @@ class _Settings(NamedTuple):
     length: int
     new_tokens: int
     dtype: str
+    function: str
+    args: str
 
 
 def run(config: ConfigDict, workdir: str) -> None:
@@ -177,7 +179,8 @@ def _row(
     }
     if device is None:
         return row
-    expected = expected_error(device.name, settings.phase) if device is not card else None
+    known = device is not card and not settings.function
+    expected = expected_error(device.name, settings.phase) if known else None
     row["expected_error"] = expected._asdict() if expected else None
     return row | predicted(report, device, _HLO_DTYPES[settings.dtype], _tokens(settings), clock)
 
@@ -193,7 +196,7 @@ def _report(program: Program, phase: Phase) -> Analysis:
 
 
 def predicted(
-    report: Analysis, device: Device, dtype: str, tokens: int, clock: Mapping[str, OpClock]
+    report: Analysis, device: Device, dtype: str, tokens: int | None, clock: Mapping[str, OpClock]
 ) -> dict[str, Any]:
     """The predicted time of one execution, what binds most of it, and how it agrees with the compiler's own clock.
 
@@ -211,9 +214,9 @@ def predicted(
         "seconds_low": time.low,
         "seconds_high": time.high,
         "cycles": time.cycles,
-        "seconds_per_token": time.overlapped / tokens,
-        "cycles_per_token": time.cycles / tokens,
-        "tokens_per_second": tokens / time.overlapped if time.overlapped else None,
+        "seconds_per_token": time.overlapped / tokens if tokens else None,
+        "cycles_per_token": time.cycles / tokens if tokens else None,
+        "tokens_per_second": tokens / time.overlapped if tokens and time.overlapped else None,
         "bound": max(bounds, key=lambda name: bounds[name]) if bounds else None,
         "seconds_by_bound": bounds,
         "utilisation": report.totals.flops / most.value / time.overlapped,
@@ -222,7 +225,9 @@ def predicted(
     }
 
 
-def _tokens(settings: _Settings) -> int:
-    """Tokens that one execution works on or makes."""
+def _tokens(settings: _Settings) -> int | None:
+    """Tokens that one execution works on or makes; None: of a function of the user's nobody knows."""
+    if settings.function:
+        return None
     each = {"decode": 1, "generate": settings.new_tokens}.get(settings.phase, settings.length)
     return settings.batch * each

@@ -27,6 +27,7 @@ from llmjax.microscope.kernel import Kernel, Work, kernel, simulated
 from llmjax.report.terminal import console
 
 ROOT = Path(__file__).resolve().parent.parent
+_SHAPE = ("model", "phase", "batch", "length", "new_tokens", "dtype", "function", "args")
 FLAGS = "--xla_dump_to={} --xla_dump_hlo_as_text"
 
 
@@ -45,6 +46,8 @@ class _Settings(NamedTuple):
     measure: bool
     runs: int
     cpu: str
+    function: str
+    args: str
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,14 @@ def _write(folder: Path, found: view.Found, code: str) -> None:
 
 def _compiled(settings: _Settings, device: Device | None, tools: objects.Tools, folder: Path) -> _Program:
     """Compiles the phase in a child process that dumps, and measures it there."""
-    shape = {name: getattr(settings, name) for name in ("model", "phase", "batch", "length", "new_tokens", "dtype")}
+    shape = {name: getattr(settings, name) for name in _SHAPE}
+    if settings.function:  # the child has another working directory
+        file, _, name = settings.function.rpartition(":")
+        shape["function"] = f"{Path(file).expanduser().resolve()}:{name}"
     runs = settings.runs if settings.measure else 0
     (folder / "request.json").write_text(json.dumps({"shape": shape, "runs": runs, "clock": device is None}))
     doing = "compiling and measuring" if runs else "compiling"
-    print(f"{doing} {settings.model} {settings.phase}", file=sys.stderr)
+    print(f"{doing} {settings.function or f'{settings.model} {settings.phase}'}", file=sys.stderr)
     env = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     flags = FLAGS.format(folder / "dump")
     env |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{env.get('XLA_FLAGS', '')} {flags}".strip()}

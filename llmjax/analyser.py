@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from llmjax.analysis import analysis_of
-from llmjax.cost.buffers import find_buffers
 from llmjax.cost.given import given_table
 from llmjax.cost.roles import RoleTable, read_roles
 from llmjax.cycles.device import Device, load_device
 from llmjax.errors import UserError
 from llmjax.hlo import parse
-from llmjax.hlo.document import LARGEST, decode
+from llmjax.hlo.document import decode, read_bytes
+from llmjax.inputs.files import read_sources, the_one
+from llmjax.inputs.source import Source
 from llmjax.report import CostReport
 
 CustomCalls = Mapping[str, Any] | str | Path
@@ -58,13 +59,14 @@ def analyze(
     device = _device(card)
     times = None
     if target is None:
-        from llmjax.targets.local import arguments_of, compile_here
+        from llmjax.targets.local import arguments_of, compile_here, leaves
 
         compiled = compile_here(program, *args, **kwargs)
         if measure:
             from llmjax.cycles.profile import profile
 
-            if not args and not kwargs:  # lowered already, or a function of nothing
+            if not all(hasattr(leaf, "shape") for leaf in leaves(args, kwargs)) or not (args or kwargs):
+                # Static arguments are in the program; one that was lowered already was given none.
                 args, kwargs = arguments_of(compiled.executable)
             times = profile(compiled.executable, *args, **kwargs)
     else:
@@ -96,11 +98,13 @@ def analyze_hlo(
     custom_calls: CustomCalls | None = None,
     card: str | Path | Device | None = None,
 ) -> CostReport:
-    """Counts what one execution of HLO computes and moves, op by op. Needs no JAX, and no chip.
+    """Counts what one execution of HLO computes and moves, op by op. Needs no chip; JAX for protos and StableHLO alone.
 
     Args:
         text_or_path: HLO text (of more than one line) or a file of it: what `compiled.as_text()` returns and
-            `--xla_dump_to` writes, of any backend. Of a dump, memory over time is read from what lies beside it.
+            `--xla_dump_to` writes, of any backend; an HloProto; StableHLO, which is compiled for this machine's CPU; a
+            trace of jax.profiler, whose times are then the measured ones. Of a dump, memory over time is read from
+            what lies beside it.
         trip_counts, roles, branch_probabilities, custom_calls: as of `analyze`.
         card: what to time it on: a chip that llmjax knows ("tpu:v5e", "gpu:h100": llmjax.cycles.device.device_names()),
             or a device card or its file. The text is timed as it stands: that of another chip's compiler says so.
@@ -109,20 +113,37 @@ def analyze_hlo(
         UserError: the file cannot be read or is not text; HloParseError, one of them, where the text is not HLO.
     """
     if isinstance(text_or_path, str) and ("\n" in text_or_path or text_or_path.lstrip().startswith("HloModule")):
-        text, source, buffers = text_or_path, "HLO text", None
+        source = Source("text", "HLO text", text_or_path, parse(text_or_path, "HLO text"))
     else:
-        path = Path(text_or_path).expanduser()
-        text, source, buffers = read_hlo(path), str(text_or_path), find_buffers(path)
+        source = the_one(read_sources(Path(text_or_path), ""), str(text_or_path))
+    return report_of(source, trip_counts, roles, branch_probabilities, custom_calls, card)
+
+
+def report_of(
+    source: Source,
+    trip_counts: Mapping[str, int] | None = None,
+    roles: Roles | None = None,
+    branch_probabilities: Mapping[str, Sequence[float]] | None = None,
+    custom_calls: CustomCalls | None = None,
+    card: str | Path | Device | None = None,
+) -> CostReport:
+    """Counts what one execution of a module that was brought computes and moves; arguments as of `analyze_hlo`."""
     return CostReport.of(
         analysis_of(
-            parse(text, source),
+            source.module,
             trip_counts=trip_counts,
+            trips=source.trips,
             roles=role_table(roles),
             branch_probabilities=branch_probabilities,
             custom_calls=given_table(custom_calls),
-            text=text,
+            backend=source.backend,
+            compiler=source.compiler,
+            text=source.text,
+            target=source.target,
             device=_device(card),
-            buffers=buffers,
+            measured=source.measured,
+            mesh=source.mesh,
+            buffers=source.buffers,
         )
     )
 
@@ -133,14 +154,7 @@ def _device(card: str | Path | Device | None) -> Device | None:
 
 def read_hlo(path: Path) -> str:
     """Reads a text file, packed by gzip or not, or raises UserError: it is not there, cannot be read, or is binary."""
-    try:
-        with path.expanduser().open("rb") as opened:
-            data = opened.read(LARGEST + 1)
-    except IsADirectoryError as error:
-        raise UserError(f"{str(path)!r} is a folder; name one file of HLO text in it.") from error
-    except OSError as error:
-        raise UserError(f"{str(path)!r} cannot be read: {error.strerror or error}.") from error
-    return decode(data, repr(str(path)))
+    return decode(read_bytes(path), repr(str(path)))
 
 
 def role_table(roles: Roles | None) -> RoleTable | None:

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from llmjax.analyser import analyze_hlo, read_hlo
+from llmjax.analyser import analyze_hlo
 from llmjax.errors import UserError
+from llmjax.hlo.document import decode, read_bytes, unpacked
 from llmjax.json_file import parse_json
 from llmjax.report.export import FIGURES, SCHEMA
 from llmjax.schema import Schema, anything, checked, flag, maybe, number, table, text, whole
@@ -32,7 +33,7 @@ _COST: Schema = {
 
 
 def read_cost(named: str, setting: str) -> dict[str, Any]:
-    """Reads a cost.json, a folder that holds one, or HLO text, which is analysed.
+    """Reads a cost.json, a folder that holds one, or a module in any form (`analyze_hlo`), which is analysed.
 
     Args:
         setting: by which it was named, for errors.
@@ -43,15 +44,12 @@ def read_cost(named: str, setting: str) -> dict[str, Any]:
     if not named:
         raise UserError(f"{setting} is empty: name a cost.json, the folder of a cost job, or a file of HLO text.")
     path = Path(named).expanduser()
-    if path.is_dir():
+    if (path / "cost.json").is_file():
         path = path / "cost.json"
-        if not path.is_file():
-            raise UserError(f"{setting}={named!r} is a folder without a cost.json.")
-    source = read_hlo(path)
-    if not source.lstrip().startswith("{"):
-        return json.loads(analyze_hlo(path).to_json())
     where = f"{setting}={str(path)!r}"
-    found = parse_json(source, where)
+    if path.is_dir() or (data := unpacked(read_bytes(path), where)).lstrip()[:1] != b"{":
+        return json.loads(analyze_hlo(path).to_json())
+    found = parse_json(decode(data, where), where)
     if found.get("schema") != SCHEMA:
         raise UserError(f"{where} is no cost.json of the schema {SCHEMA!r}.")
     return checked(found, _COST, f"{where}: ", strict=False)

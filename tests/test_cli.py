@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmjax.cli import COMMANDS, main
+from llmjax.report.html import plotly_js
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_diff_leaves_with_1_above_its_guard(hlo: str, tmp_path: Path, capsys) ->
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["cost", "nowhere.hlo"], "'nowhere.hlo' cannot be read"),
+        (["cost", "nowhere.hlo"], "'nowhere.hlo' does not exist"),
         (["cost", "HLO", "--target", "tpu:v55"], "tpu:v55"),
         (["cost", "HLO", "--trips", "while.3"], "--trips: 'while.3' needs a whole number"),
         (["explain", "HLO", "nothing.7"], "'nothing.7'"),
@@ -68,6 +69,7 @@ def test_a_mistake_is_a_line_and_status_2(words: list[str], says: str, hlo: str,
 
 def test_a_missing_extra_is_named(hlo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "plotly", None)
+    plotly_js.cache_clear()  # another test may have read it
     assert main(["cost", hlo, "--target", "tpu:v5e", "--html", str(tmp_path / "cost.html")]) == 2
     assert capsys.readouterr().err == "error: this needs plotly: pip install 'llmjax[report]'\n"
 

@@ -43,7 +43,7 @@ def test_the_wheel_is_light_and_holds_the_jobs(wheel):
         names = archive.namelist()
         (metadata,) = (email.message_from_bytes(archive.read(n)) for n in names if n.endswith("/METADATA"))
     needed = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
-    assert sorted(line.partition("<")[0].partition(">")[0] for line in needed) == ["jinja2", "rich"]
+    assert sorted(line.partition("<")[0].partition(">")[0] for line in needed) == ["jinja2", "rich", "shtab"]
     homes = {name.partition("llmjax/home/")[2] for name in names}
     assert homes >= {"configs/quickstart.py", "configs/data/tiny_reviews.tsv", "experiments/cost.py", "launch.py"}
     assert not any(name.startswith(("configs/", "experiments/", "tests/")) for name in names)

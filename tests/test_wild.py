@@ -108,7 +108,6 @@ def test_the_line_is_known(wild, name):
         ("openxla_46955.hlo", "as many elements as the operand has (32, not 31"),
         ("openxla_49227.hlo", "there is no nope"),
         ("two_modules.hlo", "holds 2 modules (first, second)"),
-        ("stablehlo.mlir", "is MLIR, as StableHLO is, not HLO text: take the text after compilation"),
         ("jaxpr.txt", "is a jaxpr, not HLO text: take the text after compilation"),
         ("proto.pbtxt", "is an HloProto in text form, not HLO text"),
         ("truncated.hlo", "the text is cut off there"),
@@ -131,3 +130,8 @@ def test_every_file_is_analysed_or_refused_in_one_line(file):
         assert llmjax.analyze_hlo(file).ops is not None
     except UserError as error:
         assert "\n" not in str(error)
+
+
+def test_stablehlo_is_compiled_and_counted(wild):
+    report = wild("stablehlo.mlir")
+    assert report.backend == "cpu" and report.totals.flops == 4

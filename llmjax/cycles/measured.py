@@ -49,7 +49,8 @@ class Profile:
     """What `profile` measured. `wall` is a run without the profiler, `traced` one with it; `ops` go by name.
 
     `covered` is the share of the traced wall time in which some op of the program ran. `rounds` are the medians of
-    `wall` in each round of measurement.
+    `wall` in each round of measurement. `from_trace`: the user's own trace was read, so that `wall` is with the
+    profiler.
     """
 
     module: str
@@ -59,3 +60,4 @@ class Profile:
     covered: float
     runs: int
     rounds: tuple[float, ...] = ()
+    from_trace: bool = False

@@ -1,18 +1,11 @@
 """Measured time of every HLO op of a compiled program: XLA's own trace, made exclusive and reconciled with the clock.
 
-XLA's profiler marks when each op starts and ends on each thread. Three things stand between that and "how long did the
-op take". `while`, `call` and `conditional` contain other ops. Ops may run side by side. And an op that hands tasks to
-other threads is over when the last task is, which an `end:` event marks; but XLA's executor registers that mark before
-the continuation, and what waits for an op is notified last come, first served (xla/backends/cpu/runtime:
-`ThunkExecutor::TracedExecute`; `AsyncValue::RunWaiters`): the thread that finished an op first runs the ops that waited
-for it, and marks the end after. So an op is over here when the thread that marks its end, having taken up a task of it,
-starts another op. Every instant of a run belongs to the innermost op that is running, in equal parts if there are
-several, so that the sum over ops is the part of the wall time they cover.
+XLA's profiler marks when each op starts and ends on each thread; events.py says what stands between that and an op's
+own time.
 """
 
 from __future__ import annotations
 
-import bisect
 import gc
 import glob
 import tempfile
@@ -25,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from llmjax.cycles.events import END, TASK, Event, Share, control_names, exclusive
 from llmjax.cycles.measured import MeasuredOp, Profile, measured
 from llmjax.errors import UserError
 from llmjax.hlo import parse
@@ -32,28 +26,8 @@ from llmjax.memory import available, require, tree_bytes
 from llmjax.targets.local import memory_use
 
 _RUN = "llmjax run"
-_END = "end: "
-_TASK = "ThreadpoolListener::StartRegion"  # a thread takes up a task that another handed to it
 _KEYS = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
-_CONTROL = ("while", "call", "conditional")
 _LONG = 0.2  # seconds: longer programs run once a trace, and shorter ones no longer than this
-
-
-class Event(NamedTuple):
-    """A stretch of time of an op on a thread; seconds or any other unit. `link` is what its `end:` event has too."""
-
-    start: float
-    end: float
-    name: str
-    thread: str = ""
-    link: int = 0
-
-
-class Share(NamedTuple):
-    """Exclusive time of an op, and how much of it passed while another op ran as well."""
-
-    seconds: float
-    beside: float
 
 
 class Runnable(NamedTuple):
@@ -181,7 +155,7 @@ def runnable(program: Any, *args: Any, known: dict[Any, Any] | None = None, **kw
         require({"arguments": use.arguments, "results": made, "temporaries": use.temporaries}, _SMALLER, free)
     text = compiled.as_text()
     module = text.partition(",")[0].split()[1] if text.startswith("HloModule ") else ""
-    return Runnable(module, control_names(text), caller(compiled, *args, known=known, **kwargs))
+    return Runnable(module, control_names(parse(text)), caller(compiled, *args, known=known, **kwargs))
 
 
 def check_arguments(*args: Any, **kwargs: Any) -> None:
@@ -242,65 +216,6 @@ def example(leaf: jax.ShapeDtypeStruct) -> Any:
     return jax.numpy.ones(leaf.shape, leaf.dtype)
 
 
-def control_names(text: str) -> frozenset[str]:
-    """Names of the instructions of HLO text that only contain others: `while`, `call`, `conditional`."""
-    module = parse(text)
-    return frozenset(i.name for c in module.computations.values() for i in c if i.opcode in _CONTROL)
-
-
-def ends(events: Sequence[Event]) -> list[Event]:
-    """The ops' events, each with the moment when the op was really over as its end."""
-    marks = {event.link: event for event in events if event.name.startswith(_END)}
-    ops = sorted(event for event in events if not event.name.startswith((_END, _TASK)))
-    starts: dict[tuple[str, bool], list[float]] = defaultdict(list)
-    for event in sorted(events):
-        if not event.name.startswith(_END):
-            starts[event.thread, event.name == _TASK].append(event.start)
-    found = []
-    for event in ops:
-        mark = marks.get(event.link) if event.link else None
-        if mark is not None and mark.start > event.end:
-            over = mark.start
-            # The task that finished it is the last that this thread took up before the mark.
-            task = _before(starts[mark.thread, True], mark.start)
-            if task is not None and task >= event.start:
-                over = min(over, _after(starts[mark.thread, False], task) or over)
-            event = event._replace(end=max(event.end, over))
-        found.append(event)
-    return found
-
-
-def _before(times: list[float], moment: float) -> float | None:
-    n = bisect.bisect_right(times, moment)
-    return times[n - 1] if n else None
-
-
-def _after(times: list[float], moment: float) -> float | None:
-    n = bisect.bisect_left(times, moment)
-    return times[n] if n < len(times) else None
-
-
-def exclusive(events: Sequence[Event], control: frozenset[str] = frozenset()) -> dict[str, Share]:
-    """Time by name: each instant goes to the ops that run then, in equal parts, to `control` ones if no other does."""
-    found = ends(events)
-    edges = sorted([(e.start, 1, e.name) for e in found] + [(e.end, -1, e.name) for e in found])
-    times: dict[str, float] = {event.name: 0.0 for event in found}
-    beside = dict(times)
-    active: dict[str, int] = {}
-    before = 0.0
-    for at, step, name in edges:
-        if active and at > before:
-            running = [n for n in active if n not in control] or list(active)[-1:]
-            for n in running:
-                times[n] += (at - before) / len(running)
-                beside[n] += (at - before) / len(running) if len(running) > 1 else 0.0
-        before = at
-        active[name] = active.get(name, 0) + step
-        if not active[name]:
-            del active[name]
-    return {name: Share(seconds, beside[name]) for name, seconds in times.items()}
-
-
 def _trace(call: Callable[[], float], runs: int) -> tuple[list[tuple[float, float]], list[Event], list[str | None]]:
     """Windows of the runs; events of ops, their ends and tasks; and the module of each op, None of others; seconds."""
     options = jax.profiler.ProfileOptions()
@@ -328,8 +243,8 @@ def _read(data: Any) -> tuple[list[tuple[float, float]], list[Event], list[str |
                 if event.name == _RUN:
                     windows.append((start, end))
                     continue
-                if event.name.startswith((_END, _TASK)):
-                    link = int(dict(event.stats).get("_c", 0)) if event.name != _TASK else 0
+                if event.name.startswith((END, TASK)):
+                    link = int(dict(event.stats).get("_c", 0)) if event.name != TASK else 0
                     events.append(Event(start, end, event.name, line.name, link))
                     modules.append(None)
                     continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from pathlib import Path
 
 from llmjax.errors import UserError
 from llmjax.hlo.lexer import ANONYMOUS, HloParseError, pattern
@@ -63,14 +64,7 @@ def decode(data: bytes, source: str) -> str:
     Raises:
         UserError: it is empty, damaged, too large or binary; the message says what it is.
     """
-    if data[:2] == b"\x1f\x8b":
-        try:
-            with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
-                data = packed.read(LARGEST + 1)
-        except (EOFError, OSError, zlib.error) as error:
-            raise UserError(f"{source} is damaged gzip: {error}.") from error
-    if len(data) > LARGEST:
-        raise UserError(f"{source} has more than {LARGEST:,} bytes: no module's text is so large.")
+    data = unpacked(data, source)
     for magic, what in _MAGIC:
         if data.startswith(magic):
             raise UserError(f"{source} is {what}.")
@@ -83,6 +77,30 @@ def decode(data: bytes, source: str) -> str:
     if not text.strip():
         raise UserError(f"{source} is empty: expected HLO text.")
     return text
+
+
+def read_bytes(path: Path) -> bytes:
+    """Reads a file, or raises UserError: it is not there, or cannot be read."""
+    try:
+        with path.expanduser().open("rb") as opened:
+            return opened.read(LARGEST + 1)
+    except IsADirectoryError as error:
+        raise UserError(f"{str(path)!r} is a folder; name one file of HLO text in it.") from error
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be read: {error.strerror or error}.") from error
+
+
+def unpacked(data: bytes, source: str) -> bytes:
+    """The bytes of a file, unpacked where gzip packed them. Raises UserError: they are damaged, or too many."""
+    if data[:2] == b"\x1f\x8b":
+        try:
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
+                data = packed.read(LARGEST + 1)
+        except (EOFError, OSError, zlib.error) as error:
+            raise UserError(f"{source} is damaged gzip: {error}.") from error
+    if len(data) > LARGEST:
+        raise UserError(f"{source} has more than {LARGEST:,} bytes: no module's text is so large.")
+    return data
 
 
 def plain_text(text: str) -> str:

@@ -78,8 +78,15 @@ def to_text(report: Analysis, width: int | None = None, top: int = TOP) -> str:
 
 
 def modules_table(rows: Iterable[tuple[str, Analysis]], width: int) -> Table:
-    """One line a module of a folder: (label, report)."""
+    """One line a module of a folder: (label, report); columns of times where one has any."""
     found = list(rows)
+    predicted, measured = (
+        [of(report) for _, report in found]
+        for of in (
+            lambda r: seconds(r.time.overlapped) if r.time else "",
+            lambda r: seconds(r.measured.wall.median) if r.measured else "",
+        )
+    )
 
     def column(of: Callable[[Analysis], str]) -> list[str]:
         return [of(report) for _, report in found]
@@ -91,8 +98,15 @@ def modules_table(rows: Iterable[tuple[str, Analysis]], width: int) -> Table:
         Figures("FLOPs", column(lambda r: _bound(r) + short(r.totals.flops))),
         Figures("transc.", column(lambda r: short(r.totals.transcendentals)), 2),
         Figures("bytes", column(lambda r: _bound(r) + short(r.totals.bytes))),
-        Figures("coverage", column(lambda r: f"{100 * r.cost.coverage:.1f}%"), 1),
+        Figures("coverage", column(lambda r: f"{100 * r.cost.coverage:.1f}%"), 3),
+        *(Figures(head, cells) for head, cells in (("predicted", predicted), ("measured", measured)) if any(cells)),
     )
+
+
+def largest_first(report: Analysis) -> tuple[float, float, float]:
+    """What modules are sorted by: the time of one execution, measured or predicted, then FLOPs, then bytes."""
+    seconds = report.measured.wall.median if report.measured else report.time.overlapped if report.time else 0.0
+    return -seconds, -float(report.totals.flops), -float(report.totals.memory_bytes)
 
 
 def _title(report: Analysis) -> str:

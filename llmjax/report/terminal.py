@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -43,6 +45,19 @@ def console() -> Console:
     if found.width < FEWEST_COLUMNS and not found.is_terminal:
         return Console(width=FEWEST_COLUMNS)
     return found
+
+
+def every_second(doing: str) -> Callable[[int, int, str], None]:
+    """Returns what tells standard error how far a long work is, "reading 37 of 1,204: NAME", once a second at most."""
+    last = time.monotonic()
+
+    def say(number: int, of: int, name: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= 1:
+            last = time.monotonic()
+            print(f"{doing} {number:,} of {of:,}: {name}", file=sys.stderr)
+
+    return say
 
 
 def table(width: int, *columns: Names | Figures) -> Table:

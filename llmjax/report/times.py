@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from llmjax.report.remarks import listed
 from llmjax.report.terminal import Figures, Names, table
 from llmjax.report.units import percent, seconds, short
 
@@ -35,6 +36,8 @@ def headline(report: Analysis) -> Iterator[str]:
         yield f"measured: {seconds(run.wall.median)}{cycles}; {reconciliation(run)}."
         if run.covered < LEAST_COVERED:
             yield uncovered(run)
+        if run.from_trace:
+            yield from strangers(report, run)
         if time:
             off = time.overlapped / run.wall.median - 1
             yield f"the prediction is off by {off:+.1%}; the measurement repeats to {run.wall.spread:.1%}."
@@ -44,10 +47,23 @@ def reconciliation(run: Profile) -> str:
     """How the ops' times add up to the wall time."""
     ops = sum(op.time.median for op in run.ops.values())
     quartiles = f"quartiles {seconds(run.wall.low)} to {seconds(run.wall.high)}"
+    if run.from_trace:
+        return f"ops cover {run.covered:.0%} of the step ({seconds(ops)}); {quartiles}, {run.runs} runs in the trace"
     return (
         f"ops cover {run.covered:.0%} of the step ({seconds(ops)} of {seconds(run.traced.median)} traced;"
         f" {seconds(run.wall.median)} without the profiler, {quartiles}, {run.runs} runs)"
     )
+
+
+def strangers(report: Analysis, run: Profile) -> Iterator[str]:
+    """Ops that cost something and are not in the trace, and those of the trace that this HLO has not."""
+    lacking = [op.name for op in report.ops if op.name not in run.ops and (op.total.memory_bytes or op.total.flops)]
+    if lacking:
+        yield f"not in the trace: {listed(lacking)}."
+    names = {i.name for computation in report.cost.module.computations.values() for i in computation}
+    other = [name for name in run.ops if name not in names]
+    if other:
+        yield f"in the trace, but not in this HLO: {listed(other)}."
 
 
 def uncovered(run: Profile) -> str:

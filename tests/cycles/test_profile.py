@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from llmjax.analyser import analyze
 from llmjax.cycles.measured import Measured
-from llmjax.cycles.profile import _TASK, Event, ends, example, exclusive, interleave, profile, runnable
+from llmjax.cycles.events import TASK, Event, ends, exclusive
+from llmjax.cycles.profile import example, interleave, profile, runnable
 from llmjax.errors import UserError
 
 
 def task(at, thread):
-    return Event(at, at, _TASK, thread)
+    return Event(at, at, TASK, thread)
 
 
 def shares(events, control=frozenset()):

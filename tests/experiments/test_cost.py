@@ -146,9 +146,9 @@ def test_each_module_of_a_file_counts(job, tmp_path):
 
 
 def test_folders_without_modules(job, tmp_path):
-    with pytest.raises(UserError, match="holds no HLO text; dump one with XLA_FLAGS"):
+    with pytest.raises(UserError, match="holds no HLO; dump one with XLA_FLAGS"):
         job(hlo=dump(tmp_path / "empty"))
-    with pytest.raises(UserError, match="what it has is binary"):
+    with pytest.raises(UserError, match="is no HloModuleProto"):
         job(hlo=dump(tmp_path / "protos", a__pb="x"))
 
 

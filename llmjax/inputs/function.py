@@ -1,0 +1,154 @@
+"""`my.py:step`: a function in a user's file, or a factory of one -> what is compiled. JAX is imported by the file."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from llmjax.errors import UserError, did_you_mean
+from llmjax.inputs.arguments import read_arguments
+
+_FRAMES = 4  # of a traceback: the last in the user's own files
+_SHAPES = "--args 'f32[8,128], i32[8]' says how its arguments look"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function and what it is called with: arrays, abstract values (their shardings count), other values."""
+
+    name: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] | None = None
+
+
+def is_function(word: str) -> bool:
+    """Whether a word names a function in a file, `my.py:step`, and not a file."""
+    file, colon, name = word.rpartition(":")
+    return bool(colon) and file.endswith(".py") and name.isidentifier()
+
+
+def read_function(word: str, words: str = "") -> Call:
+    """Loads a file, and returns the function that was named with the arguments that were described.
+
+    Without a description a function that needs arguments is refused, and one that needs none is called: it is a factory
+    where it returns (function, args) or (function, args, kwargs), and otherwise the function itself.
+
+    Args:
+        word: `my.py:step`.
+        words: what its arguments look like (`arguments.read_arguments`).
+
+    Raises:
+        UserError: the file or the function is not there, fails, or does not fit; what Python said of the user's own
+            lines is in the message.
+    """
+    file, _, name = word.rpartition(":")
+    module = _load(Path(file).expanduser(), file)
+    if not hasattr(module, name):
+        names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+        raise UserError(f"{file} has no {name!r}.{did_you_mean(name, names)}")
+    function = getattr(module, name)
+    if not callable(function):
+        raise UserError(f"{word} is {type(function).__name__}, not a function.")
+    if words:
+        return Call(word, function, read_arguments(words))
+    needed = _needed(function)
+    if needed:
+        raise UserError(f"{word} needs {', '.join(needed)}: {_SHAPES}.")
+    made = attempt(word, function) if not hasattr(function, "lower") else None
+    if isinstance(made, tuple) and 2 <= len(made) <= 3 and callable(made[0]) and isinstance(made[1], tuple | list):
+        return Call(word, made[0], tuple(made[1]), dict(made[2]) if len(made) == 3 else None)
+    return Call(word, function)
+
+
+def jitted(call: Call) -> Any:
+    """Returns the function as what is to be lowered; lowering that fails says so in the user's own lines.
+
+    A function that is not jitted is, with strings, booleans and None among its arguments static.
+    """
+    import jax
+
+    static = tuple(n for n, arg in enumerate(call.args) if arg is None or isinstance(arg, str | bool))
+    made: Any = call.function if hasattr(call.function, "lower") else jax.jit(call.function, static_argnums=static)
+    return _Told(call.name, made)
+
+
+class _Told:
+    """A jitted function whose failures are told in the user's own lines."""
+
+    def __init__(self, name: str, made: Any) -> None:
+        self.name, self.made = name, made
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return attempt(self.name, self.made, *args, **kwargs)
+
+    def lower(self, *args: Any, **kwargs: Any) -> Any:
+        return attempt(self.name, self.made.lower, *args, **kwargs)
+
+    def trace(self, *args: Any, **kwargs: Any) -> Any:
+        return attempt(self.name, self.made.trace, *args, **kwargs)
+
+
+def attempt(word: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Calls what the user wrote, or what compiles it. Raises UserError, with their own lines, where it fails."""
+    try:
+        return function(*args, **kwargs)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(theirs(word, error)) from error
+
+
+def theirs(word: str, error: BaseException) -> str:
+    """Returns what went wrong in a user's file: their own lines, and Python's last one."""
+    home = str(Path(word.rpartition(":")[0] or ".").expanduser().resolve().parent)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_theirs(f.filename, home)]
+    lines = [f"  {Path(f.filename).name}:{f.lineno} in {f.name}: {f.line}" for f in frames[-_FRAMES:]]
+    if isinstance(error, SyntaxError) and error.filename:
+        lines.append(f"  {Path(error.filename).name}:{error.lineno}: {(error.text or '').strip()}")
+    said = "".join(traceback.format_exception_only(error)).strip().splitlines()
+    last = next((line for line in reversed(said) if line and not line.startswith("-" * 10)), type(error).__name__)
+    first = said[0] if said and not isinstance(error, SyntaxError) else last
+    return "\n".join([f"{word} fails:", *lines, f"  {first}"])
+
+
+def _is_theirs(filename: str, home: str) -> bool:
+    return filename.startswith(home) and "site-packages" not in filename and "/llmjax/" not in filename
+
+
+def _needed(function: Callable[..., Any]) -> Sequence[str]:
+    """Names of the arguments without which a function cannot be called."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
+def _load(path: Path, shown: str) -> ModuleType:
+    """Runs a file as Python runs a script: what lies beside it can be imported."""
+    if not path.is_file():
+        near = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise UserError(f"{shown!r} does not exist.{did_you_mean(path.name, near)}")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
+    if spec is None or spec.loader is None:
+        raise UserError(f"{shown!r} is no Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(theirs(f"{shown}:", error).replace(":: fails", " fails")) from error
+    return module

@@ -1,0 +1,109 @@
+"""Functions in a user's own file."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+from llmjax.analyser import analyze
+from llmjax.errors import UserError
+from llmjax.inputs.function import is_function, jitted, read_function
+
+SOURCE = '''
+import jax
+import jax.numpy as jnp
+from beside import SCALE
+
+def step(x, w, act="tanh"):
+    return getattr(jnp, act)(x @ w) * SCALE
+
+def bad(x, w):
+    y = x + 1
+    return y @ w
+
+def factory():
+    spec = jax.ShapeDtypeStruct((8, 64), jnp.float32)
+    return jax.jit(lambda x, k: x * k, static_argnums=1), (spec, 3), {}
+
+def constant():
+    return jnp.ones((4, 4)) @ jnp.ones((4, 4))
+
+def broken():
+    raise RuntimeError("no such thing")
+
+LIMIT = 3
+'''
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "beside.py").write_text("SCALE = 2.0\n")
+    path = tmp_path / "mine.py"
+    path.write_text(SOURCE)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("word", "so"), [("a.py:f", True), ("d/a.py:f", True), ("a.py", False), ("a.hlo:f", False), ("a.py:", False)]
+)
+def test_what_names_a_function(word, so):
+    assert is_function(word) is so
+
+
+def test_a_function_with_described_arguments(file):
+    call = read_function(f"{file}:step", "f32[8,64], f32[64,64], 'sin'")
+    report = analyze(jitted(call), *call.args)
+    assert report.totals.matmul_flops == 2 * 8 * 64 * 64
+    assert any("mine.py:7" in op.largest.key("source") for op in report.ops)
+
+
+def test_a_factory_returns_its_function_and_arguments(file):
+    call = read_function(f"{file}:factory")
+    assert call.args[1] == 3 and analyze(jitted(call), *call.args).totals.flops == 8 * 64
+
+
+def test_a_function_of_nothing_is_its_own(file):
+    call = read_function(f"{file}:constant")
+    assert call.args == () and jnp.shape(call.function()) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "says"),
+    [
+        ("stp", "", "Did you mean 'step'?"),
+        ("step", "", "needs x, w: --args"),
+        ("LIMIT", "", "is int, not a function"),
+        ("broken", "", "in broken: raise RuntimeError(\"no such thing\")\n  RuntimeError: no such thing"),
+    ],
+)
+def test_what_does_not_fit_is_told(file, name, words, says):
+    with pytest.raises(UserError) as caught:
+        read_function(f"{file}:{name}", words)
+    assert says in str(caught.value)
+
+
+def test_a_failure_is_told_in_the_users_own_lines(file):
+    call = read_function(f"{file}:bad", "f32[8,64], f32[32,8]")
+    with pytest.raises(UserError) as caught:
+        analyze(jitted(call), *call.args)
+    first, *lines, last = str(caught.value).splitlines()
+    assert first == f"{file}:bad fails:" and lines == ["  mine.py:11 in bad: return y @ w"]
+    assert last.startswith("  TypeError: dot_general requires contracting dimensions")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("x = (", "broken.py:1: x = ("), ("import nothing_like_it", "No module named 'nothing_like_it'"),
+     ("raise SystemExit(3)", "SystemExit: 3")],
+)  # fmt: skip
+def test_a_file_that_cannot_be_loaded(tmp_path, text, says):
+    (tmp_path / "broken.py").write_text(text)
+    with pytest.raises(UserError) as caught:
+        read_function(f"{tmp_path}/broken.py:f")
+    assert says in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    (tmp_path / "steps.py").write_text("")
+    with pytest.raises(UserError, match=r"does not exist. Did you mean 'steps.py'"):
+        read_function(f"{tmp_path}/step.py:f")
