@@ -119,6 +119,8 @@ def _told(error: Exception) -> str | None:
 
 def _way_to_start() -> str:
     """Returns what to do where a package is missing: mostly, this is not the Python that they were installed for."""
+    if not (ROOT / "setup.py").exists():  # the jobs of an installed wheel
+        return "pip install 'llmjax[models]' brings what the jobs need."
     made = next((p for p in (ROOT / ".venv/bin/python", ROOT / ".venv/Scripts/python.exe") if p.exists()), None)
     if made and Path(sys.prefix) != made.parent.parent:
         return f"llmjax was installed for another Python; run {made} launch.py, or activate {made.parent.parent} first."
