@@ -27,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.base = "minilm"  # a trained model: minilm, smollm2, a folder or a hub id
     # Steps with "+" between, the first row being what others are held against: a method of configs/finetune.py's
     # adapt, distil (of the row "full"), magnitude-, wanda- or sparsegpt-50 (or -2:4), mlp-, heads- or layers-50,
-    # round-, gptq- or awq-4, bfloat16, int8, int4; base = none of them.
+    # round-, gptq- or awq-4, kv-8 (keys and values), bfloat16, int8, int4; base = none of them.
     c.strategies = (
         "full", "last-layer", "biases", "lora", "adalora", "adapters", "full+bfloat16", "full+int8", "full+gptq-4",
         "full+magnitude-50", "full+wanda-50", "full+sparsegpt-50", "full+mlp-50", "full+mlp-50+lora",
@@ -69,8 +69,8 @@ def get_config(arg: str = "") -> ConfigDict:
         c.batch = 1
         c.batch_size = 4
         c.strategies = (
-            "base", "bfloat16", "int8", "round-4", "gptq-4", "awq-4", "magnitude-50", "wanda-50", "sparsegpt-50",
-            "wanda-2:4", "mlp-25+lora", "layers-20+lora",
+            "base", "bfloat16", "int8", "kv-8", "round-4", "gptq-4", "awq-4", "magnitude-50", "wanda-50",
+            "sparsegpt-50", "wanda-2:4", "mlp-25+lora", "layers-20+lora",
         )  # fmt: skip
     if arg == "tiny":
         c.data.source, c.data.train, c.data.label_names = "files", TINY, ("negative", "positive")

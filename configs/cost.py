@@ -30,6 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.batch = 1  # rows
     c.length = 256  # tokens a row: of the prompt, the text, or the cache that a decode step reads
     c.new_tokens = 64  # that generate makes
+    c.kv_cache = ""  # of prefill, decode and generate: int8 keeps keys and values in 8 bits
     c.dtype = "float32"  # of the computation: float32 or bfloat16; for prefill, decode and generate also int8 and int4
     c.target = ""  # a chip that need not be here: cpu, gpu:h100, tpu:v5e:2x2, ...; HLO is timed there as it stands
     c.card = ""  # a device card that configs/calibrate.py wrote: predict how long each op takes there

@@ -44,6 +44,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.format = "float32"  # of the weights: float32, bfloat16, int8 or int4
     c.batch_size = 8  # prompts at a time
     c.cache_length = 0  # tokens a row of the cache holds; 0 = as few as prompt and new tokens need
+    c.kv_cache = ""  # keys and values: int8 = in 8 bits, with a scale a token and head; empty = as the format computes
 
     if arg == "tiny":
         c.checkpoint = "random:tiny"

@@ -26,6 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.batch = 1  # rows
     c.length = 256  # tokens a row: of the prompt, the text, or the cache that a decode step reads
     c.new_tokens = 64  # that generate makes
+    c.kv_cache = ""  # of prefill, decode and generate: int8 keeps keys and values in 8 bits
     c.dtype = "float32"  # of the computation: float32 or bfloat16; for prefill, decode and generate also int8 and int4
     c.dump = (
         ""  # a folder that --xla_dump_to wrote, on any x86 machine, or one HLO file in it; empty = compile the above

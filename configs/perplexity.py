@@ -26,6 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.tokenizer = ""  # "gpt2", a folder or a hub id; empty = the one saved with the checkpoint
     c.input = ""  # a text file, UTF-8
     c.formats = ("float32", "bfloat16", "int8", "int4")  # weight formats to measure
+    c.kv_cache = ""  # keys and values: int8 = in 8 bits, with a scale a token and head; empty = as the format computes
     c.window = 0  # tokens the model sees at a time; 0 = its context
     c.stride = 0  # tokens from one window to the next, each scored once; 0 = half a window
     c.limit = 0  # at most so many tokens of the text; 0 = all

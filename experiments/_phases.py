@@ -51,6 +51,7 @@ class Shape(NamedTuple):
     length: int
     new_tokens: int
     dtype: str
+    kv_cache: str = ""
     function: str = ""
     args: str = ""
 
@@ -72,7 +73,7 @@ def build(shape: Shape) -> Phase:
     elif shape.dtype not in DTYPES:
         near = did_you_mean(shape.dtype, DTYPES)
         raise UserError(f"dtype={shape.dtype!r} must be one of {', '.join(DTYPES)} for phase={shape.phase!r}.{near}")
-    config = named_config(shape.model) if inference else named_config(shape.model, dtype=shape.dtype)
+    config = named_config(shape.model, **({"kv_cache": shape.kv_cache} if inference else {"dtype": shape.dtype}))
     if inference and not family_of(config).causal:
         raise UserError(f"phase={shape.phase!r}: {shape.model} is a {config.family}, which does not continue texts.")
     tokens = shape.length + (shape.new_tokens if shape.phase == "generate" else 0)

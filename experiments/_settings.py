@@ -14,6 +14,7 @@ from llmjax.schema import Check, Schema, checked, flag, literal, many, maybe, nu
 PHASES = ("prefill", "decode", "generate", "classify", "embed", "train", "lm")
 COMPUTE = ("float32", "bfloat16")
 FORMATS = ("float32", "bfloat16", "int8", "int4")
+CACHES = ("int8",)  # of keys and values
 # Of the clock job, in the order of its page. The last one tells the others' numbers again, so it comes after them.
 SECTIONS = ("token", "parallelism", "resources", "growth", "ladder", "carry", "workloads", "likeness")
 
@@ -28,6 +29,7 @@ _PART = number(0, 1, below=True)
 _NAME = text(filled=True)
 
 # A program that is compiled with abstract arguments: what it is made for.
+_KV_CACHE = one_of(("", *CACHES))
 _PROGRAM: Schema = {
     "model": _NAME,
     "phase": one_of(PHASES),
@@ -35,6 +37,7 @@ _PROGRAM: Schema = {
     "length": _TOKENS,
     "new_tokens": _TOKENS,
     "dtype": one_of(FORMATS),
+    "kv_cache": _KV_CACHE,
     "function": text(),
     "args": text(),
 }
@@ -272,6 +275,7 @@ JOBS: dict[str, Schema] = {
         "seed": whole(0, 2**32 - 1),
         "logprobs": flag(),
         "format": one_of(FORMATS),
+        "kv_cache": _KV_CACHE,
         "batch_size": _ROWS,
         "cache_length": _TOKENS_OR_0,
     },
@@ -306,6 +310,7 @@ JOBS: dict[str, Schema] = {
         **_MODEL_FOLDER,
         "input": text(),
         "formats": many(one_of(FORMATS), least=1),
+        "kv_cache": _KV_CACHE,
         "window": _TOKENS_OR_0,
         "stride": _TOKENS_OR_0,
         "limit": whole(),

@@ -47,6 +47,7 @@ class _Settings(NamedTuple):
     length: int
     new_tokens: int
     dtype: str
+    kv_cache: str
     function: str
     args: str
 

@@ -42,6 +42,7 @@ class _Settings(NamedTuple):
     length: int
     new_tokens: int
     dtype: str
+    kv_cache: str
     function: str
     args: str
     target: str
@@ -170,7 +171,7 @@ def _compile(name: str, settings: _Settings) -> Source:
 
     settle()
     shape = (settings.model, name, settings.batch, settings.length, settings.new_tokens, settings.dtype)
-    shape += (settings.function, settings.args)
+    shape += (settings.kv_cache, settings.function, settings.args)
     chip = settings.target
     with on_mesh(mesh_for(chip, settings.mesh)) if chip else on_devices(settings.mesh):
         mesh = current()

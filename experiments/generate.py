@@ -41,6 +41,7 @@ class _Settings(NamedTuple):
     format: str
     batch_size: int
     cache_length: int
+    kv_cache: str
 
 
 def run(config: ConfigDict, workdir: str) -> None:
@@ -124,13 +125,16 @@ def _load(settings: _Settings, sampling: Any) -> Any:
     kind, _, size = settings.checkpoint.partition(":")
     if kind == "random":
         print(f"{settings.checkpoint}: a model of random weights: its texts mean nothing", file=sys.stderr)
-        return random_generator(size, settings.tokenizer or "gpt2", check_format(settings.format), shape=shape)
+        return random_generator(
+            size, settings.tokenizer or "gpt2", check_format(settings.format), shape, kv_cache=settings.kv_cache
+        )
     first = None
     if settings.prompt:
         first = Expected(settings.prompt, settings.max_new_tokens, sampling, settings.cache_length, settings.trim)
     return load_generator(
-        settings.checkpoint, settings.tokenizer, check_format(settings.format), shape, first, chat=settings.chat
-    )
+        settings.checkpoint, settings.tokenizer, check_format(settings.format), shape, first, chat=settings.chat,
+        kv_cache=settings.kv_cache,
+    )  # fmt: skip
 
 
 def _prompts(settings: _Settings, source: Path | None) -> Iterable[str]:

@@ -27,7 +27,7 @@ from llmjax.microscope.kernel import Kernel, Work, kernel, simulated
 from llmjax.report.terminal import console
 
 ROOT = Path(__file__).resolve().parent.parent
-_SHAPE = ("model", "phase", "batch", "length", "new_tokens", "dtype", "function", "args")
+_SHAPE = ("model", "phase", "batch", "length", "new_tokens", "dtype", "kv_cache", "function", "args")
 FLAGS = "--xla_dump_to={} --xla_dump_hlo_as_text"
 
 
@@ -46,6 +46,7 @@ class _Settings(NamedTuple):
     measure: bool
     runs: int
     cpu: str
+    kv_cache: str
     function: str
     args: str
 

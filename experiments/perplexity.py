@@ -49,12 +49,12 @@ def _measure(config: Any, text: str, formats: list[Format], file: Path, workdir:
     folder = None
     if kind == "random":
         tokenizer = load_tokenizer(config.tokenizer or "gpt2")
-        shape = from_size(size, vocab_size=len(tokenizer))
+        shape = from_size(size, vocab_size=len(tokenizer), kv_cache=config.kv_cache)
         print(f"{config.checkpoint}: a model of random weights", file=sys.stderr)
     else:
         folder = language_model_folder(config.checkpoint, config.tokenizer)
         tokenizer = folder_tokenizer(folder, config.tokenizer)
-        shape = read_config(folder)
+        shape = read_config(folder, kv_cache=config.kv_cache)
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     ids = ids[: config.limit or None]
     if len(ids) < 2:

@@ -1,5 +1,6 @@
 """Strategies by name: steps with "+" between, each one line of a table here."""
 
+import dataclasses
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from llmjax.adapt.structured import prune_channels, prune_heads, prune_layers
 from llmjax.errors import UserError, did_you_mean
 from llmjax.kernels.formats import FORMATS, Format
 from llmjax.models.config import ModelConfig
+from llmjax.models.families import family_of
 from llmjax.models.params import Params
 
 DISTIL = "distil"  # learns of the row "full"
@@ -70,6 +72,15 @@ def _on_grid(quantise: Callable[..., Any]) -> Callable[[str], Change]:
     return of
 
 
+def _short_cache(amount: str) -> Change:
+    def change(state: State, tokens_NL: np.ndarray) -> State:
+        if not family_of(state.config).causal:
+            raise UserError(f"strategies: 'kv-{amount}': a {state.config.family} keeps no keys and values")
+        return state._replace(config=dataclasses.replace(state.config, kv_cache=f"int{amount}"))
+
+    return change
+
+
 def _in_format(name: Format) -> Change:
     return lambda state, _: state._replace(format=name)
 
@@ -85,8 +96,12 @@ _CHANGES: dict[str, tuple[Callable[[str], Change], str]] = {
     "round": (_on_grid(round_weights), "[234]"),
     "gptq": (_on_grid(gptq), "[234]"),
     "awq": (_on_grid(awq), "[234]"),
+    "kv": (_short_cache, "8"),
 }
-SHOWN = (*TRAINS, *(f"{name}-50" for name in list(_CHANGES)[:6]), "wanda-2:4", "round-4", "gptq-4", "awq-4", *FORMATS)
+SHOWN = (
+    *TRAINS, *(f"{name}-50" for name in list(_CHANGES)[:6]), "wanda-2:4",
+    "round-4", "gptq-4", "awq-4", "kv-8", *FORMATS,
+)  # fmt: skip
 
 
 def steps_of(strategy: str) -> tuple[str, ...]:

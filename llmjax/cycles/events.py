@@ -4,9 +4,9 @@
 threads is over when the last task is, which an `end:` event of XLA's CPU executor marks; but that executor registers
 the mark before the continuation, and what waits for an op is notified last come, first served
 (xla/backends/cpu/runtime: `ThunkExecutor::TracedExecute`; `AsyncValue::RunWaiters`): the thread that finished an op
-first runs the ops that waited for it, and marks the end after. So an op is over here when the thread that marks its end, having taken up a task of it,
-starts another op. Every instant of a run belongs to the innermost op that is running, in equal parts if there are
-several, so that the sum over ops is the part of the wall time they cover.
+first runs the ops that waited for it, and marks the end after. So an op is over here when the thread that marks its
+end, having taken up a task of it, starts another op. Every instant of a run belongs to the innermost op that is
+running, in equal parts if there are several, so that the sum over ops is the part of the wall time they cover.
 """
 
 from __future__ import annotations

@@ -353,6 +353,7 @@ def load_generator(
     expected: "Expected | None" = None,
     *,
     chat: bool = False,
+    kv_cache: str = "",
 ) -> Generator:
     """Loads a language model: a folder that transformers or `save_pretrained` wrote, a run's workdir, a GGUF file,
     a name of `PRETRAINED`, or a hub id.
@@ -364,12 +365,13 @@ def load_generator(
         shape: the largest batch that will be generated: it is checked, before loading, that there is memory for it.
         expected: the first generation, for which programs are then made while the weights are read.
         chat: where the model has a chat template, prompts are messages that it answers.
+        kv_cache: "int8" keeps keys and values in 8 bits; "" in the type that the format computes in.
 
     Raises:
         UserError: nothing readable there, or not enough memory.
     """
     folder = language_model_folder(path, tokenizer)
-    config = read_config(folder)
+    config = read_config(folder, kv_cache=kv_cache)
     check_memory(config, format, shape or batch_shape([1], 64), available())
     check_heads(config)
     with concurrent.futures.ThreadPoolExecutor(2) as others:
@@ -387,10 +389,12 @@ def load_generator(
         return Generator(config, waited.result(), loaded, format, chat)
 
 
-def random_generator(size: str, tokenizer: str, format: Format, shape: Shape | None = None, seed: int = 0) -> Generator:
+def random_generator(
+    size: str, tokenizer: str, format: Format, shape: Shape | None = None, seed: int = 0, kv_cache: str = ""
+) -> Generator:
     """Makes a generator of a named size with random weights, to time and to try; arguments as `load_generator`."""
     loaded = load_tokenizer(tokenizer)
-    config = from_size(size, vocab_size=len(loaded))
+    config = from_size(size, vocab_size=len(loaded), kv_cache=kv_cache)
     check_memory(config, format, shape or batch_shape([1], 64), available())
     params = init_params(config, "lm", jax.random.key(seed))
     return Generator.from_params(config, params, loaded, format)

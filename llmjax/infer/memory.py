@@ -34,7 +34,8 @@ def needs(config: ModelConfig, format: Format, shape: "Shape") -> Needs:
 def _batch(config: ModelConfig, dtype: str, shape: "Shape") -> tuple[int, int]:
     """Returns the bytes of a cache in `dtype` and of the largest activations."""
     spec = config.layer
-    slot = 2 * config.layers * spec.kv_heads * spec.head_width * jnp.dtype(dtype).itemsize
+    head = spec.head_width + 4 if config.kv_cache == "int8" else spec.head_width * jnp.dtype(dtype).itemsize
+    slot = 2 * config.layers * spec.kv_heads * head
     logits = 4 * 3 * shape.batch * config.vocab_size
     return shape.batch * shape.slots * slot, _forward_bytes(config, shape.batch, shape.length) + logits
 

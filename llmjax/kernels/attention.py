@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int8
 
 _MASKED = jnp.finfo(jnp.float32).min
 QUERIES = 128
@@ -59,29 +59,36 @@ def attend_prompt(
 
 def attend_step(
     q_BHK: Float[Array, "B H K"],
-    k_NSK: Float[Array, "N S K"],
-    v_NSK: Float[Array, "N S K"],
+    k_NSK: Float[Array, "N S K"] | Int8[Array, "N S K"],
+    v_NSK: Float[Array, "N S K"] | Int8[Array, "N S K"],
     visible_BS: Bool[Array, "B S"],
     scale: float,
+    scales_NS: tuple[Float[Array, "N S"], Float[Array, "N S"]] | None = None,
 ) -> Float[Array, "B H K"]:
     """Attention of one token a row over its cache, computed in float32 whatever the cache's type.
+
+    `scales_NS` are those of keys and values in 8 bits.
 
     Heads of rows are one dimension of the products: XLA on CPU copies the cache where there are two. Written as sums of
     products the same would become library calls that take four to ten times as long there.
     """
     # Kept apart from the write before it: fused with it, the whole cache would be copied.
-    k_NSK, v_NSK = lax.optimization_barrier((k_NSK, v_NSK))
+    k_NSK, v_NSK, scales_NS = lax.optimization_barrier((k_NSK, v_NSK, scales_NS))
     pairs, slots, width = k_NSK.shape
     shared = q_BHK.shape[0] * q_BHK.shape[1] // pairs
     rows, keys = ("nk", "ns") if shared == 1 else ("nrk", "nrs")
     with jax.named_scope("scores"):
         q_NRK = (q_BHK * scale).reshape(pairs, *(() if shared == 1 else (shared,)), width)
         scores = jnp.einsum(f"{rows},nsk->{keys}", q_NRK, k_NSK.astype(jnp.float32))
+        if scales_NS is not None:
+            scores = scores * (scales_NS[0] if shared == 1 else scales_NS[0][:, None])
         scores_BHS = scores.reshape(*q_BHK.shape[:2], slots)
     with jax.named_scope("softmax"):
         weights_BHS = jax.nn.softmax(jnp.where(visible_BS[:, None], scores_BHS, _MASKED), axis=-1)
     with jax.named_scope("mix"):
         weights = weights_BHS.reshape(*q_NRK.shape[:-1], slots)
+        if scales_NS is not None:
+            weights = weights * (scales_NS[1] if shared == 1 else scales_NS[1][:, None])
         return jnp.einsum(f"{keys},nsk->{rows}", weights, v_NSK.astype(jnp.float32)).reshape(q_BHK.shape)
 
 

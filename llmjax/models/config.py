@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from llmjax.models.spec import LayerSpec
 
 DTYPES = ("float32", "bfloat16")
+CACHES = ("int8",)
 MOST_LAYERS = 1000  # tracing more would take minutes, and no model has them
 
 
@@ -21,8 +22,9 @@ MOST_LAYERS = 1000  # tracing more would take minutes, and no model has them
 class ModelConfig:
     """The fields that all families share, and what the rest of llmjax reads of any of them.
 
-    `dtype` (compute), `param_dtype`, `scan_layers` and `remat` are ours and are not written to `config.json`. A family
-    adds its own fields under transformers' names and says by the class variables how the file is read.
+    `dtype` (compute), `param_dtype`, `scan_layers`, `remat` and `kv_cache` are ours and are not written to
+    `config.json`. `kv_cache` is how keys and values are kept: one of `CACHES`, or "" = in the type of the computation.
+    A family adds its own fields under transformers' names and says by the class variables how the file is read.
     """
 
     vocab_size: int = 50257
@@ -37,6 +39,7 @@ class ModelConfig:
     param_dtype: str = "float32"
     scan_layers: bool = False
     remat: bool = False
+    kv_cache: str = ""
 
     # model_type of the files of this family, and what a file may leave out
     family: ClassVar[str] = ""
@@ -78,6 +81,9 @@ class ModelConfig:
         for field in ("dtype", "param_dtype"):
             if getattr(self, field) not in self.dtypes:
                 raise UserError(f"{name}: {field}={getattr(self, field)!r} must be one of {', '.join(self.dtypes)}.")
+        if self.kv_cache not in ("", *CACHES):
+            near = did_you_mean(self.kv_cache, CACHES)
+            raise UserError(f"{name}: kv_cache={self.kv_cache!r} must be one of {', '.join(CACHES)}, or empty.{near}")
         if self.family and not 1 <= self.layers <= MOST_LAYERS:
             raise UserError(f"{name}: {self.layers} layers must be at least 1 and at most {MOST_LAYERS:,}.")
 
@@ -171,7 +177,7 @@ class ModelConfig:
         }  # fmt: skip
 
 
-_OURS = {"label_names", "dtype", "param_dtype", "scan_layers", "remat"}
+_OURS = {"label_names", "dtype", "param_dtype", "scan_layers", "remat", "kv_cache"}
 
 # What transformers writes into any config and that changes nothing of the forward pass: bookkeeping, what to return,
 # how torch runs it, and the generation defaults that versions before 5 kept there.

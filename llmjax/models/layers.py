@@ -19,6 +19,7 @@ from llmjax.kernels.product import is_plain, lookup, product
 from llmjax.kernels.training import add_branch, dropout
 from llmjax.models import spec as specs
 from llmjax.models.activation import activation
+from llmjax.models.cache import Kept, Short, as_kept, write
 from llmjax.models.rope import rotate
 from llmjax.models.spec import LayerSpec
 from llmjax.parallel.fused import in_parts, out_of_parts
@@ -218,25 +219,32 @@ class Attention(nn.Module):
 def _attend_cached(
     spec: LayerSpec,
     qkv: tuple[jax.Array, jax.Array, jax.Array],
-    kv: tuple[jax.Array, jax.Array],
+    kv: tuple[Kept, Kept],
     visible_BLS: Any,
     slot: jax.Array | int,
     scale: Any,
-) -> tuple[Float[Array, "B L H K"], tuple[jax.Array, jax.Array]]:
+) -> tuple[Float[Array, "B L H K"], tuple[Kept, Kept]]:
     """Attention of new tokens over a layer's cache, and the cache with them.
 
     On a mesh every device does so for its rows and heads, of which its part of the cache is made, and sends nothing.
     """
-    dtype = jnp.dtype(jnp.float32) if spec.upcast else kv[0].dtype
+    dtype = jnp.dtype(jnp.float32 if spec.upcast else kv[0].dtype)
 
     def attend(q_BLHK: Any, k_BSGK: Any, v_BSGK: Any, k_NSK: Any, v_NSK: Any, visible_BLS: Any, slot: Any) -> Any:
         q_BHLK, k_BGLK, v_BGLK = (part.transpose(0, 2, 1, 3) for part in (q_BLHK, k_BSGK, v_BSGK))
         with jax.named_scope("cache"):
-            k_NSK, v_NSK = _write(k_NSK, k_BGLK, slot), _write(v_NSK, v_BGLK, slot)
-        if k_BSGK.shape[1] == 1:
-            mixed_BHLK = attend_step(q_BHLK[:, :, 0], k_NSK, v_NSK, visible_BLS[:, 0], scale)[:, :, None]
-        else:
+            k_NSK, v_NSK = (
+                write(kept, new_BGLK.reshape(-1, *new_BGLK.shape[2:]), slot)
+                for kept, new_BGLK in ((k_NSK, k_BGLK), (v_NSK, v_BGLK))
+            )
+        if k_BSGK.shape[1] > 1:
+            k_BGLK, v_BGLK = as_kept(k_NSK, k_BGLK), as_kept(v_NSK, v_BGLK)
             mixed_BHLK = FORMS[spec.form].prompt(q_BHLK, k_BGLK, v_BGLK, visible_BLS, scale, dtype)
+        elif isinstance(k_NSK, Short):
+            kept, scales = (k_NSK.values_NSK, v_NSK.values_NSK), (k_NSK.scale_NS, v_NSK.scale_NS)
+            mixed_BHLK = attend_step(q_BHLK[:, :, 0], *kept, visible_BLS[:, 0], scale, scales)[:, :, None]
+        else:
+            mixed_BHLK = attend_step(q_BHLK[:, :, 0], k_NSK, v_NSK, visible_BLS[:, 0], scale)[:, :, None]
         return mixed_BHLK.transpose(0, 2, 1, 3), k_NSK, v_NSK
 
     rows = row_axes(qkv[0].shape[0])
@@ -244,11 +252,6 @@ def _attend_cached(
     specs = (heads, heads, heads, cached, cached, P(rows), P())
     mixed_BLHK, *kv_NSK = on_each_device(attend, specs, (heads, cached, cached))(*qkv, *kv, visible_BLS, slot)
     return mixed_BLHK, (kv_NSK[0], kv_NSK[1])
-
-
-def _write(cache_NSK: jax.Array, new_BGLK: jax.Array, slot: jax.Array | int) -> jax.Array:
-    new_NLK = new_BGLK.reshape(-1, *new_BGLK.shape[2:]).astype(cache_NSK.dtype)
-    return jax.lax.dynamic_update_slice(cache_NSK, new_NLK, (0, slot, 0))
 
 
 class MLP(nn.Module):

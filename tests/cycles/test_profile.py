@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmjax.analyser import analyze
-from llmjax.cycles.measured import Measured
 from llmjax.cycles.events import TASK, Event, ends, exclusive
+from llmjax.cycles.measured import Measured
 from llmjax.cycles.profile import example, interleave, profile, runnable
 from llmjax.errors import UserError
 

@@ -1,5 +1,6 @@
 """Prefill and decode against the whole forward pass, against each other and against transformers."""
 
+import dataclasses
 import functools
 import re
 
@@ -10,6 +11,7 @@ import pytest
 from llmjax.infer.step import decode_step, prefill, score
 from llmjax.kernels.attention import QUERIES
 from llmjax.kernels.formats import FORMATS, activation_dtype
+from llmjax.memory import tree_bytes
 from llmjax.models.cache import Cache, bucket, empty_cache
 from llmjax.models.params import prepare
 from tests.infer.models import full_logits, golden_model, random_model
@@ -57,6 +59,21 @@ def test_cached_decoding_equals_the_full_forward_pass(format):
         want = full_logits(config, params, [*tokens_BL[row, :length], *following_BT[row]])[length - 1 :]
         limit = ROUNDING[format] if format == "float32" else ROUNDING[format] * want.std()
         assert np.abs(got[row] - want).max() <= limit
+
+
+@pytest.mark.parametrize("sizes", [{}, {"n_head": 4}])
+def test_keys_and_values_in_8_bits_are_near_and_a_prompt_reads_them_as_steps_do(sizes):
+    config, params = random_model(**sizes)
+    tokens_BL, lengths_B = prompts(config)
+    following_BT = np.random.default_rng(4).integers(0, config.vocab_size, (3, 12), dtype=np.int32)
+    short = dataclasses.replace(config, kv_cache="int8")
+    plain, got = (logits_of(c, params, "float32", tokens_BL, lengths_B, following_BT) for c in (config, short))
+    assert 0 < np.abs(got - plain).max() <= 0.05 * plain.std()
+    whole_BL = np.concatenate([tokens_BL[:1], following_BT[:1]], axis=1)  # the row without padding
+    at_once = logits_of(short, params, "float32", whole_BL, np.array([whole_BL.shape[1]]), following_BT[:1, :0])
+    assert np.abs(at_once[0, 0] - got[0, -1]).max() <= 1e-4
+    kept = jax.eval_shape(lambda: empty_cache(short, 3, 32, "bfloat16"))
+    assert tree_bytes(kept.k_NSK) == short.layers * 3 * 32 * short.layer.kv_heads * (short.layer.head_width + 4)
 
 
 def test_prompts_of_several_blocks_equal_the_full_forward_pass():

@@ -11,7 +11,13 @@ from llmjax.errors import UserError
 from llmjax.inputs.files import once, read_sources
 from tests.inputs.protobuf import message
 
-TEXT = "HloModule {name}, is_scheduled=true\n\nENTRY e {{\n  x = f32[{size}]{{0}} parameter(0)\n  ROOT n = f32[{size}]{{0}} negate(x)\n}}\n"
+TEXT = """HloModule {name}, is_scheduled=true
+
+ENTRY e {{
+  x = f32[{size}]{{0}} parameter(0)
+  ROOT n = f32[{size}]{{0}} negate(x)
+}}
+"""
 
 
 def hlo(name="jit_f", size=8):

@@ -9,7 +9,7 @@ from llmjax.analyser import analyze
 from llmjax.errors import UserError
 from llmjax.inputs.function import is_function, jitted, read_function
 
-SOURCE = '''
+SOURCE = """
 import jax
 import jax.numpy as jnp
 from beside import SCALE
@@ -32,7 +32,7 @@ def broken():
     raise RuntimeError("no such thing")
 
 LIMIT = 3
-'''
+"""
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_function_of_nothing_is_its_own(file):
         ("stp", "", "Did you mean 'step'?"),
         ("step", "", "needs x, w: --args"),
         ("LIMIT", "", "is int, not a function"),
-        ("broken", "", "in broken: raise RuntimeError(\"no such thing\")\n  RuntimeError: no such thing"),
+        ("broken", "", 'in broken: raise RuntimeError("no such thing")\n  RuntimeError: no such thing'),
     ],
 )
 def test_what_does_not_fit_is_told(file, name, words, says):

@@ -1,5 +1,6 @@
 """Protocol buffers without a schema."""
 
+import contextlib
 import struct
 
 import pytest
@@ -42,10 +43,8 @@ def test_damaged_bytes_are_refused(data):
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(data):
-    try:
+    with contextlib.suppress(WireError):
         list(fields(data))
-    except WireError:
-        pass
 
 
 def test_a_field_of_the_other_kind_is_refused():

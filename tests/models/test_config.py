@@ -12,7 +12,7 @@ from llmjax.models.activation import ACTIVATIONS
 from llmjax.models.families import FAMILIES, SIZES, from_hf, from_size
 from llmjax.models.gpt2 import GPT2Config
 
-OURS = {"dtype", "param_dtype", "scan_layers", "remat"}
+OURS = {"dtype", "param_dtype", "scan_layers", "remat", "kv_cache"}
 
 configs = st.builds(
     lambda heads, width, labels, **fields: GPT2Config(
