@@ -6,7 +6,9 @@ from ml_collections import ConfigDict
 def adapt() -> ConfigDict:
     """Returns the settings of `llmjax.adapt.config.AdaptConfig`."""
     c = ConfigDict()
-    c.method = "full"  # full, lora, adalora, adapters, biases or last-layer; all but full need model.init
+    # full, nonzeros (all but the zeros of pruned weights), lora, adalora, adapters, biases or last-layer; all but full
+    # need model.init.
+    c.method = "full"
     c.targets = ()  # weights of lora and adalora: endings as c_attn, or patterns as h_[01]/*; empty = every product
     c.rank = 8  # of lora; of adalora the mean of all weights in the end
     c.initial_rank = 12  # of each of adalora's weights at first

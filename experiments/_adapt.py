@@ -104,9 +104,20 @@ def lesson_of(
     if not folder:
         return None, part.tuning
     config, params = load_model(folder, head, scan_layers=model.scan_layers, dtype=model.dtype)
-    lesson = Lesson(config, *rest)
+    return taught_by(config, place_model(params, config), model, part.tuning, *rest)
+
+
+def taught_by(
+    teacher: ModelConfig, params: Params, model: ModelConfig, tuning: Tuning | None, *settings: Any
+) -> tuple[Lesson, Tuning]:
+    """Returns what a run learns of a teacher, and how it then trains its part; `settings` are `Lesson`'s.
+
+    Raises:
+        UserError: the model cannot learn of it.
+    """
+    lesson = Lesson(teacher, *settings)
     check_lesson(lesson, model)
-    return lesson, taught(part.tuning, place_model(params, config))
+    return lesson, taught(tuning, params)
 
 
 def _count(params: Params) -> int:

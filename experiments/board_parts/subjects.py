@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._adapt import Part
+from experiments._adapt import Part, taught_by
 from experiments.board_parts.strategies import State
 from llmjax.adapt.calibrate import calibration_texts
 from llmjax.adapt.config import AdaptConfig
@@ -44,7 +44,7 @@ from llmjax.train import (
     predict_logits,
 )
 from llmjax.train.defaults import PART_RATES, PRETRAINED
-from llmjax.train.lesson import Lesson, check_lesson, taught
+from llmjax.train.lesson import Lesson
 from llmjax.train.lm import Stream, lm_task
 from llmjax.train.task import Tuning
 
@@ -128,9 +128,7 @@ def _part(state: State, method: str, head: Head, budget: Budget) -> tuple[Part, 
 def _lesson(teacher: State | None, state: State, tuning: Tuning | None) -> tuple[Lesson | None, Tuning | None]:
     if teacher is None:
         return None, tuning
-    lesson = Lesson(teacher.config)
-    check_lesson(lesson, state.config)
-    return lesson, taught(tuning, teacher.params)
+    return taught_by(teacher.config, teacher.params, state.config, tuning)
 
 
 def _segments(tokens_T: np.ndarray, length: int, seed: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from llmjax.errors import UserError, did_you_mean
 
-METHODS = ("full", "last-layer", "biases", "lora", "adalora", "adapters")
+METHODS = ("full", "nonzeros", "last-layer", "biases", "lora", "adalora", "adapters")
 ADAPTERS = ("lora", "adalora", "adapters")  # of which a folder holds what was trained alone
 
 
@@ -13,7 +13,7 @@ ADAPTERS = ("lora", "adalora", "adapters")  # of which a folder holds what was t
 class AdaptConfig:
     """How much of a model is trained.
 
-    method: one of `METHODS`.
+    method: one of `METHODS`; "nonzeros" trains everything but the zeros of weights that were pruned.
     targets: weights that LoRA and AdaLoRA stand beside, as `targets.chosen` reads them; empty = every product.
     rank: of LoRA; of AdaLoRA the mean over its weights in the end.
     initial_rank: of each of AdaLoRA's weights at first.

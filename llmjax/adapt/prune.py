@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Bool, Int
 
 from llmjax.adapt.calibrate import At, Inputs, kernel_at, layer_by_layer, with_leaf
@@ -91,19 +90,6 @@ def sparsegpt(params: Params, config: ModelConfig, tokens_NL: Int[np.ndarray, "N
         return _made_up_for(kernel_DE, jnp.asarray(inverse_factor(inputs.gram_DD)), share)
 
     return _by_layer(params, config, tokens_NL, share, keep)
-
-
-def keep_zeros(mask: Params) -> optax.GradientTransformation:
-    """Returns the last link of an optax chain for recovery training: pruned weights get no update, and so stay zero.
-
-    `mask` is that of the pruning; frozen parameters are no business of this one.
-    """
-
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        del params
-        return apply_mask(updates, mask), state
-
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)  # pyright: ignore[reportArgumentType]
 
 
 def apply_mask(params: Params, mask: Params) -> Params:

@@ -27,6 +27,9 @@ def begin(
     """
     if adapt.method == "full":
         return params, None
+    if adapt.method == "nonzeros":
+        kept = {at: leaf != 0 for at, leaf in flat_tree(params).items() if at[-1] == "kernel"}
+        return params, Tuning(nested_tree(kept), lambda kept, trained, key: _pruned(kept, trained), jax.jit(_pruned))
     trained = _DRAWN[adapt.method](adapt, config, params, key)
     flat, own = flat_tree(params), family_of(config).own if head == "classifier" else ()
     parts = flat_tree(trained) | {at: leaf for at, leaf in flat.items() if at[0] in own}
@@ -38,6 +41,13 @@ def begin(
     join = functools.partial(_joined, scale=adapt.scale, dropout=adapt.dropout)
     merge = jax.jit(functools.partial(lora.merged, scale=adapt.scale))
     return nested_tree(parts), Tuning(frozen, join, merge, penalty, around)
+
+
+def _pruned(kept: Params, trained: Params) -> Params:
+    """Returns parameters with the zeros of pruned weights, where `kept` is False."""
+    masks = flat_tree(kept)
+    found = {at: leaf * masks[at] if at in masks else leaf for at, leaf in flat_tree(trained).items()}
+    return nested_tree(found)
 
 
 def finish(adapt: AdaptConfig, trained: Params) -> Params:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from llmjax.adapt.config import AdaptConfig
+from llmjax.adapt.prune import magnitude, sparsity
 from llmjax.adapt.tuning import begin
 from llmjax.errors import UserError
 from llmjax.memory import tree_bytes
-from llmjax.models.params import flat_tree, init_params, stack_layers, unstack_layers
+from llmjax.models.params import flat_tree, init_params, nested_tree, stack_layers, unstack_layers
 from llmjax.train.classification import classification_loss
 from llmjax.train.optimizer import OptimizerConfig, make_optimizer
 from llmjax.train.step import init_state, make_train_step
@@ -63,6 +64,20 @@ def test_a_method_begins_at_the_base_trains_its_own_part_and_merges(family: str,
     assert not set(flat_tree(begun)) & set(flat_tree(tuning.frozen))
     if method != "adalora":  # whose allocator has two more
         assert tree_bytes(state.opt_state) < 2 * tree_bytes(begun) + 64
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_recovery_of_a_pruned_model_keeps_its_zeros_and_moves_the_rest(family: str) -> None:
+    config = FAMILIES[family]
+    pruned = magnitude(drawn(family), config).params
+    tuning, _, state = trained(config, pruned, settings("nonzeros"))
+    after = flat_tree(tuning.merge(tuning.frozen, state.params))
+    for at, before in flat_tree(pruned).items():
+        zeros = np.asarray(before == 0) if at[-1] == "kernel" else np.zeros(before.shape, bool)
+        assert not np.asarray(after[at])[zeros].any(), at
+    assert sparsity(nested_tree(after), config) == sparsity(pruned, config) == 0.5
+    moved = np.asarray(after["score", "kernel"]) != np.asarray(pruned["score"]["kernel"])
+    assert moved.all()
 
 
 @pytest.mark.parametrize("method", ["lora", "adapters"])
