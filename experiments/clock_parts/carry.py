@@ -72,6 +72,15 @@ def comparisons(settings: Settings, machine: Machine) -> tuple[Comparison, ...]:
     if settings.generates:
         quantised = change(step, dtype="int8")
         found.append(Comparison("quantisation, int8", step, quantised, (step, quantised)))
+        cached = change(step, kv_cache="int8")
+        found.append(Comparison("quantisation of keys and values, int8", step, cached, (step, cached)))
+    for pruned, what in (
+        ("mlp-50", "half of the MLPs' channels"),
+        ("heads-50", "half of the heads"),
+        ("layers-50", "half of the layers"),
+    ):
+        less = change(step, pruned=pruned)
+        found.append(Comparison(f"pruning, {what}", step, less, (step, less)))
     if cores > 1:
         by = f"{cores} cores share them"
         found.append(Comparison(f"parallel, {cores} cores instead of 1", change(step, threads=1), step, None, by))
@@ -284,6 +293,8 @@ def _bucket_factor(exact: Predicted | None, padded: Predicted | None) -> float |
 def _notes(settings: Settings) -> list[str]:
     found = [
         "Several chips are not predicted: a program for one chip stays on it, and a sharded one is another program.",
+        "What pruning and short formats cost in quality is on the board (configs/board.py), not here. Zeros in place of"
+        " pruned weights would change nothing: they are multiplied as other numbers are.",
         "The compile time for another chip is that of its compiler on this machine.",
     ]
     if settings.generates:

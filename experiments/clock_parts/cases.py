@@ -39,6 +39,8 @@ class Case:
     cached: decode reads a KV cache; else the model runs over all `length` tokens for the next one.
     threads: processors that the process may use; 0 = all.
     flags: XLA_FLAGS, after those that are set already.
+    kv_cache: "int8" keeps keys and values in 8 bits. pruned: what the model has lost, "mlp-50" half of its MLPs'
+        channels; "heads-" and "layers-" too.
     fresh: compiled anew, though XLA's cache on disk may have it, so that `compile_seconds` is the compiler's time.
     """
 
@@ -55,6 +57,8 @@ class Case:
     flags: str = ""
     new_tokens: int = 0
     fresh: bool = False
+    kv_cache: str = ""
+    pruned: str = ""
 
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
@@ -71,6 +75,8 @@ class Case:
     def name(self) -> str:
         """The case in words."""
         words = [self.model, self.phase, f"batch {self.batch}", f"length {self.length}", self.dtype]
+        words += [f"{self.kv_cache} keys and values"] if self.kv_cache else []
+        words += [f"{self.pruned}% pruned"] if self.pruned else []
         ways = ((self.prepared, "weights as stored"), (self.jit, "op by op"), (self.cached, "no cache"))
         words += [what for is_so, what in ways if not is_so]
         words += ["products written out"] if self.written_out else []

@@ -89,9 +89,14 @@ def rungs_of(settings: Settings, machine: Machine) -> tuple[Rung, ...]:
     if rows > settings.batch:
         step = dataclasses.replace(step, batch=rows)
         found.append(Rung(f"batch of {rows}", step, PROGRAM))
-    found.append(Rung("bfloat16", dataclasses.replace(step, dtype="bfloat16"), PROGRAM))
+    step = dataclasses.replace(step, dtype="bfloat16")
+    found.append(Rung("bfloat16", step, PROGRAM))
     if settings.generates:
-        found.append(Rung("int8", dataclasses.replace(step, dtype="int8"), PROGRAM))
+        step = dataclasses.replace(step, dtype="int8")
+        found.append(Rung("int8", step, PROGRAM))
+        step = dataclasses.replace(step, kv_cache="int8")
+        found.append(Rung("keys and values in 8 bits", step, PROGRAM, "the cache has a scale a token and head"))
+    found.append(Rung("half of the MLPs' channels", dataclasses.replace(step, pruned="mlp-50"), PROGRAM))
     return tuple(found)
 
 
@@ -126,6 +131,7 @@ def make_section(
     kept = [rung for rung in rungs if rung.case in found]
     notes = [f"{rung.title}: not measured, {failed[rung.case]}" for rung in rungs if rung.case in failed]
     notes += [
+        "What a smaller model or a shorter format costs in quality is on the board (configs/board.py), not here.",
         "Weights are random numbers of the model's size. Counts are llmjax's own, of the very program that was timed;"
         " op by op they are those of the program before XLA fuses it, and ops are the primitives that JAX dispatches.",
     ]

@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._phases import Shape, build
+from experiments._phases import Shape, build, of_config
 from experiments.clock_parts.cases import Case
+from llmjax.adapt.structured import after
 from llmjax.infer.sampling import Sampling
 from llmjax.kernels.formats import Rows
 from llmjax.models.cache import Cache
+from llmjax.models.config import ModelConfig
 from llmjax.models.families import from_size, make_model
 from llmjax.models.params import Params, param_shapes
 
@@ -51,13 +53,21 @@ def form_of(case: Case) -> Form:
     """Returns what a case compiles."""
     if case.phase in ("classify", "embed") or (case.phase == "decode" and not case.cached):
         return _forward(case)
-    phase = build(Shape(case.model, case.phase, case.batch, case.length, max(1, case.new_tokens), case.dtype))
+    shape = Shape(case.model, case.phase, case.batch, case.length, max(1, case.new_tokens), case.dtype, case.kv_cache)
+    phase = of_config(_config(case, kv_cache=case.kv_cache), shape) if case.pruned else build(shape)
     function, args = phase.function, phase.args
     if not case.prepared:
         args = (_as_stored(case), *args[1:])
     elif case.written_out:
         args = (_written_out(args[0]), *args[1:])
     return Form(function, getattr(function, "__wrapped__", function), args, phase.trips)
+
+
+def _config(case: Case, **more: Any) -> ModelConfig:
+    """The config of a case's model, with what it has lost."""
+    config = from_size(case.model, **more)
+    part, _, share = case.pruned.partition("-")
+    return after(config, part, int(share) / 100) if part else config
 
 
 def build_case(case: Case) -> Made:
@@ -112,7 +122,7 @@ def _next_step(length: int, outputs: Any, args: tuple[Any, ...]) -> tuple[Any, .
 
 def _forward(case: Case) -> Form:
     """The model over whole rows, its weights stored in `dtype`: a class, a vector, or the next token's logits."""
-    config = from_size(case.model, dtype=case.dtype, param_dtype=case.dtype)
+    config = _config(case, dtype=case.dtype, param_dtype=case.dtype)
     head: Any = {"classify": "classifier", "embed": "none"}.get(case.phase, "lm")
     model = make_model(config, head)
 
@@ -133,7 +143,7 @@ def _as_stored(case: Case) -> Params:
     """The weights as the model stores them: plain arrays, every product written `x @ kernel`."""
     if case.dtype == "int8":
         raise ValueError(f"weights as stored are float32 or bfloat16, not {case.dtype}")
-    return param_shapes(from_size(case.model, param_dtype=case.dtype), "lm")
+    return param_shapes(_config(case, param_dtype=case.dtype), "lm")
 
 
 @jax.tree_util.register_dataclass

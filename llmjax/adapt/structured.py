@@ -39,6 +39,21 @@ class Model(NamedTuple):
     config: ModelConfig
 
 
+def after(config: ModelConfig, part: str, share: float) -> ModelConfig:
+    """Returns the config of a model that has lost a share of a part: "mlp" (channels), "heads" or "layers".
+
+    Raises:
+        UserError: a share that leaves nothing, or that is none.
+    """
+    spec = config.layer
+    if part == "mlp":
+        return config.with_sizes(inner=_kept("channels", spec.inner, share))
+    if part == "layers":
+        return config.with_sizes(layers=_kept("layers", config.layers, share))
+    count = _kept("groups of heads", spec.kv_heads, share)
+    return config.with_sizes(heads=count * (spec.heads // spec.kv_heads), kv_heads=count, head_width=spec.head_width)
+
+
 def prune_channels(params: Params, config: ModelConfig, tokens_NL: Int[np.ndarray, "N L"], share: float) -> Model:
     """Returns a model whose MLPs have lost a share of their width: the channels that add least to the outputs.
 
@@ -49,14 +64,14 @@ def prune_channels(params: Params, config: ModelConfig, tokens_NL: Int[np.ndarra
     Raises:
         UserError: a share that leaves nothing, or that is none.
     """
-    count = _kept("channels", config.layer.inner, share)
+    small = after(config, "mlp", share)
     at = (config.layer.names.mlp, config.layer.names.down)
 
     def choose(layer: Params, inputs: Inputs) -> np.ndarray:
         weight_FD = np.asarray(kernel_at(layer, at), np.float64)
-        return _best(np.diag(inputs.gram_DD) * np.square(weight_FD).sum(1), count)
+        return _best(np.diag(inputs.gram_DD) * np.square(weight_FD).sum(1), small.layer.inner)
 
-    return _shrunk(params, config, tokens_NL, at, choose, _without_channels, inner=count)
+    return _shrunk(params, config, tokens_NL, at, choose, _without_channels, small)
 
 
 def prune_heads(params: Params, config: ModelConfig, tokens_NL: Int[np.ndarray, "N L"], share: float) -> Model:
@@ -70,17 +85,19 @@ def prune_heads(params: Params, config: ModelConfig, tokens_NL: Int[np.ndarray, 
         UserError: a share that leaves nothing, or that is none.
     """
     spec = config.layer
-    count, shared = _kept("groups of heads", spec.kv_heads, share), spec.heads // spec.kv_heads
+    small, shared = after(config, "heads", share), spec.heads // spec.kv_heads
     at = (spec.names.attention, spec.names.out)
 
     def choose(layer: Params, inputs: Inputs) -> np.ndarray:
         weight_ID = np.asarray(kernel_at(layer, at), np.float64)
         both_II = np.asarray(inputs.gram_DD, np.float64) * (weight_ID @ weight_ID.T)
         size = shared * spec.head_width
-        return _best(np.array([both_II[i : i + size, i : i + size].sum() for i in range(0, len(both_II), size)]), count)
+        return _best(
+            np.array([both_II[i : i + size, i : i + size].sum() for i in range(0, len(both_II), size)]),
+            small.layer.kv_heads,
+        )
 
-    sizes = {"heads": count * shared, "kv_heads": count, "head_width": spec.head_width}
-    return _shrunk(params, config, tokens_NL, at, choose, _without_heads, **sizes)
+    return _shrunk(params, config, tokens_NL, at, choose, _without_heads, small)
 
 
 def prune_layers(params: Params, config: ModelConfig, tokens_NL: Int[np.ndarray, "N L"], share: float) -> Model:
@@ -94,12 +111,12 @@ def prune_layers(params: Params, config: ModelConfig, tokens_NL: Int[np.ndarray,
     """
     if config.layer.by_layer:
         raise UserError(f"a {config.family} whose attention is scaled by the layer's number cannot lose layers.")
-    count = _kept("layers", config.layers, share)
-    keep = np.sort(np.argsort(-layer_influence(params, config, tokens_NL), kind="stable")[:count])
+    small = after(config, "layers", share)
+    keep = np.sort(np.argsort(-layer_influence(params, config, tokens_NL), kind="stable")[: small.layers])
     params, name = unstack_layers(params, config), config.layer.names.layer
     rest = {at: leaf for at, leaf in params.items() if not at.startswith(f"{name}_")}
     layers = {f"{name}_{new}": params[f"{name}_{old}"] for new, old in enumerate(keep)}
-    return Model({**rest, **layers}, config.with_sizes(layers=count))
+    return Model({**rest, **layers}, small)
 
 
 def layer_influence(params: Params, config: ModelConfig, tokens_NL: Int[np.ndarray, "N L"]) -> Float[np.ndarray, "N"]:
@@ -147,18 +164,17 @@ Cut = Callable[[Params, LayerSpec, np.ndarray], tuple[Params, np.ndarray]]
 
 
 def _shrunk(
-    params: Params, config: ModelConfig, tokens_NL: np.ndarray, at: At, choose: Any, cut: Cut, **sizes: int
+    params: Params, config: ModelConfig, tokens_NL: np.ndarray, at: At, choose: Any, cut: Cut, small: ModelConfig
 ) -> Model:
     """Shrinks layer after layer: `choose` of what the product at `at` reads, `cut`, and fit that product's rows."""
-    after = config.with_sizes(**sizes)
 
     def change(_: int, layer: Params, inputs: Mapping[At, Inputs]) -> tuple[Params, None]:
         kernel_ID = kernel_at(layer, at)
-        small, rows = cut(layer, config.layer, choose(layer, inputs[at]))
+        less, rows = cut(layer, config.layer, choose(layer, inputs[at]))
         fitted_JD = refitted(kernel_ID, inputs[at].gram_DD, rows).astype(kernel_ID.dtype)
-        return with_leaf(small, (*at, "kernel"), fitted_JD), None
+        return with_leaf(less, (*at, "kernel"), fitted_JD), None
 
-    return Model(layer_by_layer(params, config, tokens_NL, change, after)[0], after)
+    return Model(layer_by_layer(params, config, tokens_NL, change, small)[0], small)
 
 
 def _cut(params: Params, config: ModelConfig, keep: Sequence[np.ndarray], cut: Cut, **sizes: int) -> Model:
