@@ -25,7 +25,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.mesh = mesh(data=1)  # devices of the target, or of those here, that the program is divided over; -1 = all left
     c.targets = TARGETS  # chips: cpu, gpu:NAME, tpu:GENERATION:TOPOLOGY; gpu and tpu are the attached ones
     c.card = ""  # a device card of this machine's CPU, for the row of cpu; empty = its time is not known
-    c.function = ""  # my.py:step, a function of yours instead of the model's phase below
+    # In place of the phase of a model below: my.py:step, a function of yours, or hf:CONFIG, the forward pass of any
+    # model of transformers (a folder, its config.json, or a model_type) by its config alone.
+    c.function = ""
     c.args = ""  # what it takes: 'f32[8,128], i32[8]'; empty = my.py:step returns (function, args) itself
     c.model = "gpt2"  # a size (tiny, gpt2, gpt2-xl, bert-base, smollm2-135m, ...), a checkpoint or its config.json
     c.phase = "decode"  # prefill, decode, generate, classify, embed, train or lm

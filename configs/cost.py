@@ -23,7 +23,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.hlo = ""
     c.only = ""  # a pattern of the modules of a folder: 'jit_train*'; empty = all
     c.trace = ""  # a trace (a folder or a NAME.xplane.pb) that has the times of hlo's one module
-    c.function = ""  # my.py:step, a function of yours instead of the model's phase below
+    # In place of the phase of a model below: my.py:step, a function of yours, or hf:CONFIG, the forward pass of any
+    # model of transformers (a folder, its config.json, or a model_type) by its config alone.
+    c.function = ""
     c.args = ""  # what it takes: 'f32[8,128], i32[8]'; empty = my.py:step returns (function, args) itself
     c.model = "gpt2"  # a size (tiny, gpt2, gpt2-xl, bert-base, smollm2-135m, ...), a checkpoint or its config.json
     c.phase = "decode"  # prefill, decode, generate, classify, embed, train or lm; several with commas between them

@@ -13,7 +13,7 @@ from llmjax.infer import loop
 from llmjax.infer.embed import embed
 from llmjax.infer.sampling import Plan
 from llmjax.infer.step import decode_step, prefill
-from llmjax.inputs.function import jitted, read_function
+from llmjax.inputs.function import Size, jitted, read_call
 from llmjax.kernels.formats import activation_dtype, check_format
 from llmjax.models.cache import bucket, empty_cache
 from llmjax.models.config import DTYPES, ModelConfig
@@ -59,8 +59,11 @@ class Shape(NamedTuple):
 def build(shape: Shape) -> Phase:
     """Returns the phase that `shape` names; a value that does not fit raises `UserError`."""
     if shape.function:
-        call = read_function(shape.function, shape.args)
-        return Phase(jitted(call), call.args, shape.function + (f"({shape.args})" if shape.args else ""))
+        call = read_call(shape.function, shape.args, Size(shape.batch, shape.length, shape.dtype))
+        told = (
+            f": batch {shape.batch}, length {shape.length}, {shape.dtype}" if shape.function.startswith("hf:") else ""
+        )
+        return Phase(jitted(call), call.args, f"{shape.function}{f'({shape.args})' if shape.args else told}")
     if shape.phase not in PHASES:
         near = did_you_mean(shape.phase, PHASES)
         raise UserError(f"phase={shape.phase!r} is none of {', '.join(PHASES)}.{near}")

@@ -32,11 +32,16 @@ class Command(NamedTuple):
 
 def _takes_function(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--args", default="", metavar="SHAPES", help="what my.py:step takes, as in 'f32[8,128], i32[8]'")
+    sub.add_argument("--batch", type=int, default=1, help="rows of hf:CONFIG")
+    sub.add_argument("--length", type=int, default=128, help="tokens a row of hf:CONFIG")
+    sub.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of hf:CONFIG")
     sub.add_argument("--json", action="store_true", help="the result as JSON on standard output")
 
 
 def _takes_program(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("program", help="HLO text, a proto, StableHLO, a folder of a dump, a trace, or my.py:step")
+    sub.add_argument(
+        "program", help="HLO text, a proto, StableHLO, a folder of a dump, a trace, my.py:step or hf:CONFIG"
+    )
     sub.add_argument("--target", default="", help="the chip, or the card's file, to time it on")
     sub.add_argument("--only", default="", metavar="PATTERN", help="of many modules those so called: 'jit_train*'")
     sub.add_argument("--trace", default="", metavar="TRACE", help="a trace of jax.profiler, with the module's times")
@@ -51,7 +56,9 @@ def _takes_cost(sub: argparse.ArgumentParser) -> None:
 
 
 def _takes_measure(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("program", help="my.py:step")
+    sub.add_argument(
+        "program", help="my.py:step, or hf:CONFIG: a folder, a config.json or a model_type of transformers"
+    )
     sub.add_argument("--target", default="", metavar="CARD", help="this machine's card, to predict it too")
     _takes_function(sub)
     sub.add_argument("--html", metavar="FILE", help="write the page to look into, too")
@@ -72,7 +79,9 @@ def _takes_two(sub: argparse.ArgumentParser) -> None:
 
 
 def _takes_chips(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("program", help="my.py:step")
+    sub.add_argument(
+        "program", help="my.py:step, or hf:CONFIG: a folder, a config.json or a model_type of transformers"
+    )
     sub.add_argument("--targets", required=True, metavar="CHIP,...", help="chips to compile it for")
     _takes_function(sub)
     sub.add_argument("--workdir", default="", help="where compare.json and compare.html go; runs/compare by default")
@@ -140,13 +149,13 @@ def _reports(arguments: argparse.Namespace, measure: bool = False) -> list[tuple
 def _function(arguments: argparse.Namespace, measure: bool) -> CostReport:
     from llmjax.analyser import analyze
     from llmjax.backend import settle
-    from llmjax.inputs.function import jitted, read_function
+    from llmjax.inputs.function import Size, jitted, read_call
 
     for flag in ("only", "trace"):
         if getattr(arguments, flag, ""):
             raise UserError(f"--{flag} is for programs in files; {arguments.program!r} is a function.")
     settle()
-    call = read_function(arguments.program, arguments.args)
+    call = read_call(arguments.program, arguments.args, Size(arguments.batch, arguments.length, arguments.dtype))
     chip = arguments.target if arguments.target and not _is_card(arguments.target) else None
     if measure and chip:
         raise UserError(f"--target {chip}: only this machine can measure; its card is a file that calibrate wrote.")
@@ -253,7 +262,8 @@ def _microscope(arguments: argparse.Namespace) -> int:
 
 
 def _given(arguments: argparse.Namespace) -> list[str]:
-    return [f"--config.function={arguments.program}", f"--config.args={arguments.args}"]
+    sizes = [f"--config.{name}={getattr(arguments, name)}" for name in ("batch", "length", "dtype")]
+    return [f"--config.function={arguments.program}", f"--config.args={arguments.args}", *sizes]
 
 
 def _job(name: str, arguments: argparse.Namespace, result: str, flags: Iterable[str]) -> int:

@@ -1,4 +1,7 @@
-"""`my.py:step`: a function in a user's file, or a factory of one -> what is compiled. JAX is imported by the file."""
+"""`my.py:step`, a function in a user's file or a factory of one, or `hf:CONFIG` -> what is compiled.
+
+JAX is imported by the file.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmjax.errors import UserError, did_you_mean
 from llmjax.inputs.arguments import read_arguments
@@ -29,8 +32,29 @@ class Call:
     kwargs: dict[str, Any] | None = None
 
 
+class Size(NamedTuple):
+    """What a model of transformers is called with: rows, tokens a row, the type of weights and computation."""
+
+    batch: int = 1
+    length: int = 128
+    dtype: str = "float32"
+
+
+def read_call(word: str, words: str = "", size: Size | None = None) -> Call:
+    """Returns what a word names: a function in a file (`read_function`), or a model by its config (`hugging_face`)."""
+    if word.startswith("hf:"):
+        from llmjax.inputs.hugging_face import read_model
+
+        if words:
+            raise UserError(f"--args: {word} takes --batch, --length and --dtype.")
+        return read_model(word, *(size or Size()))
+    return read_function(word, words)
+
+
 def is_function(word: str) -> bool:
-    """Whether a word names a function in a file, `my.py:step`, and not a file."""
+    """Whether a word names a function in a file, `my.py:step`, or a model, `hf:CONFIG`, and not a file."""
+    if word.startswith("hf:"):
+        return True
     file, colon, name = word.rpartition(":")
     return bool(colon) and file.endswith(".py") and name.isidentifier()
 
