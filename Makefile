@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint types clean
+.PHONY: quickstart test lint types docs clean
 .DEFAULT_GOAL := quickstart
 
 # Train a small GPT-2 on real movie-review sentences and classify with it.
@@ -20,6 +20,10 @@ lint: $(VENV)/.installed-test
 
 types: $(VENV)/.installed-test
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# docs/ as a site, in build/site.
+docs: $(VENV)/.installed-test
+	$(BIN)/mkdocs build --strict --quiet --config-file .mkdocs.yml
 
 clean:
 	rm -rf $(VENV) build *.egg-info

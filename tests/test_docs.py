@@ -8,7 +8,7 @@ import pytest
 import llmjax
 
 REPO = Path(__file__).parent.parent
-PAGES = sorted([*(REPO / "docs").glob("*.md"), REPO / "README.md"])
+PAGES = sorted([*(REPO / "docs").glob("*.md"), *REPO.glob("README*.md")])
 
 
 def test_your_program(tmp_path, monkeypatch, capsys):

@@ -1,0 +1,21 @@
+"""The notebooks of docs/ run from their first cell to their last, in a kernel of their own, and hold no outputs."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "docs" / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path, repo, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(repo))
+    notebook = nbformat.read(path, as_version=4)
+    assert all(not cell.get("outputs") for cell in notebook.cells), "clear the outputs before committing"
+    done = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(repo)}}).execute()
+    shown = [output for cell in done.cells for output in cell.get("outputs", ())]
+    assert any("text/html" in output.get("data", {}) for output in shown)  # a report shows itself as a table
+    printed = "".join(output["text"] for output in shown if output.get("name") == "stdout")
+    assert "False" not in printed
