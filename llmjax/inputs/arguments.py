@@ -69,15 +69,16 @@ def _abstract(name: str, node: ast.Subscript) -> Any:
         shape = ast.literal_eval(node.slice)
     except ValueError:
         shape = ("",)
-    shape = shape if isinstance(shape, tuple) else (shape,)
-    if not all(type(size) is int and size >= 0 for size in shape):
+    given = shape if isinstance(shape, tuple) else (shape,)
+    sizes = tuple(size for size in given if type(size) is int and size >= 0)
+    if len(sizes) < len(given):
         raise UserError(f"--args: {shown!r}: a shape is whole numbers, as in {name}[8,128].")
     if name == KEY:
-        return jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape) if shape else jax.random.key(0))
+        return jax.eval_shape(lambda: jax.random.split(jax.random.key(0), sizes) if sizes else jax.random.key(0))
     if name not in _DTYPES:
         near = did_you_mean(name, _DTYPES)
         raise UserError(f"--args: {shown!r}: {name!r} is no dtype; there are {', '.join(_SHORT)}.{near}")
     dtype = jnp.dtype(_SHORT.get(name, name))
-    if dtype.itemsize == 8 and dtype.kind in "iuf" and not jax.config.jax_enable_x64:
+    if dtype.itemsize == 8 and dtype.kind in "iuf" and not jax.config.values["jax_enable_x64"]:
         raise UserError(f"--args: {shown!r}: JAX computes in 32 bits unless JAX_ENABLE_X64=1 is in the environment.")
-    return jax.ShapeDtypeStruct(shape, dtype)
+    return jax.ShapeDtypeStruct(sizes, dtype)

@@ -76,7 +76,8 @@ def _environment() -> tuple[Any, Any]:
     import torch
     from torch._ops import OpOverloadPacket
 
-    plain: Any = OpOverloadPacket.__getattr__
+    overloads: Any = OpOverloadPacket
+    plain = overloads.__getattr__
 
     def lenient(self: Any, name: str) -> Any:
         try:
@@ -86,14 +87,14 @@ def _environment() -> tuple[Any, Any]:
                 raise
             return object()
 
-    OpOverloadPacket.__getattr__ = lenient
+    overloads.__getattr__ = lenient
     try:
         with _quiet():
             import torchax
 
             env = torchax.default_env()
     finally:
-        OpOverloadPacket.__getattr__ = plain
+        overloads.__getattr__ = plain
     torch.set_grad_enabled(False)
     return torchax, env
 

@@ -37,7 +37,7 @@ def text_of_proto(proto: bytes, where: str) -> str:
         UserError: XLA does not take it.
         ModuleNotFoundError: jaxlib is not installed.
     """
-    from jaxlib import _hlo
+    from jaxlib import _hlo  # pyright: ignore[reportAttributeAccessIssue]
 
     try:
         return _hlo.HloModule.from_serialized_hlo_module_proto(proto).to_string()

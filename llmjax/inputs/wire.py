@@ -9,17 +9,12 @@ from __future__ import annotations
 import struct
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import NamedTuple
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5  # wire types; groups (3, 4) are of proto1
 
 
-class Field(NamedTuple):
-    """A field of a message: its number, its wire type, and an integer or the bytes that it holds."""
-
-    number: int
-    kind: int
-    value: int | bytes
+Field = tuple[int, int, int | bytes]
+"""A field of a message: its number, its wire type, and an integer or the bytes that it holds."""
 
 
 class WireError(ValueError):
@@ -34,14 +29,15 @@ def fields(data: bytes) -> Iterator[Field]:
     """
     at, end = 0, len(data)
     while at < end:
-        key, at = _varint(data, at)
+        # Most numbers are of one byte: those are read here, where no call costs its time.
+        key, at = (data[at], at + 1) if data[at] < 128 else _varint(data, at)
         number, kind = key >> 3, key & 7
         if not number:
             raise WireError(f"field 0 at byte {at}")
         if kind == VARINT:
-            value, at = _varint(data, at)
+            value, at = (data[at], at + 1) if at < end and data[at] < 128 else _varint(data, at)
         elif kind == LENGTH:
-            size, at = _varint(data, at)
+            size, at = (data[at], at + 1) if at < end and data[at] < 128 else _varint(data, at)
             value, at = data[at : at + size], at + size
         elif kind in (FIXED64, FIXED32):
             size = 8 if kind == FIXED64 else 4
@@ -50,14 +46,14 @@ def fields(data: bytes) -> Iterator[Field]:
             raise WireError(f"wire type {kind} at byte {at}")
         if at > end:
             raise WireError("the message is cut off")
-        yield Field(number, kind, value)
+        yield number, kind, value
 
 
 def message(data: bytes) -> dict[int, list[int | bytes]]:
     """Returns the values of a message by field number, in their order."""
     found: dict[int, list[int | bytes]] = defaultdict(list)
-    for field in fields(data):
-        found[field.number].append(field.value)
+    for number, _, value in fields(data):
+        found[number].append(value)
     return found
 
 

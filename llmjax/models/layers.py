@@ -160,10 +160,10 @@ class Attention(nn.Module):
         x_BSD: Float[Array, "B S D"],
         layer: int | jax.Array,
         scene: Scene,
-        kv: tuple[jax.Array, jax.Array] | None,
+        kv: tuple[Kept, Kept] | None,
         deterministic: bool,
         ask: Ask | None,
-    ) -> tuple[Float[Array, "B L D"], tuple[jax.Array, jax.Array] | None]:
+    ) -> tuple[Float[Array, "B L D"], tuple[Kept, Kept] | None]:
         spec = self.spec
         q_BLHK, k_BSGK, v_BSGK = self._qkv(x_BSD, scene, ask)
         scale: float | jax.Array = spec.head_width**-0.5 if spec.scale is None else spec.scale
@@ -307,9 +307,9 @@ class Layer(nn.Module):
         x_BSD: Float[Array, "B S D"],
         layer: int | jax.Array,
         scene: Scene,
-        kv: tuple[jax.Array, jax.Array] | None = None,
+        kv: tuple[Kept, Kept] | None = None,
         ask: Ask | None = None,
-    ) -> tuple[Float[Array, "B L D"], tuple[jax.Array, jax.Array] | None]:
+    ) -> tuple[Float[Array, "B L D"], tuple[Kept, Kept] | None]:
         spec = self.spec
         x_BSD = spread(x_BSD, ROWS)
         norms = [Norm(spec.norm, spec.dtype, spec.param_dtype, name=name) for name in spec.names.norms]
