@@ -53,8 +53,8 @@ PRETRAINED: dict[str, Any] = {
 }
 
 
-# Of a part of a model beside what stays: some ten times what all of it learns at, as in the papers; not tuned here.
-PART_RATES = {"lora": 1e-3, "adalora": 2e-3, "adapters": 1e-3, "biases": 2e-3, "last-layer": 2e-4}
+# Of a part of a model beside what stays: the best of those that were tried on dev (docs/adapt.md, "Rates").
+PART_RATES = {"lora": 1e-3, "adalora": 1e-2, "adapters": 3e-3, "biases": 5e-3, "last-layer": 1e-3}
 
 
 @dataclass(frozen=True)
