@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # round-, gptq- or awq-4, kv-8 (keys and values), bfloat16, int8, int4; base = none of them.
     c.strategies = (
         "full", "last-layer", "biases", "lora", "adalora", "adapters", "full+bfloat16", "full+int8", "full+gptq-4",
-        "full+magnitude-50", "full+wanda-50", "full+sparsegpt-50", "full+mlp-50", "full+mlp-50+lora",
+        "full+magnitude-50", "full+wanda-50", "full+wanda-50+nonzeros", "full+mlp-50", "full+mlp-50+lora",
         "full+heads-50+lora", "full+layers-33+lora", "layers-50+distil", "full+layers-33+lora+int8",
     )  # fmt: skip
     c.targets = ("tpu:v5e:1x1", "gpu:h100")  # chips to predict the time on
