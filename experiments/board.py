@@ -127,7 +127,7 @@ class _Board:
     def state(self, steps: tuple[str, ...]) -> tuple[State, dict[str, Any]]:
         """Returns the model after some steps, and what training it took; what is trained is kept on disk."""
         if not steps:
-            return self.subject.begin(), {"trained": 0, "train_seconds": 0.0}
+            return self.subject.begin(), {"trained": 0, "train_seconds": 0.0, "ranks": {}}
         before, last = steps[:-1], steps[-1]
         if last not in TRAINS:
             state, training = self.state(before)
@@ -145,6 +145,7 @@ class _Board:
         training = {
             "trained": max(done.trained, training["trained"]),
             "train_seconds": done.seconds + training["train_seconds"],
+            "ranks": done.ranks or training.get("ranks", {}),
         }
         atomic_write(folder / "trained.json", json.dumps(training) + "\n")
         return done.state, training

@@ -1,6 +1,8 @@
 """The wheel, built from a copy of the tree: light, with the jobs in it, and at work where JAX is not installed."""
 
 import email
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -65,3 +67,30 @@ print(report.totals.matmul_flops)
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 0
+
+
+def test_a_fresh_environment_runs_the_command(repo, wheel, tmp_path):
+    """As a stranger would: a venv outside of the clone, the wheel with its pages, and three commands."""
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True, capture_output=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    command = [str(python), "-m", "pip", "install", "--quiet", f"{wheel}[report]"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "No matching distribution found" in done.stderr:
+        pytest.skip("pip cannot install rich, jinja2, shtab and plotly here")
+    assert done.returncode == 0, done.stderr
+    hlo = str(repo / "tests/testdata/hlo/tpu_block_bf16.hlo")
+
+    def llmjax(*words):
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        command = [str(python.parent / "llmjax"), *words]
+        ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        return ran.returncode, ran.stdout, ran.stderr
+
+    status, told, _ = llmjax("cost", hlo, "--target", "tpu:v5e", "--html", "cost.html")
+    assert status == 0 and "predicted:" in told and (tmp_path / "cost.html").stat().st_size > 1_000_000
+    status, told, _ = llmjax("diff", hlo, hlo, "--fail-above", "2%", "--json")
+    assert status == 0 and json.loads(told)
+    status, _, said = llmjax("cost", "step.py:step")
+    assert status == 2 and said.startswith("error: ")
+    status, _, said = llmjax("run", "configs/cost.py", "--config.model=gpt2")
+    assert status == 2 and "pip install 'llmjax[models]'" in said

@@ -61,11 +61,12 @@ class Quality(NamedTuple):
 
 
 class Training(NamedTuple):
-    """What training gave: the model, how many parameters were trained, and how long it took."""
+    """What training gave: the model, how many parameters were trained, how long it took, AdaLoRA's ranks."""
 
     state: State
     trained: int
     seconds: float
+    ranks: dict[str, int]
 
 
 class Subject(Protocol):
@@ -131,6 +132,11 @@ def _lesson(teacher: State | None, state: State, tuning: Tuning | None) -> tuple
     return taught_by(teacher.config, teacher.params, state.config, tuning)
 
 
+def _trained(state: State, part: Part, fitted: Params, seconds: float) -> Training:
+    made = state._replace(params=part.whole(fitted))
+    return Training(made, _count(part.params), seconds, part.figures(fitted).get("ranks", {}))
+
+
 def _segments(tokens_T: np.ndarray, length: int, seed: int) -> np.ndarray:
     """Returns segments to calibrate on: `SEGMENTS`, or as many as a short text has."""
     return calibration_texts(tokens_T.tolist(), max(1, min(SEGMENTS, len(tokens_T) // length)), length, seed)
@@ -168,9 +174,7 @@ class Sentiment:
             state.config, part.params, self.splits["train"], self.splits["dev"], config, folder, tuning=tuning
         )
         seconds = time.perf_counter() - began
-        return Training(
-            state._replace(params=part._replace(tuning=tuning).whole(fitted.params)), _count(part.params), seconds
-        )
+        return _trained(state, part._replace(tuning=tuning), fitted.params, seconds)
 
     def quality(self, state: State) -> Quality:
         """Returns accuracy on test, with a bootstrap interval."""
@@ -225,9 +229,7 @@ class Language:
             [phase], part.params, LoopConfig(self.budget.seed, family=state.config.family), folder, tuning=tuning
         )
         seconds = time.perf_counter() - began
-        return Training(
-            state._replace(params=part._replace(tuning=tuning).whole(fitted.params)), _count(part.params), seconds
-        )
+        return _trained(state, part._replace(tuning=tuning), fitted.params, seconds)
 
     def quality(self, state: State) -> Quality:
         """Returns the perplexity of the held-out text, windows overlapping by half; it has no interval."""

@@ -18,7 +18,7 @@ class Row:
 
     quality: accuracy, or perplexity; low, high: its interval. parameters: of the model. weights: bytes of what
     inference reads them as. trained: parameters that were trained; train_seconds: how long. flops, bytes: of one
-    execution. seconds: of it here; predicted: of it by target.
+    execution. seconds: of it here; predicted: of it by target. ranks: that AdaLoRA chose, by weight.
     """
 
     strategy: str
@@ -33,6 +33,7 @@ class Row:
     trained: int = 0
     train_seconds: float = 0.0
     predicted: Mapping[str, float] = field(default_factory=dict)
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """The same as JSON values."""
@@ -143,4 +144,8 @@ def _plots(rows: Sequence[Row], front: Sequence[Row], measure: str, targets: Seq
         names = tuple(row.strategy for row in taught)
         series = (Series("training", "measured", names, tuple(row.train_seconds for row in taught)),)
         plots.append(Plot("What it costs to get there", "bars", Column("strategy"), Column("training", "s"), series))
+    for row in rows:
+        if row.ranks:
+            series = (Series(row.strategy, "counted", tuple(row.ranks), tuple(map(float, row.ranks.values()))),)
+            plots.append(Plot(f"The ranks that {row.strategy} chose", "bars", Column("weight"), Column("rank"), series))
     return plots

@@ -42,3 +42,10 @@ def test_the_page_has_a_row_and_a_point_a_strategy_and_predictions_where_there_a
     assert titles[1] == "accuracy against predicted time on tpu:v5e:1x1"
     assert len(found["plots"][1]["series"]) == 3
     assert "full+mlp-50" in to_html(page)
+
+
+def test_the_ranks_that_adalora_chose_are_pictured() -> None:
+    rows = [*ROWS, row("adalora", 0.89, 1.0, ranks={"h_0/attn/query": 3, "h_0/mlp/up": 8})]
+    plots = json.loads(to_json(board_page("minilm", ACCURACY, rows)))["sections"][0]["plots"]
+    assert plots[-1]["title"] == "The ranks that adalora chose"
+    assert plots[-1]["series"][0]["y"] == [3, 8]
