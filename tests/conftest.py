@@ -4,19 +4,15 @@ import atexit
 import os
 import shutil
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
+
+from tests import codegen
 
 # Before JAX is imported anywhere: the tests run on the CPU, whatever else is attached.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of their time is XLA compiling tiny models: it optimises no machine code, and compiles a program once in all
 # processes of a run.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# XLA's older way from HLO to machine code, one module at a time: less than half of the work. It ends a process that
-# names a flag it does not know, and these two are known to be of this version.
-if version("jaxlib").startswith("0.10."):
-    CODEGEN = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-    os.environ["XLA_FLAGS"] = f"{CODEGEN} {os.environ.get('XLA_FLAGS', '')}".strip()
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="llmjax-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
@@ -25,6 +21,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 import hypothesis
 import pytest
+
+codegen.take()
 
 # No clock decides a test: an example may take long on a busy machine.
 hypothesis.settings.register_profile("llmjax", deadline=None)

@@ -10,7 +10,7 @@ import pytest
 from llmjax.errors import UserError
 from llmjax.microscope.objects import find_tools
 
-OPTIMISED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}
+OPTIMISED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
 DUMPED = """
 import jax, jax.numpy as jnp
 jax.jit(lambda x: jnp.exp(x) * x + 1).lower(jax.ShapeDtypeStruct((24, 64), jnp.float32)).compile()

@@ -16,6 +16,7 @@ from llmjax.data.trained_tokenizer import train_tokenizer
 from llmjax.errors import UserError
 from llmjax.parallel import processes
 from llmjax.parallel.processes import ProcessConfig, join
+from tests import codegen
 
 SECONDS = 240  # after which a test gives up
 
@@ -37,6 +38,7 @@ def start(repo, tmp_path_factory):
 def start_run(repo, tokenizer, workdir, *, processes=2, own=(), **settings):
     """Starts the processes of a tiny language-model run; `own`: settings of each process alone."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(8 // processes)}
+    environment["XLA_FLAGS"] = codegen.FLAGS
     sizes = {"train.batch_size": 8, "mesh.fsdp": 2, "mesh.data": 2, "mesh.tensor": 2}
     settings = {**sizes, "model.n_layer": 1, "data.tokenizer": tokenizer, "prompts": "", **settings}
     if processes > 1:
