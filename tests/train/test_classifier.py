@@ -24,6 +24,7 @@ from llmjax.train.loop import Stopped
 from llmjax.train.optimizer import OptimizerConfig
 from llmjax.train.teacher import fit_teacher
 from llmjax.train.writers import FILE
+from tests import codegen
 from tests.train import toy
 from tests.train.toy import make_split
 
@@ -138,7 +139,8 @@ def test_kill_9_loses_only_the_steps_since_the_last_checkpoint(
     whole: tuple[Path, loop.Fitted], tmp_path: Path, repo: Path
 ) -> None:
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    with subprocess.Popen(command, cwd=repo, stdout=subprocess.PIPE, text=True) as child:
+    same = os.environ | {"XLA_FLAGS": codegen.FLAGS}  # the same machine code as here gives the same numbers
+    with subprocess.Popen(command, cwd=repo, env=same, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         for line in child.stdout:
             if line.startswith("step 10:"):  # the second evaluation was made: 10 is saved or about to be
