@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from tests import codegen
+
 # Before JAX is imported anywhere: the tests run on the CPU, whatever else is attached.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of their time is XLA compiling tiny models: it optimises no machine code, and compiles a program once in all
@@ -19,6 +21,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 import hypothesis
 import pytest
+
+codegen.take()
 
 # No clock decides a test: an example may take long on a busy machine.
 hypothesis.settings.register_profile("llmjax", deadline=None)

@@ -1,5 +1,6 @@
 """Tokenizers through transformers, and texts to token ids, once: later runs read them from the cache folder."""
 
+import functools
 import hashlib
 import importlib.util
 import io
@@ -253,12 +254,17 @@ def _identity(tokenizer: Any) -> str | None:
     """Returns a hash of all that decides a fast tokenizer's output, or None for one that cannot tell."""
     if not getattr(tokenizer, "is_fast", False):
         return None
+    return _hash_of(tokenizer.backend_tokenizer.to_str(), tokenizer.truncation_side)
+
+
+@functools.lru_cache(maxsize=4)  # a job asks for each of its splits
+def _hash_of(rules: str, side: str) -> str:
     import tokenizers
 
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state = json.loads(rules)
     state.pop("truncation", None)  # left there by the last call, not part of what the tokenizer is
     state.pop("padding", None)
-    text = json.dumps([tokenizers.__version__, tokenizer.truncation_side, state], sort_keys=True)
+    text = json.dumps([tokenizers.__version__, side, state], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -12,6 +12,7 @@ import jax
 
 from llmjax.errors import UserError
 from llmjax.parallel.layout import place, place_rows
+from llmjax.parallel.mesh import current
 from llmjax.parallel.processes import fetched, largest, leads, several
 from llmjax.train.checkpoint import Checkpoints, Progress, go_on_from
 from llmjax.train.display import Display
@@ -140,7 +141,11 @@ def _fresh(stretch: _Stretch, params: Params, config: LoopConfig, tuning: Tuning
     phase = stretch.phase
     optimizer = make_optimizer(phase.optimizer, phase.steps, tuning.around if tuning else None)
     state = init_state(place(params, config.family), optimizer, config.seed, phase.ema_decay > 0)
-    return place(replace(state, step=state.step + stretch.first), config.family)
+    state = place(replace(state, step=state.step + stretch.first), config.family)
+    if current() is not None:
+        return state
+    # What is restored is bound to its device: were this not, the step would be compiled anew for a run that goes on.
+    return jax.device_put(state, state.step.sharding)
 
 
 def _before(record: Mapping[str, Any], progress: Progress) -> bool:

@@ -1,7 +1,9 @@
 """How fast training goes: model FLOPs of a batch, against the matmul peak that this machine shows."""
 
+import functools
 import time
 from collections import deque
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,11 +35,16 @@ def train_flops(config: ModelConfig, head: str, rows: int, tokens: int, length: 
 
 
 def measure_peak(dtype: str) -> float:
-    """Returns the FLOP/s of the best of a few square matmuls in `dtype`, in about 0.3 s.
+    """Returns the FLOP/s of the best of a few square matmuls in `dtype`, in about 0.3 s; a process measures it once.
 
     On the default device, or on all devices of the mesh in use at the same time.
     """
-    size, mesh = 1024 if jax.default_backend() == "cpu" else 8192, current()
+    return _peak(dtype, current())
+
+
+@functools.cache
+def _peak(dtype: str, mesh: Any) -> float:
+    size = 1024 if jax.default_backend() == "cpu" else 8192
     matrix = jnp.ones((size, size), dtype)
     if mesh is not None:
         each = NamedSharding(mesh, PartitionSpec(AXES))  # pyright: ignore[reportArgumentType]

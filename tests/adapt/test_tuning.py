@@ -109,7 +109,7 @@ def test_dropout_is_drawn_anew_each_step_and_not_in_evaluation() -> None:
 
 
 def test_a_lora_step_needs_less_memory_than_a_full_one() -> None:
-    config = dataclasses.replace(FAMILIES["gpt2"], n_embd=64, vocab_size=2000)
+    config = dataclasses.replace(FAMILIES["gpt2"], n_embd=64, vocab_size=2000, n_layer=1)
     params = init_params(config, "classifier", jax.random.key(0))
     sizes = {}
     for method in ("full", "lora"):

@@ -2,7 +2,6 @@ import dataclasses
 import json
 import shlex
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from llmjax.data import Dataset, Examples, load_tokenizer
 from llmjax.errors import UserError
 from llmjax.infer.calibration import Calibration, read_calibration, tempered
 from llmjax.infer.classify import load_classifier
-from tests.train.compile_cache import compile_cache
 
 CONFIGS = {"finetune": finetune_config, "quickstart": quickstart, "sst2": sst2}
 
@@ -25,12 +23,6 @@ def tiny(**changes: object) -> ConfigDict:
     config = finetune_config.get_config("tiny")
     config.update_from_flattened_dict(changes)
     return config
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with compile_cache(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +111,10 @@ def test_a_stranger_file_of_three_classes_without_a_test_split(tmp_path: Path, c
             "data.label_names": (),
             "data.test_fraction": 0.0,
             "data.max_length": 3,
+            "model.n_layer": 1,
+            "model.n_embd": 32,
             "train.epochs": 12,
+            "train.eval_every": 18,
             "train.optimizer.learning_rate": 1e-2,
             "examples": ("red thing",),
         }
@@ -136,7 +131,8 @@ def test_changed_data_under_a_stopped_run_are_noticed(tmp_path: Path, monkeypatc
     file = tmp_path / "data.tsv"
     rows = [f"text {i}\t{i % 2}" for i in range(40)]
     file.write_text("text\tlabel\n" + "\n".join(rows) + "\n")
-    config = tiny(**{"data.train": str(file), "data.label_names": (), "train.epochs": 1})
+    small = {"model.n_layer": 1, "model.n_embd": 16, "train.epochs": 1}
+    config = tiny(**{"data.train": str(file), "data.label_names": (), **small})
     with monkeypatch.context() as patch:
         patch.setattr(_adapt, "save_pretrained", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -189,7 +185,8 @@ def test_own_texts_in_chinese_get_a_tokenizer_and_a_run_says_what_it_chose(
     config = finetune_config.get_config()
     config.update_from_flattened_dict({
         "data.source": "files", "data.train": str(tmp_path / "hotel.tsv"), "data.test_fraction": 0.3,
-        "data.dev_fraction": 0.3, "train.distill_steps": 40, "model.n_embd": 16, "train.batch_size": 16,
+        "data.dev_fraction": 0.3, "train.distill_steps": 40, "train.eval_every": 20, "train.batch_size": 16,
+        "train.max_buckets": 1, "model.n_embd": 16, "model.n_layer": 1,
     })  # fmt: skip
     finetune.run(config, str(tmp_path / "run"))
     out = capsys.readouterr().out

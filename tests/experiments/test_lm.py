@@ -14,10 +14,15 @@ def tiny(**changes: object):
     return c
 
 
+def fresh(**changes: object):
+    """A narrow model and short windows."""
+    return tiny(**{"model.n_embd": 32, "train.length": 16, **changes})
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("lm")
-    lm.run(tiny(), str(workdir))
+    lm.run(fresh(), str(workdir))
     return workdir
 
 
@@ -33,11 +38,11 @@ def test_a_finished_run_holds_a_language_model_and_its_figures(finished: Path) -
 
 
 def test_it_is_shown_again_and_other_settings_are_refused(finished: Path, capsys: pytest.CaptureFixture) -> None:
-    lm.run(tiny(), str(finished))
+    lm.run(fresh(), str(finished))
     said = capsys.readouterr().out
     assert "this run is finished" in said and "bits per byte" in said and "generate.py" in said
     with pytest.raises(UserError, match=r"train\.steps=12, now it is 13"):
-        lm.run(tiny(**{"train.steps": 13}), str(finished))
+        lm.run(fresh(**{"train.steps": 13}), str(finished))
 
 
 def test_it_goes_on_from_trained_weights(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -48,7 +48,8 @@ def test_the_tiny_job(repo, tmp_path, llvm):
 
 def test_an_op_of_a_dump(repo, tmp_path, llvm):
     flags = f"--xla_dump_to={tmp_path / 'dump'} --xla_dump_hlo_as_text"
-    made = run(repo, [sys.executable, "-c", DUMPED], XLA_FLAGS=flags, JAX_ENABLE_COMPILATION_CACHE="false", **OPTIMISED)
+    settings = {**OPTIMISED, "XLA_FLAGS": flags, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    made = run(repo, [sys.executable, "-c", DUMPED], **settings)
     assert made.returncode == 0, made.stderr
     args = ("--config=configs/microscope.py", f"--config.dump={tmp_path / 'dump'}", f"--workdir={tmp_path / 'w'}")
     names = [p.name for p in (tmp_path / "dump").iterdir() if p.suffix == ".o" and "obj-file" in p.name]

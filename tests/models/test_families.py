@@ -1,5 +1,6 @@
 """Every family as a function: goldens from torch, and what its table says."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -38,25 +39,33 @@ def test_logits_equal_torchs_goldens(case, tmp_path):
 
 @pytest.mark.parametrize("family", SMALL)
 def test_forward_mode_vmap_and_scan_give_what_the_plain_call_gives(family):
-    config = from_size(SMALL[family], vocab_size=64)
-    params = init_params(config, "classifier", jax.random.key(0))
+    config, params = from_size(SMALL[family], vocab_size=64), drawn(family, "classifier")
     tokens_BL = jax.random.randint(jax.random.key(1), (3, 7), 0, 64)
     model = make_model(config, "classifier")
+    scanned = make_model(from_size(SMALL[family], vocab_size=64, scan_layers=True), "classifier")
 
     @jax.jit
-    def logits(params, tokens_BL=tokens_BL):
-        return model.apply({"params": params}, tokens_BL)
+    def found(params):
+        def logits(params, tokens_BL=tokens_BL):
+            return model.apply({"params": params}, tokens_BL)
 
-    plain_BC, tangent_BC = jax.jvp(logits, (params,), (params,))
-    _, pullback = jax.vjp(logits, params)
-    (gradient,) = pullback(jnp.ones_like(plain_BC))
-    along = sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(params), strict=True))
-    np.testing.assert_allclose(jnp.sum(tangent_BC), along, rtol=1e-3, atol=1e-4)
-    rows_BC = jax.vmap(lambda tokens_L: logits(params, tokens_L[None])[0])(tokens_BL)
+        plain_BC, tangent_BC = jax.jvp(logits, (params,), (params,))
+        _, pullback = jax.vjp(logits, params)
+        (gradient,) = pullback(jnp.ones_like(plain_BC))
+        along = sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(params), strict=True))
+        rows_BC = jax.vmap(lambda tokens_L: logits(params, tokens_L[None])[0])(tokens_BL)
+        scanned_BC = scanned.apply({"params": stack_layers(params, config)}, tokens_BL)
+        return plain_BC, jnp.sum(tangent_BC), along, rows_BC, scanned_BC
+
+    plain_BC, tangent, along, rows_BC, scanned_BC = found(params)
+    np.testing.assert_allclose(tangent, along, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(rows_BC, plain_BC, atol=1e-5)
-    scanned = make_model(from_size(SMALL[family], vocab_size=64, scan_layers=True), "classifier")
-    scanned_BC = scanned.apply({"params": stack_layers(params, config)}, tokens_BL)
     np.testing.assert_allclose(scanned_BC, plain_BC, atol=1e-5)
+
+
+@functools.cache
+def drawn(family, head):
+    return init_params(from_size(SMALL[family], vocab_size=64), head, jax.random.key(0))
 
 
 @pytest.mark.parametrize("format", ["bfloat16", "int8", "int4"])
@@ -64,11 +73,12 @@ def test_forward_mode_vmap_and_scan_give_what_the_plain_call_gives(family):
 def test_packed_weights_stay_near_the_plain_ones(family, format):
     config = from_size(SMALL[family], vocab_size=64)
     head = "lm" if FAMILIES[family].causal else "classifier"
-    params = jax.tree.map(lambda leaf: 3 * leaf, init_params(config, head, jax.random.key(0)))
+    params = jax.tree.map(lambda leaf: 3 * leaf, drawn(family, head))
     tokens_BL = jax.random.randint(jax.random.key(1), (2, 9), 0, 64)
     model = make_model(config, head)
-    want = np.asarray(model.apply({"params": params}, tokens_BL))
-    got = np.asarray(model.apply({"params": prepare(params, config, format)}, tokens_BL))
+    apply = jax.jit(model.apply)
+    want = np.asarray(apply({"params": params}, tokens_BL))
+    got = np.asarray(apply({"params": jax.jit(lambda tree: prepare(tree, config, format))(params)}, tokens_BL))
     off = np.std(got - want) / np.std(want)
     assert 0 < off < {"bfloat16": 0.02, "int8": 0.05, "int4": 0.4}[format]
 

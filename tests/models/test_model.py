@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -23,15 +24,11 @@ GOLDEN = Path(__file__).parent.parent / "testdata" / "gpt2_golden.npz"
 CONFIG = from_size("tiny", vocab_size=60, n_positions=24, label_names=("a", "b", "c"))
 
 
-def init(config, head, seed=0):
+def init(config, head):
     """Parameters with biases and norms drawn too: at their initial 0 and 1 they hide mistakes."""
-    params = init_params(config, head, jax.random.key(seed))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    noisy = [
-        leaf + 0.1 * jax.random.normal(key, leaf.shape, leaf.dtype) for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return jax.tree.unflatten(tree, noisy)
+    rng = np.random.default_rng(0)
+    params = init_params(config, head, jax.random.key(0))
+    return jax.tree.map(lambda leaf: leaf + 0.1 * rng.standard_normal(leaf.shape, np.float32), params)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +41,7 @@ def applies():
     return {head: jax.jit(make_model(CONFIG, head).apply) for head in ("lm", "classifier", "none")}
 
 
+@cache
 def tokens(batch=2, length=9, seed=0):
     return jax.random.randint(jax.random.key(seed), (batch, length), 0, CONFIG.vocab_size)
 
@@ -110,7 +108,7 @@ def test_no_gradient_from_a_position_to_later_tokens(scan, params):
         changed = {**tree, "wpe": {"embedding": wpe}}
         return make_model(config, "lm").apply({"params": changed}, tokens_BL)[0] @ direction_V
 
-    influence_LS = np.abs(jax.jacobian(outputs)(tree["wpe"]["embedding"])).sum(-1)[:, :8]
+    influence_LS = np.abs(jax.jit(jax.jacobian(outputs))(tree["wpe"]["embedding"])).sum(-1)[:, :8]
     later = np.arange(8)[None, :] > np.arange(8)[:, None]
     assert np.all(influence_LS[later] == 0.0)
     assert np.all(influence_LS[~later] > 0.0)
@@ -210,7 +208,8 @@ def test_init_of_scanned_layers_has_the_stacked_shapes(params):
 @pytest.mark.parametrize("head", ["lm", "classifier"])
 def test_bfloat16_is_close_to_float32(head, params, applies):
     want = applies[head]({"params": params[head]}, tokens())
-    got = make_model(dataclasses.replace(CONFIG, dtype="bfloat16"), head).apply({"params": params[head]}, tokens())
+    half = make_model(dataclasses.replace(CONFIG, dtype="bfloat16"), head)
+    got = jax.jit(half.apply)({"params": params[head]}, tokens())
     assert got.dtype == jnp.float32
     error = float(jnp.abs(got - want).max() / jnp.abs(want).max())
     assert 0 < error < 0.03  # above 0: it did compute in bfloat16
@@ -220,7 +219,7 @@ def test_dtype_and_param_dtype_are_apart():
     config = dataclasses.replace(CONFIG, param_dtype="bfloat16")
     params = init_params(config, "lm", jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
-    assert make_model(config, "lm").apply({"params": params}, tokens()).dtype == jnp.float32
+    assert jax.jit(make_model(config, "lm").apply)({"params": params}, tokens()).dtype == jnp.float32
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
@@ -261,10 +260,11 @@ def test_layers_drop_different_elements():
     config = dataclasses.replace(CONFIG, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.5)
     model = make_model(config, "none")
     params = init(config, "none")
-    _, state = model.apply(
-        {"params": params}, tokens(), deterministic=False, rngs={"dropout": jax.random.key(0)},
-        capture_intermediates=lambda module, _: module.name == "resid_dropout", mutable=["intermediates"],
+    apply = partial(
+        model.apply, deterministic=False, rngs={"dropout": jax.random.key(0)}, mutable=["intermediates"],
+        capture_intermediates=lambda module, _: module.name == "resid_dropout",
     )  # fmt: skip
+    _, state = jax.jit(apply)({"params": params}, tokens())
     masks = [np.asarray(leaf) == 0 for leaf in jax.tree.leaves(state["intermediates"])]
     assert len(masks) == 2 * CONFIG.layers
     for i, one in enumerate(masks):

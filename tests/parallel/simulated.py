@@ -18,7 +18,6 @@ from llmjax.parallel.layout import place, place_model
 from llmjax.parallel.mesh import MeshConfig, make_mesh, on_mesh
 from llmjax.train import LoopConfig, OptimizerConfig, Phase, fit, init_state, make_optimizer
 from llmjax.train.lm import Stream, lm_task
-from tests.train.compile_cache import compile_cache
 
 ONE = (1, 1, 1)
 MESHES = {
@@ -129,16 +128,13 @@ def inference(sizes):
 
 
 def main(folder: Path, part: str) -> None:
-    with compile_cache(folder / "compiled"):
-        whole = part == "whole"
-        found = {"training": training(folder, whole), "bytes": bytes_a_device(), "generation": {}, "inference": {}}
-        for config, format in (
-            ((GPT2, "float32"), (LLAMA, "float32"), (LLAMA, "int8")) if whole else ((GPT2, "float32"),)
-        ):
-            for sizes in (ONE, (2, 1, 4)):
-                found["generation"][f"{config.family} {format} {sizes}"] = generation(sizes, config, format)
-        for sizes in (ONE, (2, 2, 2)) if whole else ():
-            found["inference"][str(sizes)] = inference(sizes)
+    whole = part == "whole"
+    found = {"training": training(folder, whole), "bytes": bytes_a_device(), "generation": {}, "inference": {}}
+    for config, format in ((GPT2, "float32"), (LLAMA, "float32"), (LLAMA, "int8")) if whole else ((GPT2, "float32"),):
+        for sizes in (ONE, (2, 1, 4)):
+            found["generation"][f"{config.family} {format} {sizes}"] = generation(sizes, config, format)
+    for sizes in (ONE, (2, 2, 2)) if whole else ():
+        found["inference"][str(sizes)] = inference(sizes)
     (folder / "found.json").write_text(json.dumps(found))
 
 

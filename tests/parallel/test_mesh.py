@@ -18,15 +18,15 @@ from llmjax.models.params import init_params, param_shapes, prepare
 from llmjax.parallel.fused import in_parts, out_of_parts
 from llmjax.parallel.layout import check_heads, shardings
 from llmjax.parallel.mesh import MeshConfig, abstract_mesh, make_mesh, mesh_sizes, on_mesh
+from tests import codegen
 
 MESHES = ("data 8", "fsdp 8", "data 2, tensor 4", "data 2, fsdp 2, tensor 2")
 
 
 def simulate(repo, folder, part):
     """What tests/parallel/simulated.py finds: in one process, which takes a while to start."""
-    # Programs that run twenty times are not worth LLVM's pains.
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(repo)}
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(repo)}
+    environment["XLA_FLAGS"] = codegen.FLAGS
     command = [sys.executable, "-m", "tests.parallel.simulated", str(folder), part]
     done = subprocess.run(command, cwd=repo, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

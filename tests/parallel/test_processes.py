@@ -7,13 +7,16 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 
+from llmjax.data.trained_tokenizer import train_tokenizer
 from llmjax.errors import UserError
 from llmjax.parallel import processes
 from llmjax.parallel.processes import ProcessConfig, join
+from tests import codegen
 
 SECONDS = 240  # after which a test gives up
 
@@ -23,10 +26,21 @@ def free_port():
         return server.getsockname()[1]
 
 
-def start(repo, workdir, *, processes=2, own=(), **settings):
+@pytest.fixture(scope="module")
+def start(repo, tmp_path_factory):
+    """Starts runs with a vocabulary of some hundred tokens: GPT-2's would be nearly all of their work."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    texts = repo / "configs" / "data" / "tiny_texts.txt"
+    train_tokenizer(texts.read_text("utf-8").splitlines()).save_pretrained(folder)
+    return partial(start_run, repo, folder)
+
+
+def start_run(repo, tokenizer, workdir, *, processes=2, own=(), **settings):
     """Starts the processes of a tiny language-model run; `own`: settings of each process alone."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(8 // processes)}
-    settings = {"train.batch_size": 8, "mesh.fsdp": 2, "mesh.data": 2, "mesh.tensor": 2, "prompts": "", **settings}
+    environment["XLA_FLAGS"] = codegen.FLAGS
+    sizes = {"train.batch_size": 8, "mesh.fsdp": 2, "mesh.data": 2, "mesh.tensor": 2}
+    settings = {**sizes, "model.n_layer": 1, "data.tokenizer": tokenizer, "prompts": "", **settings}
     if processes > 1:
         settings |= {"mesh.coordinator": f"localhost:{free_port()}", "mesh.processes": processes}
     found = []
@@ -66,16 +80,16 @@ def losses(workdir):
 
 
 @pytest.fixture(scope="module")
-def alone(repo, tmp_path_factory):
+def alone(start, tmp_path_factory):
     """The losses of one process of eight devices."""
     workdir = tmp_path_factory.mktemp("alone")
-    [(status, _, stderr)] = ended(start(repo, workdir, processes=1, **{"train.steps": 20}))
+    [(status, _, stderr)] = ended(start(workdir, processes=1, **{"train.steps": 20}))
     assert status == 0, stderr[-2000:]
     return losses(workdir)
 
 
-def test_two_processes_give_the_numbers_of_one_stop_together_and_go_on(repo, tmp_path, alone):
-    running = start(repo, tmp_path, **{"train.steps": 20})
+def test_two_processes_give_the_numbers_of_one_stop_together_and_go_on(start, tmp_path, alone):
+    running = start(tmp_path, **{"train.steps": 20})
     wait_for_step(tmp_path, 3, running)
     running[1].send_signal(signal.SIGTERM)  # one of them, not the one that writes
     first, second = ended(running)
@@ -84,15 +98,15 @@ def test_two_processes_give_the_numbers_of_one_stop_together_and_go_on(repo, tmp
     assert 3 <= stopped < 20 and f"stopped after step {stopped}" in first[1]
     printed = [line for line in second[1].splitlines() if "Gloo" not in line and "peer ranks" not in line]
     assert not any(printed), "only process 0 prints"  # but for the C++ of the collectives
-    [(status, _, stderr)] = ended(start(repo, tmp_path, processes=1, **{"train.steps": 20}))  # on another mesh of hosts
+    [(status, _, stderr)] = ended(start(tmp_path, processes=1, **{"train.steps": 20}))  # on another mesh of hosts
     assert status == 0, stderr[-2000:]
     assert len(losses(tmp_path)) == 20
     np.testing.assert_allclose(losses(tmp_path), alone, rtol=0, atol=1e-5)
 
 
-def test_other_settings_are_named_before_anything_is_written(repo, tmp_path):
+def test_other_settings_are_named_before_anything_is_written(start, tmp_path):
     own = ({}, {"train.seed": 7})
-    first, second = ended(start(repo, tmp_path / "run", own=own))
+    first, second = ended(start(tmp_path / "run", own=own))
     for status, _, _ in (first, second):
         assert status in (1, 2)
     assert "has train.seed=7, process 0" in first[2] + second[2]
@@ -100,8 +114,8 @@ def test_other_settings_are_named_before_anything_is_written(repo, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_ends_the_others_with_a_line_that_names_it(repo, tmp_path):
-    running = start(repo, tmp_path, **{"train.steps": 2000})
+def test_a_process_that_dies_ends_the_others_with_a_line_that_names_it(start, tmp_path):
+    running = start(tmp_path, **{"train.steps": 2000})
     wait_for_step(tmp_path, 2, running)
     began = time.monotonic()
     running[1].kill()

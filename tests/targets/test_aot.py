@@ -22,6 +22,7 @@ from llmjax.targets import aot
 from llmjax.targets.aot import compile_for, compile_lowered, lower_for
 from llmjax.targets.local import MemoryUse, compile_here
 from llmjax.targets.names import parse_target
+from tests import codegen
 
 
 def installed(module):
@@ -77,7 +78,9 @@ def test_names_lines_and_donation_survive(target):
     assert memory.needed == memory.arguments + memory.outputs - memory.aliased + memory.temporaries + memory.code
 
 
-def test_the_cpu_text_is_that_of_a_compilation_here():
+def test_the_cpu_text_is_that_of_a_compilation_here(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", codegen.FLAGS)  # as it is here
+
     def bare(text):  # without the tables of source lines, which name the caller, and the header
         body = text[text.index("\n\n%") if "\n\n%" in text else text.index("ENTRY") :]
         body = re.sub(r" ?stack_frame_id=\d+", "", body)

@@ -10,13 +10,12 @@ import pytest
 from llmjax.adapt.config import AdaptConfig
 from llmjax.adapt.tuning import begin
 from llmjax.errors import UserError
-from llmjax.models.families import make_model
 from llmjax.models.params import init_params
 from llmjax.train.classification import classification_loss
 from llmjax.train.lesson import STUDENT, TEACHER, Lesson, check_lesson, lesson_loss, softened, taught
 from llmjax.train.optimizer import OptimizerConfig, make_optimizer
 from llmjax.train.step import init_state, make_train_step
-from tests.adapt.models import FAMILIES, batch, drawn
+from tests.adapt.models import FAMILIES, batch, drawn, logits
 
 TEACHER_CONFIG = FAMILIES["gpt2"]
 SMALL: Any = dataclasses.replace(FAMILIES["gpt2"], n_layer=1)
@@ -25,8 +24,9 @@ SMALL: Any = dataclasses.replace(FAMILIES["gpt2"], n_layer=1)
 def test_a_student_alone_with_its_labels_has_the_labels_loss() -> None:
     small = init_params(SMALL, "classifier", jax.random.key(1))
     both = {STUDENT: small, TEACHER: drawn("gpt2")}
-    labels, accuracy = classification_loss(SMALL, 0.0, 0.0, 0)(small, batch(), jax.random.key(0))
-    loss, right = lesson_loss(SMALL, Lesson(TEACHER_CONFIG, share=1e-9), "classifier")(both, batch(), jax.random.key(0))
+    labels, accuracy = jax.jit(classification_loss(SMALL, 0.0, 0.0, 0))(small, batch(), jax.random.key(0))
+    lesson = lesson_loss(SMALL, Lesson(TEACHER_CONFIG, share=1e-9), "classifier")
+    loss, right = jax.jit(lesson)(both, batch(), jax.random.key(0))
     assert float(loss) == pytest.approx(float(labels), rel=1e-5) and right == accuracy
 
 
@@ -55,10 +55,7 @@ def test_a_student_comes_to_answer_as_its_teacher(method: str) -> None:
 
     def apart(trained: Any) -> float:
         whole = tuning.merge(tuning.frozen, trained)
-        found: Any = [
-            make_model(config, "classifier").apply({"params": params}, batch().tokens_BL)
-            for config, params in ((SMALL, whole), (TEACHER_CONFIG, teacher))
-        ]
+        found = [logits(config, params) for config, params in ((SMALL, whole), (TEACHER_CONFIG, teacher))]
         return float(jnp.mean(optax.kl_divergence(jax.nn.log_softmax(found[0]), jax.nn.softmax(found[1]))))
 
     before = apart(begun)

@@ -26,6 +26,7 @@ PARAMS = init_params(QUIET, "lm", jax.random.key(0))
 # Counting from 5 to 12 and again: after a token the next one is certain.
 STREAM = Stream(np.tile(np.arange(5, 13, dtype=np.int32), 40), 1000)
 RATE = OptimizerConfig(learning_rate=3e-2)
+APPLY = jax.jit(make_model(QUIET, "lm").apply)
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,7 @@ def peak(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def nats(tokens_L: np.ndarray, targets_L: np.ndarray) -> np.ndarray:
-    logits_LV = np.asarray(make_model(QUIET, "lm").apply({"params": PARAMS}, tokens_L[None])[0], np.float64)
+    logits_LV = np.asarray(APPLY({"params": PARAMS}, tokens_L[None])[0], np.float64)
     return np.log(np.exp(logits_LV).sum(axis=-1)) - logits_LV[np.arange(len(targets_L)), targets_L]
 
 
@@ -42,7 +43,7 @@ def test_loss_is_the_weighted_mean_over_what_follows() -> None:
     read_BL = STREAM.tokens_T[:18].reshape(2, 9)
     weights_BL = np.array([[1.0] * 8, [1.0, 0.0] * 4], np.float32)
     batch = Windows(read_BL[:, :-1], read_BL[:, 1:], weights_BL, np.array([0, 9]))
-    loss, _ = window_loss(QUIET)(PARAMS, batch, jax.random.key(0))
+    loss, _ = jax.jit(window_loss(QUIET))(PARAMS, batch, jax.random.key(0))
     each_BL = np.stack([nats(row[:-1], row[1:]) for row in read_BL])
     np.testing.assert_allclose(loss, np.average(each_BL, weights=weights_BL), rtol=1e-5)
 
