@@ -121,7 +121,7 @@ def test_files_that_are_not_hlo(tmp_path):
         assert name in str(error.value) and "\n" not in str(error.value)
         return error
 
-    assert "binary" in str(said("a.pb", b"\x0a\x03\x00\xff").value)
+    assert "is no HloModuleProto" in str(said("a.pb", b"\x0a\x03\x00\xff").value)
     assert "is empty" in str(said("b.txt", b" \n").value)
     broken = said("c.txt", b"HloModule m\nENTRY e {\n  ROOT x = f32[2 parameter(0)\n}\n")
     assert isinstance(broken.value, HloParseError)
