@@ -12,6 +12,7 @@ from llmjax.cost.roles import RoleTable, read_roles
 from llmjax.cycles.device import Device, load_device
 from llmjax.errors import UserError
 from llmjax.hlo import parse
+from llmjax.hlo.backend import guess_backend
 from llmjax.hlo.document import decode, read_bytes
 from llmjax.inputs.files import read_sources, the_one
 from llmjax.inputs.source import Source
@@ -127,7 +128,18 @@ def report_of(
     custom_calls: CustomCalls | None = None,
     card: str | Path | Device | None = None,
 ) -> CostReport:
-    """Counts what one execution of a module that was brought computes and moves; arguments as of `analyze_hlo`."""
+    """Counts what one execution of a module that was brought computes and moves; arguments as of `analyze_hlo`.
+
+    Raises:
+        UserError: it was measured on another kind of chip than `card` is of.
+    """
+    device = _device(card)
+    ran_on = (source.backend or guess_backend(source.module)) if source.measured else None
+    if device is not None and ran_on not in (None, device.kind):
+        raise UserError(
+            f"{source.title}: its times were measured on a {str(ran_on).upper()}, and {device.title} is another kind of"
+            " chip: leave the target out, or time the HLO alone."
+        )
     return CostReport.of(
         analysis_of(
             source.module,
@@ -140,7 +152,7 @@ def report_of(
             compiler=source.compiler,
             text=source.text,
             target=source.target,
-            device=_device(card),
+            device=device,
             measured=source.measured,
             mesh=source.mesh,
             buffers=source.buffers,

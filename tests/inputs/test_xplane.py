@@ -127,6 +127,8 @@ def test_a_real_trace_of_this_cpu(tmp_path):
     times = sum(op.time.median for op in report.measured.ops.values())
     assert 0 < times <= 1.01 * report.measured.wall.high
     assert "3 runs in the trace" in str(report)
+    with pytest.raises(UserError, match="measured on a CPU, and Google TPU v5e is another kind of chip"):
+        analyze_hlo(find_traces(tmp_path)[0], card="tpu:v5e")
 
 
 @pytest.mark.parametrize(
