@@ -80,7 +80,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     screen = console()
     folder = Path(workdir)
     if settings.hlo and len(reports) > 1:
-        screen.print(modules_table(((source.label, report) for source, report in reports[:LINES]), screen.width))
+        screen.print(modules_table(((source.told, report) for source, report in reports[:LINES]), screen.width))
         if len(reports) > LINES:
             print(f"and {len(reports) - LINES:,} smaller ones; --config.only='PATTERN' chooses among the names")
         print(f"Each module's tables: --config.hlo={workdir.rstrip('/')}/MODULE/module.hlo")
@@ -209,5 +209,5 @@ def _read(settings: _Settings) -> list[Source]:
     if len(found.left_out) > LEFT_OUT:
         print(f"warning: left out: {len(found.left_out) - LEFT_OUT:,} more", file=sys.stderr)
     if not settings.trace:
-        return [source for source, _ in once(found.sources)]
+        return once(found.sources)
     return [joined(the_one(found, settings.hlo), Path(settings.trace).expanduser())]

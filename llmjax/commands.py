@@ -112,7 +112,7 @@ def _sources(arguments: argparse.Namespace) -> Sequence[Source]:
     _say_left_out(found.left_out)
     if arguments.trace:
         return [joined(the_one(found, arguments.program), Path(arguments.trace).expanduser())]
-    return [source for source, _ in once(found.sources)]
+    return once(found.sources)
 
 
 def _say_left_out(errors: Sequence[UserError]) -> None:
@@ -198,7 +198,7 @@ def _show(arguments: argparse.Namespace, reports: Sequence[tuple[Source | None, 
         source, report = reports[0]
         print_report(report, screen, arguments.top, source.title if source else arguments.program)
         return 0
-    rows = [(source.label if source else report.name, report) for source, report in reports]
+    rows = [(source.told if source else report.name, report) for source, report in reports]
     screen.print(modules_table(rows[:SHOWN], screen.width))
     more = f"{len(rows) - SHOWN:,} smaller ones are not shown. " if len(rows) > SHOWN else ""
     print(f"{more}Tables of one: --only NAME", file=sys.stderr)

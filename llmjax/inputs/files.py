@@ -183,12 +183,12 @@ def _of_traces(files: Sequence[Path], only: str) -> Brought:
     return Brought(tuple(sources.values()), tuple(errors))
 
 
-def once(sources: Iterable[Source]) -> list[tuple[Source, int]]:
-    """Returns the sources whose text differs, and how often each was met: a program may be compiled again and again."""
+def once(sources: Iterable[Source]) -> list[Source]:
+    """Returns the sources whose text differs, with their copies counted: a program may be compiled again and again."""
     kept: dict[str, list[Source]] = {}
     for source in sources:
         kept.setdefault(source.text, []).append(source)
-    return [(same[0], len(same)) for same in kept.values()]
+    return [replace(same[0], copies=len(same)) for same in kept.values()]
 
 
 def _numbered(sources: Iterable[Source]) -> Iterator[Source]:

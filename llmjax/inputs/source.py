@@ -18,7 +18,7 @@ class Source:
     label: names its files; title: its screen. module: the text, parsed. backend, target: what it was compiled for, None
     where only the text tells. compiler: XLA's own totals. trips: of a loop whose length the text does not say.
     measured: times of its ops. mesh: sizes of the axes over which it is divided. buffers: memory that the compiler
-    reserves.
+    reserves. copies: modules of this very text among what was brought.
     """
 
     label: str
@@ -32,3 +32,9 @@ class Source:
     measured: Profile | None = None
     mesh: Mapping[str, int] | None = None
     buffers: Buffers | None = None
+    copies: int = 1
+
+    @property
+    def told(self) -> str:
+        """Its label, and how often its text was met."""
+        return self.label + (f" x{self.copies}" if self.copies > 1 else "")

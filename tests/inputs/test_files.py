@@ -88,7 +88,7 @@ def test_modules_of_one_text_are_one(tmp_path):
     for number in range(3):
         (tmp_path / f"module_{number}.jit_f.cpu_after_optimizations.txt").write_text(hlo())
     (tmp_path / "module_9.jit_f.cpu_after_optimizations.txt").write_text(hlo(size=9))
-    assert sorted(count for _, count in once(read_sources(tmp_path, "").sources)) == [1, 3]
+    assert sorted(source.copies for source in once(read_sources(tmp_path, "").sources)) == [1, 3]
 
 
 def test_what_cannot_be_read_is_left_out_and_said(tmp_path):
