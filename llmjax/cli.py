@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from llmjax.commands import COMMANDS, JOBS
+from llmjax.commands import COMMANDS, JOBS, run_named
 from llmjax.errors import UserError
 from llmjax.jobs import run_job
 
@@ -33,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[:1] == ["run"]:  # its flags are the jobs' own
             return run_job(words[1:])
         if words[:1] and words[0] in JOBS:
-            return run_job([f"configs/{words[0]}.py", *words[1:]])
+            flags = [word for word in words[1:] if word != "--json" and not word.startswith("--workdir=")]
+            workdir = next((word.partition("=")[2] for word in words if word.startswith("--workdir=")), "")
+            return run_named(words[0], JOBS[words[0]][0], flags, workdir, "--json" in words)
         arguments = parser().parse_args(words)
         return COMMANDS[arguments.command].act(arguments)
     except UserError as error:
@@ -65,8 +67,8 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=raw,
         )  # fmt: skip
         command.add(sub)
-    for name, about in JOBS.items():
-        told = f"{about}: llmjax {name} [--config.KEY=VALUE ...], the job configs/{name}.py"
+    for name, (_, about) in JOBS.items():
+        told = f"{about}: llmjax {name} [--json] [--config.KEY=VALUE ...], the job configs/{name}.py"
         commands.add_parser(name, help=told, description=told)
     about = "run a job of configs/, as launch.py does: llmjax run configs/JOB.py[:ARG] [--config.KEY=VALUE ...]"
     commands.add_parser("run", help=about, description=about)

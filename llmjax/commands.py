@@ -267,10 +267,14 @@ def _given(arguments: argparse.Namespace) -> list[str]:
 
 
 def _job(name: str, arguments: argparse.Namespace, result: str, flags: Iterable[str]) -> int:
-    """Runs a job of configs/; its own output is a message where the result is asked for as JSON."""
-    folder = arguments.workdir or f"runs/{name}"
+    return run_named(name, result, flags, arguments.workdir, arguments.json)
+
+
+def run_named(name: str, result: str, flags: Iterable[str], workdir: str = "", as_json: bool = False) -> int:
+    """Runs a job of configs/; its own output is a message where the result, a file of its workdir, is asked for."""
+    folder = workdir or f"runs/{name}"
     words = [f"configs/{name}.py", f"--workdir={folder}", *flags]
-    if not arguments.json:
+    if not as_json:
         return run_job(words)
     with contextlib.redirect_stdout(sys.stderr):
         status = run_job(words)
@@ -323,8 +327,9 @@ COMMANDS: dict[str, Command] = {
     ),
 }  # fmt: skip
 
-# Jobs that are words too: llmjax plan --config.model=gpt2-xl is llmjax run configs/plan.py --config.model=gpt2-xl
+# Jobs that are words too, what each writes and is for: llmjax plan --config.model=gpt2-xl is llmjax run configs/plan.py
+# --config.model=gpt2-xl.
 JOBS = {
-    "calibrate": "measure this machine and write its card",
-    "plan": "search meshes of a pod for a model, before it is rented",
+    "calibrate": ("card.json", "measure this machine and write its card"),
+    "plan": ("plan.json", "search meshes of a pod for a model, before it is rented"),
 }

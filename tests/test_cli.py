@@ -87,3 +87,54 @@ def test_a_job_runs_from_anywhere_and_jax_is_not_needed_for_hlo(hlo: str, tmp_pa
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out/cost.json").exists()
+
+
+def test_a_function_is_counted_compared_and_measured(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.py").write_text("import jax.numpy as jnp\n\n\ndef step(x, w):\n    return jnp.tanh(x @ w).sum(0)\n")
+    shapes = ["--args", "f32[16,32], f32[32,32]"]
+    assert main(["cost", "my.py:step", *shapes, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["totals"]["matmul_flops"] == 2 * 16 * 32 * 32
+    assert main(["measure", "my.py:step", *shapes, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["time"]["measured"] > 0
+    assert main(["compare", "my.py:step", *shapes, "--targets", "cpu", "--json", "--workdir", "w"]) == 0
+    assert json.loads(capsys.readouterr().out)["program"] == "my.py:step(f32[16,32], f32[32,32])"
+    assert main(["cost", "my.py:step", "--args", "f32[16,32], f32[3,3]"]) == 2
+    assert "my.py:5 in step: return jnp.tanh(x @ w).sum(0)" in capsys.readouterr().err
+
+
+def test_a_folder_of_modules_is_a_table_and_one_is_chosen(tmp_path: Path, hlo: str, capsys) -> None:
+    text = Path(hlo).read_text()
+    for number, name in enumerate(("jit_a", "jit_b", "jit_a")):
+        named = "HloModule " + name + text[text.index(",") :]
+        (tmp_path / f"module_{number}.{name}.after_optimizations.txt").write_text(named)
+    assert main(["cost", str(tmp_path), "--target", "tpu:v5e"]) == 0
+    told = capsys.readouterr().out
+    assert "jit_a x2" in told and "predicted" in told
+    assert main(["cost", str(tmp_path), "--only", "jit_b", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["module"] == "jit_b"
+    assert main(["explain", str(tmp_path), "MLP"]) == 2
+    assert "--only NAME chooses one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completions_know_every_word(shell: str, capsys) -> None:
+    assert main(["completion", shell]) == 0
+    told = capsys.readouterr().out
+    assert all(word in told for word in (*COMMANDS, "--target", "--fail-above", "plan"))
+
+
+def test_a_job_that_is_a_word_prints_its_result_alone(tmp_path: Path, monkeypatch, capsys) -> None:
+    ran = []
+
+    def run(words):
+        ran.append(words)
+        print("what the job prints")
+        (tmp_path / "plan.json").write_text("{}\n")
+        return 0
+
+    monkeypatch.setattr("llmjax.commands.run_job", run)
+    assert main(["plan", "--json", f"--workdir={tmp_path}", "--config.model=gpt2"]) == 0
+    assert ran == [["configs/plan.py", f"--workdir={tmp_path}", "--config.model=gpt2"]]
+    printed = capsys.readouterr()
+    assert printed.out == "{}\n" and "what the job prints" in printed.err
