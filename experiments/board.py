@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from experiments._mesh import on_devices
@@ -18,14 +20,15 @@ from experiments._settings import values_of
 from experiments._workdir import claim, flat_settings, held
 from experiments.board_parts.strategies import DISTIL, TRAINS, State, change_of, plain, steps_of
 from experiments.board_parts.subjects import Budget, Subject, language, readied, sentiment
-from llmjax.adapt.folders import load_model
 from llmjax.analysis import analysis_of
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
 from llmjax.hlo import parse
 from llmjax.json_file import read_json
 from llmjax.memory import tree_bytes
-from llmjax.models.weights import save_pretrained
+from llmjax.models.folders import WEIGHTS_FILE, read_config
+from llmjax.models.params import Head, flat_tree, nested_tree
+from llmjax.models.weights import read_tensors, saved_folder, write_config, write_tensors
 from llmjax.report.board import ACCURACY, PERPLEXITY, Row, board_page
 from llmjax.report.page import print_page, to_html
 from llmjax.report.terminal import console
@@ -136,12 +139,11 @@ class _Board:
             return change(state, self.subject.calibration()), training
         folder = self.folder / _key(steps)
         if (folder / "trained.json").is_file():
-            config, params = load_model(folder / "model", self.subject.head)
-            return State(config, params), read_json(folder / "trained.json")
+            return _kept(folder / "model"), read_json(folder / "trained.json")
         state, training = self.state(before)
         teacher = self.state(("full",))[0] if last == DISTIL else None
         done = self.subject.train(plain(state), "full" if last == DISTIL else last, teacher, folder / "run")
-        save_pretrained(folder / "model", done.state.config, done.state.params, self.subject.head)
+        _keep(folder / "model", done.state, self.subject.head)
         training = {
             "trained": max(done.trained, training["trained"]),
             "train_seconds": done.seconds + training["train_seconds"],
@@ -165,6 +167,21 @@ class _Board:
             if report.time is not None:
                 found[target] = report.time.overlapped
         return found
+
+
+def _keep(folder: Path, state: State, head: Head) -> None:
+    """Writes a model under its own parameters' paths: one with adapters in it has no names of transformers' for them."""
+    with saved_folder(folder) as fresh:
+        write_config(fresh, state.config, head, None)
+        arrays = {"/".join(at): np.asarray(leaf) for at, leaf in flat_tree(state.params).items()}
+        write_tensors(fresh / WEIGHTS_FILE, arrays)
+
+
+def _kept(folder: Path) -> State:
+    """Reads what `_keep` wrote."""
+    arrays = read_tensors(folder / WEIGHTS_FILE)
+    params = nested_tree({tuple(name.split("/")): jnp.asarray(array) for name, array in arrays.items()})
+    return State(read_config(folder), params)
 
 
 def _key(steps: tuple[str, ...]) -> str:
