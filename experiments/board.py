@@ -170,7 +170,7 @@ class _Board:
 
 
 def _keep(folder: Path, state: State, head: Head) -> None:
-    """Writes a model under its own parameters' paths: one with adapters in it has no names of transformers' for them."""
+    """Writes a model under its own parameters' paths: transformers has no names for adapters in a model."""
     with saved_folder(folder) as fresh:
         write_config(fresh, state.config, head, None)
         arrays = {"/".join(at): np.asarray(leaf) for at, leaf in flat_tree(state.params).items()}

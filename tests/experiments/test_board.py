@@ -2,15 +2,21 @@ import json
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from configs import board as board_config
 from experiments import board
+from experiments.board import _keep, _kept
+from experiments.board_parts.strategies import State
+from llmjax.adapt.config import AdaptConfig
+from llmjax.adapt.tuning import begin
 from llmjax.data import load_tokenizer
 from llmjax.errors import UserError
 from llmjax.models.bert import BertConfig
 from llmjax.models.params import init_params
 from llmjax.models.weights import save_pretrained
+from tests.adapt.models import FAMILIES, drawn
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +66,15 @@ def test_rows_are_made_once_and_the_files_hold_them(base: Path, tmp_path: Path, 
 def test_a_text_is_asked_for_where_perplexity_needs_one(base: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"needs a text: --config\.text\.train"):
         board.run(tiny(base, task="perplexity"), str(tmp_path))
+
+
+@pytest.mark.parametrize("method", ["adapters", "lora"])
+def test_what_a_method_trained_is_kept_whole(tmp_path, method):
+    config, params = FAMILIES["bert"], drawn("bert")
+    begun, tuning = begin(AdaptConfig(method, width=4, rank=2), config, params, "classifier", jax.random.key(0))
+    assert tuning is not None
+    state = State(config, tuning.merge(tuning.frozen, begun))
+    _keep(tmp_path / "model", state, "classifier")
+    found = _kept(tmp_path / "model")
+    jax.tree.map(np.testing.assert_array_equal, found.params, state.params)
+    assert found.config.layer == config.layer
