@@ -142,11 +142,12 @@ class _Board:
             return _kept(folder / "model"), read_json(folder / "trained.json")
         state, training = self.state(before)
         teacher = self.state(("full",))[0] if last == DISTIL else None
+        begun = (folder / "run").is_dir()  # by a run that was stopped: how long it took nobody wrote down
         done = self.subject.train(plain(state), "full" if last == DISTIL else last, teacher, folder / "run")
         _keep(folder / "model", done.state, self.subject.head)
         training = {
             "trained": max(done.trained, training["trained"]),
-            "train_seconds": done.seconds + training["train_seconds"],
+            "train_seconds": 0.0 if begun else done.seconds + training["train_seconds"],
             "ranks": done.ranks or training.get("ranks", {}),
         }
         atomic_write(folder / "trained.json", json.dumps(training) + "\n")
