@@ -19,6 +19,7 @@ TOTAL = "in all"
 _WRAP = 34  # letters of a bar's label before it breaks
 _BAR, _GROUP_GAP, _AXES = 19, 9, 92  # pixels: of a bar, between groups, of axis and legend
 _HEIGHT = 330
+_LEGEND = 6  # lone points: of more each stands beside its own name, and there is no legend
 _LARGEST = 1e300  # what is larger cannot be drawn: sums of it are not finite
 
 
@@ -36,6 +37,9 @@ def _curves(plot: Plot) -> Json:
     x_of, x_axis = _x_axis(plot)
     values = [v for s in plot.series for v in (*s.y, *s.low, *s.high)]
     size, y_axis = _axis(plot.y, values, plot.log_y)
+    named = plot.style == "points" and sum(len(series.x) == 1 for series in plot.series) > _LEGEND
+    if named:
+        y_axis.pop("rangemode", None)  # what is told apart is how far the points lie from one another
     traces: list[Json] = []
     for series, colour in _coloured(plot):
         shown = [k for k, y in enumerate(series.y) if _can_stand(y, plot.log_y) and x_of(series.x[k]) is not None]
@@ -54,15 +58,19 @@ def _curves(plot: Plot) -> Json:
             "colour": colour,
             "kind": series.kind,
         }
+        if named and len(series.x) == 1:
+            trace |= {"mode": "markers+text", "hovertext": trace["text"], "text": [_name(series, plot)] * len(x)}
+            trace |= {"hovertemplate": "%{hovertext}<extra></extra>", "textposition": "top center"}
+            trace |= {"textfont": {"size": 9}, "cliponaxis": False}
         if ends and is_line:
             low, high = ends
             band = {"type": "scatter", "mode": "lines", "x": x + x[::-1], "y": high + low[::-1], "fill": "toself"}
             traces.append(band | {"hoverinfo": "skip", "showlegend": False, "colour": colour, "band": True})
-        elif ends:
+        elif ends and not named:  # bars of error would cross the names
             trace["error_y"] = _error(y, *ends)
         traces.append(trace)
-    layout = {"xaxis": x_axis, "yaxis": y_axis, "showlegend": len(plot.series) > 1}
-    return {"traces": traces, "layout": layout, "height": _HEIGHT}
+    layout = {"xaxis": x_axis, "yaxis": y_axis, "showlegend": len(plot.series) > 1 and not named}
+    return {"traces": traces, "layout": layout, "height": _HEIGHT + (140 if named else 0)}
 
 
 def _bars(plot: Plot) -> Json:
