@@ -47,7 +47,12 @@ def read_cost(named: str, setting: str) -> dict[str, Any]:
     if (path / "cost.json").is_file():
         path = path / "cost.json"
     where = f"{setting}={str(path)!r}"
-    if path.is_dir() or (data := unpacked(read_bytes(path), where)).lstrip()[:1] != b"{":
+    if path.is_dir():
+        try:
+            return json.loads(analyze_hlo(path).to_json())
+        except UserError as error:
+            raise UserError(f"{setting} is a folder without a cost.json, and {error}") from error
+    if (data := unpacked(read_bytes(path), where)).lstrip()[:1] != b"{":
         return json.loads(analyze_hlo(path).to_json())
     found = parse_json(decode(data, where), where)
     if found.get("schema") != SCHEMA:

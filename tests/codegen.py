@@ -6,6 +6,8 @@ from importlib.metadata import version
 # XLA ends a process that names a flag it does not know, and these two are known to be of this version.
 FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 FLAGS = FLAGS if version("jaxlib").startswith("0.10.") else ""
+# Of a compilation whose text matters, so that it goes XLA's own way: `compile(compiler_options=OWN)`.
+OWN = {"xla_cpu_use_fusion_emitters": True} if FLAGS else {}
 
 
 def take() -> None:

@@ -126,10 +126,11 @@ def test_files_that_are_not_hlo(tmp_path):
     broken = said("c.txt", b"HloModule m\nENTRY e {\n  ROOT x = f32[2 parameter(0)\n}\n")
     assert isinstance(broken.value, HloParseError)
     assert (broken.value.line, "line 3, column" in str(broken.value)) == (3, True)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="does not exist"):
         llmjax.analyze_hlo(tmp_path / "nowhere.txt")
-    with pytest.raises(UserError, match="is a folder"):
-        llmjax.analyze_hlo(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no HLO"):
+        llmjax.analyze_hlo(tmp_path / "empty")
 
 
 @pytest.mark.parametrize("compiled", [False, True])

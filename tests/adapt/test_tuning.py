@@ -142,7 +142,7 @@ def test_targets_are_path_endings_or_patterns_and_unknown_ones_are_told_the_near
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"method": "lorra"}, "must be one of full, last-layer, biases, lora, adalora, adapters"),
+        ({"method": "lorra"}, "must be one of full, nonzeros, last-layer, biases, lora, adalora, adapters"),
         ({"method": "lora", "dropout": 1.0}, r"adapt.dropout is 1.0: it must be in \[0, 1\)"),
         ({"method": "adalora", "initial_rank": 2}, "adapt.initial_rank is 2, below adapt.rank=8"),
         ({"method": "adalora", "rank_stabilised": True}, "adapt.rank_stabilised is of lora"),

@@ -13,6 +13,7 @@ import optax
 from jax import lax
 
 from llmjax.models.families import from_size, make_model
+from tests import codegen
 
 Program = tuple[Callable[..., Any], tuple[Any, ...]]
 PROGRAMS: dict[str, Callable[[], Program]] = {}
@@ -303,7 +304,7 @@ PROGRAMS["gpt2_tiny_bf16"] = partial(forward, "tiny", "lm", dtype="bfloat16")
 def compiled(name: str) -> Any:
     """The program, compiled for the CPU without running anything."""
     function, args = PROGRAMS[name]()
-    return jax.jit(function).lower(*args).compile()
+    return jax.jit(function).lower(*args).compile(compiler_options=codegen.OWN)
 
 
 def xla_cost(executable: Any) -> dict[str, float]:
