@@ -60,10 +60,9 @@ def build(shape: Shape) -> Phase:
     """Returns the phase that `shape` names; a value that does not fit raises `UserError`."""
     if shape.function:
         call = read_call(shape.function, shape.args, Size(shape.batch, shape.length, shape.dtype))
-        told = (
-            f": batch {shape.batch}, length {shape.length}, {shape.dtype}" if shape.function.startswith("hf:") else ""
-        )
-        return Phase(jitted(call), call.args, f"{shape.function}{f'({shape.args})' if shape.args else told}")
+        sized = f": batch {shape.batch}, length {shape.length}, {shape.dtype}"
+        told = sized if shape.function.startswith("hf:") else f"({shape.args})" if shape.args else ""
+        return Phase(jitted(call), call.args, shape.function + told)
     if shape.phase not in PHASES:
         near = did_you_mean(shape.phase, PHASES)
         raise UserError(f"phase={shape.phase!r} is none of {', '.join(PHASES)}.{near}")

@@ -22,11 +22,9 @@ from llmjax.inputs.source import Source
 from llmjax.report import modules_table, print_report
 from llmjax.report.collectives import collectives_table
 from llmjax.report.export import to_csv, to_json
-from llmjax.report.table import largest_first
-from llmjax.report.terminal import console, every_second
-
-LINES, TABS = 40, 20  # of the largest modules: lines of the table, tabs of the page
-LEFT_OUT = 10  # lines that say what could not be read
+from llmjax.report.html import TABS
+from llmjax.report.table import MOST, largest_first
+from llmjax.report.terminal import console, every_second, warn_left_out
 
 
 class _Settings(NamedTuple):
@@ -80,9 +78,9 @@ def run(config: ConfigDict, workdir: str) -> None:
     screen = console()
     folder = Path(workdir)
     if settings.hlo and len(reports) > 1:
-        screen.print(modules_table(((source.told, report) for source, report in reports[:LINES]), screen.width))
-        if len(reports) > LINES:
-            print(f"and {len(reports) - LINES:,} smaller ones; --config.only='PATTERN' chooses among the names")
+        screen.print(modules_table(((source.told, report) for source, report in reports[:MOST]), screen.width))
+        if len(reports) > MOST:
+            print(f"and {len(reports) - MOST:,} smaller ones; --config.only='PATTERN' chooses among the names")
         print(f"Each module's tables: --config.hlo={workdir.rstrip('/')}/MODULE/module.hlo")
     else:
         for k, (source, report) in enumerate(reports):
@@ -204,10 +202,7 @@ def _read(settings: _Settings) -> list[Source]:
     found = read_sources(
         Path(settings.hlo), "--config.hlo=", only=settings.only, target=settings.target, say=every_second("reading")
     )
-    for line in found.left_out[:LEFT_OUT]:
-        print(f"warning: left out: {line}", file=sys.stderr)
-    if len(found.left_out) > LEFT_OUT:
-        print(f"warning: left out: {len(found.left_out) - LEFT_OUT:,} more", file=sys.stderr)
+    warn_left_out(found.left_out)
     if not settings.trace:
         return once(found.sources)
     return [joined(the_one(found, settings.hlo), Path(settings.trace).expanduser())]

@@ -22,6 +22,7 @@ from llmjax.cycles.measured import Measured, MeasuredOp, Profile
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
 from llmjax.hlo import parse
+from llmjax.inputs.function import from_anywhere
 from llmjax.microscope import choose, evidence, explain, facts, objects, view, x86
 from llmjax.microscope.kernel import Kernel, Work, kernel, simulated
 from llmjax.report.terminal import console
@@ -102,8 +103,7 @@ def _compiled(settings: _Settings, device: Device | None, tools: objects.Tools, 
     """Compiles the phase in a child process that dumps, and measures it there."""
     shape = {name: getattr(settings, name) for name in _SHAPE}
     if settings.function:  # the child has another working directory
-        file, _, name = settings.function.rpartition(":")
-        shape["function"] = f"{Path(file).expanduser().resolve()}:{name}"
+        shape["function"] = from_anywhere(settings.function)
     runs = settings.runs if settings.measure else 0
     (folder / "request.json").write_text(json.dumps({"shape": shape, "runs": runs, "clock": device is None}))
     doing = "compiling and measuring" if runs else "compiling"

@@ -57,38 +57,25 @@ def analyze(
     """
     if measure and target is not None:
         raise UserError(f"analyze(target={target!r}, measure=True): only a program of the device here can be run.")
-    device = _device(card)
     times = None
     if target is None:
-        from llmjax.targets.local import arguments_of, compile_here, leaves
+        from llmjax.targets.local import compile_here
 
         compiled = compile_here(program, *args, **kwargs)
         if measure:
             from llmjax.cycles.profile import profile
 
-            if not all(hasattr(leaf, "shape") for leaf in leaves(args, kwargs)) or not (args or kwargs):
-                # Static arguments are in the program; one that was lowered already was given none.
-                args, kwargs = arguments_of(compiled.executable)
             times = profile(compiled.executable, *args, **kwargs)
     else:
         from llmjax.targets.aot import compile_for
 
         compiled = compile_for(target, program, *args, **kwargs)
-    return CostReport.of(
-        analysis_of(
-            parse(compiled.text),
-            trip_counts=trip_counts,
-            roles=role_table(roles),
-            branch_probabilities=branch_probabilities,
-            custom_calls=given_table(custom_calls),
-            backend=compiled.backend,
-            compiler=compiled.cost_analysis,
-            text=compiled.text,
-            target=compiled.target,
-            device=device,
-            measured=times,
-        )
-    )
+    module = parse(compiled.text)
+    source = Source(
+        "program", module.name, compiled.text, module, backend=compiled.backend, target=compiled.target,
+        compiler=compiled.cost_analysis, measured=times,
+    )  # fmt: skip
+    return report_of(source, trip_counts, roles, branch_probabilities, custom_calls, card)
 
 
 def analyze_hlo(

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from llmjax.inputs.source import Source
     from llmjax.report.cost import CostReport
 
-SHOWN, TABS, TOLD = 40, 20, 10  # of many modules: lines of the table, tabs of the page; lines of what was left out
-
 
 class Command(NamedTuple):
     """A word after `llmjax`: what it takes, what it does (returns the exit status), a line and an example."""
@@ -105,21 +103,14 @@ def _trips(words: str) -> dict[str, int]:
 def _sources(arguments: argparse.Namespace) -> Sequence[Source]:
     """The modules that were brought."""
     from llmjax.inputs.files import joined, once, read_sources, the_one
-    from llmjax.report.terminal import every_second
+    from llmjax.report.terminal import every_second, warn_left_out
 
     target = arguments.target if not _is_card(arguments.target) else ""
     found = read_sources(Path(arguments.program), "", only=arguments.only, target=target, say=every_second("reading"))
-    _say_left_out(found.left_out)
+    warn_left_out(found.left_out)
     if arguments.trace:
         return [joined(the_one(found, arguments.program), Path(arguments.trace).expanduser())]
     return once(found.sources)
-
-
-def _say_left_out(errors: Sequence[UserError]) -> None:
-    for error in errors[:TOLD]:
-        print(f"warning: left out: {error}", file=sys.stderr)
-    if len(errors) > TOLD:
-        print(f"warning: left out: {len(errors) - TOLD:,} more", file=sys.stderr)
 
 
 def _is_card(target: str) -> bool:
@@ -161,9 +152,7 @@ def _function(arguments: argparse.Namespace, measure: bool) -> CostReport:
         raise UserError(f"--target {chip}: only this machine can measure; its card is a file that calibrate wrote.")
     card = arguments.target if _is_card(arguments.target) else None
     trips = _trips(getattr(arguments, "trips", "")) or None
-    return analyze(
-        jitted(call), *call.args, target=chip, card=card, measure=measure, trip_counts=trips, **(call.kwargs or {})
-    )
+    return analyze(jitted(call), *call.args, target=chip, card=card, measure=measure, trip_counts=trips)
 
 
 def _one(arguments: argparse.Namespace) -> CostReport:
@@ -183,7 +172,7 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace, reports: Sequence[tuple[Source | None, CostReport]]) -> int:
-    from llmjax.report.table import modules_table, print_report
+    from llmjax.report.table import MOST, modules_table, print_report
     from llmjax.report.terminal import console
 
     if arguments.html:
@@ -199,8 +188,8 @@ def _show(arguments: argparse.Namespace, reports: Sequence[tuple[Source | None, 
         print_report(report, screen, arguments.top, source.title if source else arguments.program)
         return 0
     rows = [(source.told if source else report.name, report) for source, report in reports]
-    screen.print(modules_table(rows[:SHOWN], screen.width))
-    more = f"{len(rows) - SHOWN:,} smaller ones are not shown. " if len(rows) > SHOWN else ""
+    screen.print(modules_table(rows[:MOST], screen.width))
+    more = f"{len(rows) - MOST:,} smaller ones are not shown. " if len(rows) > MOST else ""
     print(f"{more}Tables of one: --only NAME", file=sys.stderr)
     return 0
 
@@ -208,7 +197,7 @@ def _show(arguments: argparse.Namespace, reports: Sequence[tuple[Source | None, 
 def _write_page(path: Path, reports: Sequence[tuple[Source | None, CostReport]]) -> None:
     from llmjax.files import atomic_write
     from llmjax.report.export import to_object
-    from llmjax.report.html import Program, to_html
+    from llmjax.report.html import TABS, Program, to_html
 
     programs = [
         Program(source.label if source else report.name, to_object(report), report.text, source.title if source else "")

@@ -23,7 +23,7 @@ from llmjax.cycles.measured import MeasuredOp, Profile, measured
 from llmjax.errors import UserError
 from llmjax.hlo import parse
 from llmjax.memory import available, require, tree_bytes
-from llmjax.targets.local import memory_use
+from llmjax.targets.local import arguments_of, memory_use
 
 _RUN = "llmjax run"
 _KEYS = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
@@ -153,6 +153,11 @@ def runnable(program: Any, *args: Any, known: dict[Any, Any] | None = None, **kw
     if use := memory_use(compiled):
         made = use.outputs - use.aliased
         require({"arguments": use.arguments, "results": made, "temporaries": use.temporaries}, _SMALLER, free)
+    taken = arguments_of(compiled)
+    if len(jax.tree.leaves(taken)) != len(jax.tree.leaves((args, kwargs))):
+        args, kwargs = (
+            taken  # none were given of what was compiled before, or some are static: those are in the program
+        )
     text = compiled.as_text()
     module = text.partition(",")[0].split()[1] if text.startswith("HloModule ") else ""
     return Runnable(module, control_names(parse(text)), caller(compiled, *args, known=known, **kwargs))

@@ -54,11 +54,13 @@ def read_sources(
     if not path.exists():
         names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(f"{setting}{str(path)!r} does not exist.{did_you_mean(path.name, names)}")
-    traces = find_traces(path) if path.is_dir() else [path] if path.name.endswith(SUFFIXES) else []
-    if traces:
-        found = _of_traces(traces, only)
-    else:
-        found = _of_files(_files(path, setting) if path.is_dir() else [path], only, target, say)
+    files, traces = ([], [path]) if path.name.endswith(SUFFIXES) else ([path], [])
+    if path.is_dir():
+        files = _files(path)
+        traces = [] if files else find_traces(path)
+    if not files and not traces:
+        raise UserError(f"{setting}{str(path)!r}: the folder holds no HLO; {_DUMP}.")
+    found = _of_traces(traces, only) if traces else _of_files(files, only, target, say)
     if not found.sources:
         none = UserError(f"{setting}{str(path)!r}: no module's name is like {only!r}.")
         raise (found.left_out or (none,))[0]
@@ -211,7 +213,7 @@ def _label(file: Path) -> str:
     return name.removesuffix("after_optimizations").rstrip("._") or name
 
 
-def _files(folder: Path, setting: str) -> list[Path]:
+def _files(folder: Path) -> list[Path]:
     """The optimised modules of a dump, the largest file first; of a folder without any, what begins like HLO text."""
     files = sorted((p for p in folder.iterdir() if p.is_file()), key=lambda p: (-p.stat().st_size, p.name))
     found = [p for p in files if p.name.endswith(_OPTIMISED)]
@@ -219,13 +221,9 @@ def _files(folder: Path, setting: str) -> list[Path]:
         texts = [p for p in files if p.suffix in (".txt", ".hlo") and _begins_like_hlo(p)]
         found = [p for p in texts if "before_optimizations" not in p.name] or texts
     if not found:
-        binary = [p for p in files if p.name.removesuffix(".gz").endswith(PROTOS)]
+        binary = [p for p in files if p.name.removesuffix(".gz").endswith(PROTOS) and not p.name.endswith(SUFFIXES)]
         found = [p for p in binary if "after_optimizations" in p.name] or binary
-    if not found:
-        found = [p for p in files if p.suffix in (".mlir", ".mlirbc")]
-    if not found:
-        raise UserError(f"{setting}{str(folder)!r}: the folder holds no HLO; {_DUMP}.")
-    return found
+    return found or [p for p in files if p.suffix in (".mlir", ".mlirbc")]
 
 
 def _begins_like_hlo(file: Path) -> bool:

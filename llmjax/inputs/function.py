@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from llmjax.errors import UserError, did_you_mean
 from llmjax.inputs.arguments import read_arguments
 
+PACKAGE = Path(__file__).resolve().parents[1]
 _FRAMES = 4  # of a traceback: the last in the user's own files
 _SHAPES = "--args 'f32[8,128], i32[8]' says how its arguments look"
 
@@ -29,7 +30,6 @@ class Call:
     name: str
     function: Callable[..., Any]
     args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] | None = None
 
 
 class Size(NamedTuple):
@@ -59,11 +59,20 @@ def is_function(word: str) -> bool:
     return bool(colon) and file.endswith(".py") and name.isidentifier()
 
 
+def from_anywhere(word: str) -> str:
+    """Returns the word with its file's whole path, for a process that runs in another folder."""
+    if word.startswith("hf:"):
+        path = Path(word[3:]).expanduser()
+        return f"hf:{path.resolve()}" if path.exists() else word
+    file, _, name = word.rpartition(":")
+    return f"{Path(file).expanduser().resolve()}:{name}"
+
+
 def read_function(word: str, words: str = "") -> Call:
     """Loads a file, and returns the function that was named with the arguments that were described.
 
     Without a description a function that needs arguments is refused, and one that needs none is called: it is a factory
-    where it returns (function, args) or (function, args, kwargs), and otherwise the function itself.
+    where it returns (function, args), and otherwise the function itself.
 
     Args:
         word: `my.py:step`.
@@ -87,8 +96,8 @@ def read_function(word: str, words: str = "") -> Call:
     if needed:
         raise UserError(f"{word} needs {', '.join(needed)}: {_SHAPES}.")
     made = attempt(word, function) if not hasattr(function, "lower") else None
-    if isinstance(made, tuple) and 2 <= len(made) <= 3 and callable(made[0]) and isinstance(made[1], tuple | list):
-        return Call(word, made[0], tuple(made[1]), dict(made[2]) if len(made) == 3 else None)
+    if isinstance(made, tuple) and len(made) == 2 and callable(made[0]) and isinstance(made[1], tuple | list):
+        return Call(word, made[0], tuple(made[1]))
     return Call(word, function)
 
 
@@ -132,7 +141,7 @@ def attempt(word: str, function: Callable[..., Any], *args: Any, **kwargs: Any) 
 
 def theirs(word: str, error: BaseException) -> str:
     """Returns what went wrong in a user's file: their own lines, and Python's last one."""
-    home = str(Path(word.rpartition(":")[0] or ".").expanduser().resolve().parent)
+    home = Path(word.rpartition(":")[0] or ".").expanduser().resolve().parent
     frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_theirs(f.filename, home)]
     lines = [f"  {Path(f.filename).name}:{f.lineno} in {f.name}: {f.line}" for f in frames[-_FRAMES:]]
     if isinstance(error, SyntaxError) and error.filename:
@@ -143,8 +152,9 @@ def theirs(word: str, error: BaseException) -> str:
     return "\n".join([f"{word} fails:", *lines, f"  {first}"])
 
 
-def _is_theirs(filename: str, home: str) -> bool:
-    return filename.startswith(home) and "site-packages" not in filename and "/llmjax/" not in filename
+def _is_theirs(filename: str, home: Path) -> bool:
+    file = Path(filename)
+    return file.is_relative_to(home) and not file.is_relative_to(PACKAGE) and "site-packages" not in file.parts
 
 
 def _needed(function: Callable[..., Any]) -> Sequence[str]:
@@ -164,11 +174,12 @@ def _load(path: Path, shown: str) -> ModuleType:
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
+    name = f"_{path.stem}_of_a_user"  # a file may be called as a module that is there already
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
     if spec is None or spec.loader is None:
         raise UserError(f"{shown!r} is no Python file.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)
+    sys.modules[name] = module  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
     except UserError:

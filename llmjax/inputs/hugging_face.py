@@ -18,6 +18,11 @@ from typing import Any
 from llmjax.errors import UserError, did_you_mean
 from llmjax.inputs.function import Call, theirs
 
+# Of a config: no cache; attention as transformers writes it out; a mixture's experts as products of batches, as a loop
+# over those that tokens chose cannot be traced.
+_SETTINGS = {
+    "use_cache": False, "return_dict": True, "_attn_implementation": "eager", "_experts_implementation": "batched_mm",
+}  # fmt: skip
 _SECONDS = 16_000  # samples of sound for each of `length`: models of raw sound hear 16 kHz
 
 
@@ -50,7 +55,7 @@ def read_model(word: str, batch: int = 1, length: int = 128, dtype: str = "float
         def torch_view(tree: dict[str, Any]) -> dict[str, Any]:
             return {name: torchax.tensor.Tensor(leaf, env) for name, leaf in tree.items()}
 
-        with _quiet(), env:
+        with _quiet(), torch.no_grad(), env:
             try:
                 found = torch.func.functional_call(model, torch_view(params), (), torch_view(inputs))
             except Exception as error:
@@ -73,7 +78,6 @@ def _environment() -> tuple[Any, Any]:
     torchax 0.0.13 names overloads of named tensors in its tables, which torch 2.13 has no more. Nothing calls them:
     while torchax is read, they are placeholders.
     """
-    import torch
     from torch._ops import OpOverloadPacket
 
     overloads: Any = OpOverloadPacket
@@ -95,7 +99,6 @@ def _environment() -> tuple[Any, Any]:
             env = torchax.default_env()
     finally:
         overloads.__getattr__ = plain
-    torch.set_grad_enabled(False)
     return torchax, env
 
 
@@ -127,15 +130,14 @@ def _model(config: Any, kind: Any, word: str) -> Any:
     import torch
     import transformers
 
-    # A mixture's experts as products of batches: a loop over those that tokens chose cannot be traced.
-    for name, value in (("use_cache", False), ("return_dict", True), ("_experts_implementation", "batched_mm")):
+    for name, value in _SETTINGS.items():
         with contextlib.suppress(AttributeError):
             setattr(config, name, value)
     named = [getattr(transformers, name, None) for name in getattr(config, "architectures", None) or ()]
     try:
         with torch.device("meta"):
             found = next(filter(None, named), None)
-            made = found(config) if found else transformers.AutoModel.from_config(config, attn_implementation="eager")
+            made = found(config) if found else transformers.AutoModel.from_config(config)
     except (ValueError, KeyError, ImportError, TypeError, AttributeError) as error:
         raise UserError(f"{word}: transformers makes no model of its config: {error}") from error
     return made.to(kind).eval()

@@ -8,7 +8,9 @@ streams of a GPU's plane, and on the threads of the host where it computes itsel
 
 from __future__ import annotations
 
+import bisect
 import gzip
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,6 +38,10 @@ _CHIPS = {
 Stats = Mapping[str, str | int | float | bytes]
 Program = tuple[str, int]
 """A module's name, and the number of the program that was loaded (0: the trace does not say)."""
+
+
+_Raw = tuple[float, float, int, list[bytes]]
+"""Start and end of an event in seconds, the number of its name, and its stats."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +130,8 @@ def profile_of(name: str, runs: Mapping[str, Sequence[Run]], module: Module | No
     for run in every:
         for event in run.events:
             threads[event.name].add(event.thread.partition("/")[0])
-    names = [name for name in dict.fromkeys(name for share in shares for name in share)]
     ops = {}
-    for op in names:
+    for op in dict.fromkeys(name for share in shares for name in share):
         times = [share[op].seconds if op in share else 0.0 for share in shares]
         beside = sum(share[op].beside for share in shares if op in share)
         ops[op] = MeasuredOp(
@@ -194,9 +199,8 @@ def _program(name: str) -> Program:
 
 def _tpu_runs(plane: _Plane) -> dict[Program, tuple[Run, ...]]:
     """Runs on a TPU: the ops that lie in each window of the line of modules."""
-    lines = {name: line for name, line in ((text(message(line), 2), line) for line in plane.lines)}
-    windows = sorted(_raw(lines["XLA Modules"])) if "XLA Modules" in lines else []
-    ops = sorted(_raw(lines["XLA Ops"])) if "XLA Ops" in lines else []
+    lines = dict(map(_opened, plane.lines))
+    windows, ops = sorted(lines.get("XLA Modules", [])), sorted(lines.get("XLA Ops", []))
     runs: dict[Program, list[Run]] = defaultdict(list)
     at = 0
     for start, end, key, _ in windows:
@@ -222,8 +226,8 @@ def _other_runs(plane: _Plane) -> dict[Program, tuple[Run, ...]]:
     ops: dict[Program, dict[int, list[Event]]] = defaultdict(lambda: defaultdict(list))
     marks: list[Event] = []
     for line in plane.lines:
-        thread = text(message(line), 2)
-        for start, end, key, stats in _raw(line):
+        thread, events = _opened(line)
+        for start, end, key, stats in events:
             name = plane.names.get(key, "")
             if name.startswith((END, TASK)):
                 link = _stats(stats, plane.stat_names).get("_c", 0) if name != TASK else 0
@@ -241,16 +245,18 @@ def _other_runs(plane: _Plane) -> dict[Program, tuple[Run, ...]]:
 
 
 def _cut(by_run: Mapping[int, Sequence[Event]], marks: Sequence[Event]) -> list[Run]:
+    """The runs of a program, each with the marks of its time, and those of its ops' ends that came later."""
+    ends = {mark.link: mark for mark in marks if mark.link}
     runs = []
     for number, events in by_run.items():
         ordered = sorted(events)
-        groups = [ordered] if number else _repeated(ordered)
-        for mine in groups:
+        for mine in [ordered] if number else _repeated(ordered):
             start, end = mine[0].start, max(event.end for event in mine)
-            links = {event.link for event in mine if event.link}
-            of_run = [m for m in marks if start <= m.start and (m.link in links or m.start <= end)]
-            end = max([end, *(m.start for m in of_run if m.link in links)])
-            runs.append(Run(start, end, tuple(sorted((*mine, *of_run)))))
+            first, last = (bisect.bisect(marks, (moment,)) for moment in (start, math.nextafter(end, math.inf)))
+            own = [ends[event.link] for event in mine if event.link in ends]
+            late = [mark for mark in own if mark.start > end]
+            end = max([end, *(mark.start for mark in own)])
+            runs.append(Run(start, end, tuple(sorted((*mine, *marks[first:last], *late)))))
     return sorted(runs, key=lambda run: run.start)
 
 
@@ -264,30 +270,36 @@ def _repeated(events: Sequence[Event]) -> list[list[Event]]:
     return groups
 
 
-def _raw(line: bytes) -> Iterable[tuple[float, float, int, list[bytes]]]:
-    """Start and end in seconds, the number of the name, and stats of every event of a line."""
+def _opened(line: bytes) -> tuple[str, list[_Raw]]:
+    """The name of a line, and its events."""
     parts: list[bytes] = []
-    origin = 0
+    named, origin = "", 0
     for number, _, value in fields(line):
-        if number == 3:
-            origin = int(value)  # pyright: ignore[reportArgumentType]
-        elif number == 4 and isinstance(value, bytes):
-            parts.append(value)
-    for part in parts:
-        key = offset = duration = 0
-        stats = []
-        for number, _, value in fields(part):
-            if isinstance(value, bytes):
-                if number == 4:
-                    stats.append(value)
-            elif number == 1:
-                key = value
+        if isinstance(value, bytes):
+            if number == 4:
+                parts.append(value)
             elif number == 2:
-                offset = value - (1 << 64) if value >> 63 else value
-            elif number == 3:
-                duration = value
-        start = (origin * 1000 + offset) * _PICOSECOND
-        yield start, start + duration * _PICOSECOND, key, stats
+                named = value.decode(errors="replace")
+        elif number == 3:
+            origin = value
+    return named, [_event(part, origin * 1000) for part in parts]
+
+
+def _event(part: bytes, origin: int) -> _Raw:
+    key = offset = duration = 0
+    stats = []
+    for number, _, value in fields(part):
+        if isinstance(value, bytes):
+            if number == 4:
+                stats.append(value)
+        elif number == 1:
+            key = value
+        elif number == 2:
+            offset = value - (1 << 64) if value >> 63 else value
+        elif number == 3:
+            duration = value
+    start = (origin + offset) * _PICOSECOND
+    return start, start + duration * _PICOSECOND, key, stats
 
 
 def target_of(chip: str) -> str | None:

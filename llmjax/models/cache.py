@@ -24,8 +24,8 @@ class Short:
     """Keys or values in 8 bits, symmetric, with a scale a token and head: `values * scale`.
 
     Attention multiplies by the scales after its sums over K, and before those over S, so that it reads 8 bits a value.
-    `dtype` is the type in which a prompt is computed. Source of such scales: Liu et al. 2024, "KIVI", with a group of a
-    whole head.
+    `dtype` is the type in which a prompt is computed. Liu et al. 2024, "KIVI", have such scales for values; for
+    keys they have one a channel, which waits for several tokens before it rounds them.
     """
 
     values_NSK: Int8[Array, "N S K"]

@@ -41,7 +41,7 @@ _COMMON = (
     Rule("lm_head/kernel", (P("fsdp", "tensor"), P(("fsdp", "tensor"))), _VOCABULARY),
     Rule("embedding", (P(None, "fsdp"), P())),
     Rule("kernel", (P("fsdp"), P()), (P(None, "fsdp"), P())),
-    Rule(r"[kv]_NSK/\d+", (P(AXES), P("tensor"))),
+    Rule(r"[kv]_NSK/\d+(/\w+)?", (P(AXES), P("tensor"))),
     Rule(r"\w+_B[A-Z]*", (P(ROWS), P())),
 )
 _PACKED = ("values_ED", "packed_EPH", "scale_E", "scale_EP", "minimum_EP")

@@ -25,6 +25,9 @@ ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("format.js", "table.js", "detail.js", "charts.js", "page.js")
 
 
+TABS = 20  # of a page: of many modules the largest have one
+
+
 @dataclass(frozen=True)
 class Program:
     """A program of the report: `cost` is its cost.json, `text` its HLO ("" = not at hand); `label` names its tab, and

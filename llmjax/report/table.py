@@ -77,6 +77,9 @@ def to_text(report: Analysis, width: int | None = None, top: int = TOP) -> str:
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
+MOST = 40  # modules of a folder that have a line
+
+
 def modules_table(rows: Iterable[tuple[str, Analysis]], width: int) -> Table:
     """One line a module of a folder: (label, report); columns of times where one has any."""
     found = list(rows)

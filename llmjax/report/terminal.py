@@ -15,6 +15,7 @@ from rich.text import Text
 
 FEWEST_COLUMNS = 80  # where output goes into a file or a pipe
 _GAP = 2
+_TOLD = 10  # lines of what was left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,14 @@ def console() -> Console:
     if found.width < FEWEST_COLUMNS and not found.is_terminal:
         return Console(width=FEWEST_COLUMNS)
     return found
+
+
+def warn_left_out(errors: Sequence[Exception]) -> None:
+    """Says on standard error what could not be read: the first of many, and how many more there are."""
+    for error in errors[:_TOLD]:
+        print(f"warning: left out: {error}", file=sys.stderr)
+    if len(errors) > _TOLD:
+        print(f"warning: left out: {len(errors) - _TOLD:,} more", file=sys.stderr)
 
 
 def every_second(doing: str) -> Callable[[int, int, str], None]:

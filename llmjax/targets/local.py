@@ -80,11 +80,6 @@ def arguments_of(compiled: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return jax.tree.map(lambda info: jax.ShapeDtypeStruct(info.shape, info.dtype), compiled.args_info)
 
 
-def leaves(*trees: Any) -> list[Any]:
-    """What the arguments of a function are made of."""
-    return jax.tree.leaves(trees)
-
-
 def _platform(compiled: Any) -> str:
     try:
         return compiled.runtime_executable().local_devices()[0].platform

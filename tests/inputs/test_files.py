@@ -84,6 +84,13 @@ def test_a_dump_is_read_largest_first_and_by_a_pattern(tmp_path):
         labels(tmp_path, only="nothing")
 
 
+def test_of_a_dump_that_holds_a_trace_too_the_modules_are_read(tmp_path):
+    (tmp_path / "module_0.jit_f.cpu_after_optimizations.txt").write_text(hlo())
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "host.xplane.pb").write_bytes(b"")
+    assert len(labels(tmp_path)) == 1
+
+
 def test_modules_of_one_text_are_one(tmp_path):
     for number in range(3):
         (tmp_path / f"module_{number}.jit_f.cpu_after_optimizations.txt").write_text(hlo())

@@ -7,7 +7,7 @@ import pytest
 
 from llmjax.analyser import analyze
 from llmjax.errors import UserError
-from llmjax.inputs.function import is_function, jitted, read_function
+from llmjax.inputs.function import from_anywhere, is_function, jitted, read_function
 
 SOURCE = """
 import jax
@@ -23,7 +23,7 @@ def bad(x, w):
 
 def factory():
     spec = jax.ShapeDtypeStruct((8, 64), jnp.float32)
-    return jax.jit(lambda x, k: x * k, static_argnums=1), (spec, 3), {}
+    return jax.jit(lambda x, k: x * k, static_argnums=1), (spec, 3)
 
 def constant():
     return jnp.ones((4, 4)) @ jnp.ones((4, 4))
@@ -60,6 +60,27 @@ def test_a_function_with_described_arguments(file):
 def test_a_factory_returns_its_function_and_arguments(file):
     call = read_function(f"{file}:factory")
     assert call.args[1] == 3 and analyze(jitted(call), *call.args).totals.flops == 8 * 64
+
+
+def test_static_arguments_are_left_out_of_a_measured_run(file):
+    call = read_function(f"{file}:factory")
+    report = analyze(jitted(call), *call.args, measure=True)
+    assert report.measured is not None and report.measured.wall.median > 0
+
+
+def test_lines_of_a_folder_that_is_called_as_the_package_are_the_users(file, tmp_path):
+    folder = tmp_path / "llmjax"
+    folder.mkdir()
+    (folder / "mine.py").write_text("def f():\n    return 1 / 0\n")
+    with pytest.raises(UserError, match=r"mine.py:2 in f: return 1 / 0"):
+        read_function(f"{folder}/mine.py:f")
+
+
+def test_a_word_for_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert from_anywhere("mine.py:f") == f"{tmp_path}/mine.py:f"
+    assert from_anywhere("hf:bert") == "hf:bert" and from_anywhere("hf:.") == f"hf:{tmp_path}"
 
 
 def test_a_function_of_nothing_is_its_own(file):

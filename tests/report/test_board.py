@@ -2,6 +2,7 @@ import json
 
 from llmjax.report.board import ACCURACY, PERPLEXITY, Row, best_of, board_page, pareto, why
 from llmjax.report.page import to_html, to_json
+from llmjax.report.page_charts import figure
 
 
 def row(strategy: str, quality: float, seconds: float, **more) -> Row:
@@ -42,6 +43,14 @@ def test_the_page_has_a_row_and_a_point_a_strategy_and_predictions_where_there_a
     assert titles[1] == "accuracy against predicted time on tpu:v5e:1x1"
     assert len(found["plots"][1]["series"]) == 3
     assert "full+mlp-50" in to_html(page)
+
+
+def test_many_points_stand_beside_their_names_and_few_have_a_legend() -> None:
+    many = board_page("m", ACCURACY, [row(f"way-{n}", 0.8 + n / 100, 1.0 + n) for n in range(9)])
+    few = board_page("m", ACCURACY, ROWS)
+    named, plain = (figure(page.sections[0].plots[0]) for page in (many, few))
+    assert not named["layout"]["showlegend"] and plain["layout"]["showlegend"]
+    assert [trace["text"] for trace in named["traces"][:9]] == [[f"way-{n}"] for n in range(9)]
 
 
 def test_the_ranks_that_adalora_chose_are_pictured() -> None:
