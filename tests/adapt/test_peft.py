@@ -79,7 +79,8 @@ def test_we_compute_what_peft_does_of_its_folder(tmp_path: Path, family: str, he
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and "ranknum" not in name:
-                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+                # Drawn whole, so that the seed fixes them; small, so that float32's rounding is far below 1e-5.
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
     model.save_pretrained(str(tmp_path / "adapter"))
     expected = theirs(model, head)
     loaded, params = load_model(tmp_path / "adapter", head)
