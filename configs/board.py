@@ -33,6 +33,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "full+magnitude-50", "full+wanda-50", "full+wanda-50+nonzeros", "full+mlp-50", "full+mlp-50+lora",
         "full+heads-50+lora", "full+layers-33+lora", "layers-50+distil", "full+layers-33+lora+int8",
     )  # fmt: skip
+    c.save = ()  # of the strategies, those whose models are written to models/ in the workdir, as folders
     c.targets = ("tpu:v5e:1x1", "gpu:h100")  # chips to predict the time on
     c.batch = 8  # rows of the execution that is timed
     c.runs = 20  # executions that are timed; the median counts
@@ -69,8 +70,8 @@ def get_config(arg: str = "") -> ConfigDict:
         c.batch = 1
         c.batch_size = 4
         c.strategies = (
-            "base", "bfloat16", "int8", "kv-8", "round-4", "gptq-4", "awq-4", "magnitude-50", "wanda-50",
-            "sparsegpt-50", "wanda-2:4", "mlp-25+lora", "layers-20+lora",
+            "base", "bfloat16", "int8", "smooth-75+int8", "kv-8", "round-4", "gptq-4", "awq-4", "magnitude-50",
+            "wanda-50", "sparsegpt-50", "wanda-2:4", "mlp-25+lora", "layers-20+lora",
         )  # fmt: skip
     if arg == "tiny":
         c.data.source, c.data.train, c.data.label_names = "files", TINY, ("negative", "positive")

@@ -20,6 +20,14 @@ from llmjax.pretrained import PRETRAINED
 from llmjax.train.lesson import Lesson, check_lesson, taught
 from llmjax.train.task import Tuning
 
+# What reads the folder best/ of a method; where none is said, transformers does.
+_READERS = {"lora": "peft loads it on its base", "adalora": "peft loads it on its base", "adapters": "of this project"}
+
+
+def best_told(method: str) -> str:
+    """Returns the folder best/ and what it is, for people."""
+    return f"best/ (the adapter; {_READERS[method]})" if method in _READERS else "best/ (transformers loads it)"
+
 
 class Part(NamedTuple):
     """What a run trains of a model: its settings, the parameters at first, and how the model's are made of them.

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from llmjax.adapt.folders import shapes_of
 from llmjax.data.batches import Batch
 from llmjax.errors import UserError, did_you_mean
 from llmjax.infer import loop
@@ -19,7 +20,7 @@ from llmjax.models.cache import bucket, empty_cache
 from llmjax.models.config import DTYPES, ModelConfig
 from llmjax.models.families import family_of, make_model
 from llmjax.models.folders import named_config
-from llmjax.models.params import param_shapes, prepare
+from llmjax.models.params import prepare
 from llmjax.parallel.layout import check_heads, shaped
 from llmjax.train import OptimizerConfig, init_state, make_optimizer, make_train_step
 from llmjax.train.classification import classification_loss
@@ -108,12 +109,8 @@ def _ints(*dims: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(dims, jnp.int32)
 
 
-def _params(config: ModelConfig, head: Any) -> Any:
-    return param_shapes(config, head)
-
-
 def _prepared(config: ModelConfig, shape: Shape) -> Any:
-    params = _params(config, "lm")
+    params = shapes_of(shape.model, config, "lm")
     return jax.eval_shape(lambda params: prepare(params, config, check_format(shape.dtype)), params)
 
 
@@ -161,12 +158,12 @@ def _classify(config: ModelConfig, shape: Shape) -> Phase:
         logits_BC: Any = model.apply({"params": params}, tokens_BL, mask_BL)
         return jax.nn.softmax(logits_BC, axis=-1)
 
-    args = (_params(config, "classifier"), _ints(shape.batch, shape.length), _ints(shape.batch))
+    args = (shapes_of(shape.model, config, "classifier"), _ints(shape.batch, shape.length), _ints(shape.batch))
     return Phase(jax.jit(classify), args, f"texts of {shape.length}")
 
 
 def _embed(config: ModelConfig, shape: Shape) -> Phase:
-    args = (_params(config, "none"), _ints(shape.batch, shape.length), _ints(shape.batch))
+    args = (shapes_of(shape.model, config, "none"), _ints(shape.batch, shape.length), _ints(shape.batch))
     return Phase(jax.jit(partial(embed, config=config)), args, f"texts of {shape.length}")
 
 
@@ -180,7 +177,7 @@ def _lm(config: ModelConfig, shape: Shape) -> Phase:
 
 def _training(config: ModelConfig, shape: Shape, head: Any, loss_fn: LossFn, accumulate: int = 1) -> Phase:
     settings, steps = OptimizerConfig(accumulate=accumulate), 1000
-    params = _params(config, head)
+    params = shapes_of(shape.model, config, head)
     state = jax.eval_shape(lambda params: init_state(params, make_optimizer(settings, steps), 0, False), params)
     rows, tokens_BL = _ints(shape.batch), _ints(shape.batch, shape.length)
     mask_BL = jax.ShapeDtypeStruct(tokens_BL.shape, jnp.bool_)

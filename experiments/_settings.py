@@ -285,6 +285,7 @@ JOBS: dict[str, Schema] = {
         "task": one_of(("sentiment", "perplexity")),
         "base": _NAME,
         "strategies": many(_NAME, least=1),
+        "save": many(_NAME),
         "targets": many(_NAME),
         "batch": _ROWS,
         "runs": _RUNS,

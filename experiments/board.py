@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from experiments._mesh import on_devices
 from experiments._settings import values_of
 from experiments._workdir import claim, flat_settings, held
-from experiments.board_parts.strategies import DISTIL, TRAINS, State, change_of, plain, steps_of
+from experiments.board_parts.strategies import DISTIL, TRAINS, State, change_of, check_saved, plain, steps_of
 from experiments.board_parts.subjects import Budget, Subject, language, readied, sentiment
 from llmjax.analysis import analysis_of
 from llmjax.errors import UserError
@@ -28,7 +28,7 @@ from llmjax.json_file import read_json
 from llmjax.memory import tree_bytes
 from llmjax.models.folders import WEIGHTS_FILE, read_config
 from llmjax.models.params import Head, flat_tree, nested_tree
-from llmjax.models.weights import read_tensors, saved_folder, write_config, write_tensors
+from llmjax.models.weights import read_tensors, save_pretrained, saved_folder, write_config, write_tensors
 from llmjax.report.board import ACCURACY, PERPLEXITY, Row, board_page
 from llmjax.report.page import print_page, to_html
 from llmjax.report.terminal import console
@@ -42,8 +42,10 @@ def run(config: ConfigDict, workdir: str) -> None:
     """Makes the rows that are not there yet, prints the board and writes board.json and board.html."""
     values, folder = values_of(config), Path(workdir)
     strategies = {name: steps_of(name) for name in values["strategies"]}
+    for name in values["save"]:
+        check_saved(name, strategies)
     with on_devices(values["mesh"]), held(folder):
-        fixed = {name: value for name, value in values.items() if name not in ("strategies", "targets", "runs")}
+        fixed = {name: value for name, value in values.items() if name not in ("strategies", "save", "targets", "runs")}
         claim(folder, flat_settings(fixed), begun=(folder / "rows").is_dir())
         subject = _subject(values)
         print(subject.about, file=sys.stderr)
@@ -53,6 +55,7 @@ def run(config: ConfigDict, workdir: str) -> None:
             print(f"row {number + 1} of {len(strategies)}: {name}", file=sys.stderr)
             rows.append(board.row(name, steps))
         rows = board.timed(rows)
+        saved = [board.save(name, strategies[name], folder / "models" / name) for name in values["save"]]
     measure = ACCURACY if subject.head == "classifier" else PERPLEXITY
     page = board_page(subject.about, measure, rows, board.notes)
     document = {"schema": SCHEMA, "about": subject.about, "quality": measure, "rows": [row.document() for row in rows]}
@@ -60,6 +63,8 @@ def run(config: ConfigDict, workdir: str) -> None:
     atomic_write(folder / "board.html", to_html(page))
     print_page(page, console())
     print(f"board.json, and board.html to look at: {workdir}")
+    for line in saved:
+        print(line)
 
 
 def _subject(values: dict[str, Any]) -> Subject:
@@ -152,6 +157,14 @@ class _Board:
         }
         atomic_write(folder / "trained.json", json.dumps(training) + "\n")
         return done.state, training
+
+    def save(self, name: str, steps: tuple[str, ...], folder: Path) -> str:
+        """Writes a strategy's model as a folder; returns a line of where it is and how it is read."""
+        state = self.state(steps)[0]
+        save_pretrained(folder, state.config, state.params, self.subject.head, self.subject.tokenizer)
+        how = {"format": state.format.removeprefix("float32"), "kv_cache": state.config.kv_cache}
+        told = " ".join(f"--config.{setting}={value}" for setting, value in how.items() if value)
+        return f"{name}: {folder}" + (f"; generate and perplexity read it so by {told}" if told else "")
 
     def predicted(self, function: Callable[..., Any], args: Sequence[Any]) -> dict[str, float]:
         """Returns one execution's predicted seconds on each target that can be compiled for."""

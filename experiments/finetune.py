@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments._adapt import lesson_of, part_of
+from experiments._adapt import best_told, lesson_of, part_of
 from experiments._command import launch_command
 from experiments._figures import baseline_json, examples_json, measured_json, print_figures
 from experiments._mesh import check_rows, on_devices, say_mesh
@@ -307,7 +307,7 @@ def _print_data(dataset: Dataset, splits: dict[str, Split], about: list[str], ma
 
 def _print_results(results: dict[str, Any], folder: Path) -> None:
     print_figures(results)
-    files = "best/ (transformers loads it), eval.json, metrics.jsonl, checkpoints/, TensorBoard events"
+    files = f"{best_told(results['method'])}, eval.json, metrics.jsonl, checkpoints/, TensorBoard events"
     print(f"\nwritten to {folder}: {files}")
     best, text = shlex.quote(str(folder / "best")), shlex.quote(results["examples"][0]["text"][:100])
     commands = (

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from experiments._adapt import lesson_of, part_of
+from experiments._adapt import best_told, lesson_of, part_of
 from experiments._command import launch_command
 from experiments._mesh import check_rows, on_devices, say_mesh
 from experiments._settings import values_of
@@ -174,6 +174,6 @@ def _print_results(found: dict[str, Any], folder: Path) -> None:
         )
     for text in found.get("samples", []):
         print(f"  {text!r}")
-    print(f"\nwritten to {folder}: best/ (transformers loads it), {RESULTS}, metrics.jsonl, checkpoints/")
+    print(f"\nwritten to {folder}: {best_told(found['method'])}, {RESULTS}, metrics.jsonl, checkpoints/")
     print("try next:")
     print("  " + launch_command("generate.py", f"--config.checkpoint={folder / 'best'}", "--config.prompt='The '"))

@@ -93,12 +93,15 @@ def _window(config: Any, context: int, tokens: int) -> tuple[int, int]:
 def _report(config: Any, results: dict[str, Perplexity], window: int, stride: int, workdir: Path) -> None:
     base_name, base = next(iter(results.items()))
     table = Table(
-        "format", "loss", "perplexity", f"against {base_name}", title=f"{base.tokens:,} tokens of {config.input}"
-    )
+        "format", "loss", "perplexity", "95% interval", f"against {base_name}",
+        title=f"{base.tokens:,} tokens of {config.input}",
+    )  # fmt: skip
     rows = {}
     for name, result in results.items():
         change = result.perplexity / base.perplexity - 1
-        table.add_row(name, f"{result.loss:.5f}", f"{result.perplexity:,.3f}", f"{change:+.3%}")
+        low, high = result.interval
+        within = "" if result.error is None else f"{low:,.1f} to {high:,.1f}"
+        table.add_row(name, f"{result.loss:.5f}", f"{result.perplexity:,.3f}", within, f"{change:+.3%}")
         rows[name] = {**result._asdict(), f"relative_to_{base_name}": change}
     Console().print(table)
     summary = {"checkpoint": config.checkpoint, "input": config.input, "window": window, "stride": stride}

@@ -2,12 +2,12 @@
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from llmjax.adapt.awq import awq
+from llmjax.adapt.awq import awq, smooth
 from llmjax.adapt.config import METHODS
 from llmjax.adapt.gptq import gptq
 from llmjax.adapt.prune import TWO_OF_FOUR, Share, magnitude, sparsegpt, wanda
@@ -72,6 +72,13 @@ def _on_grid(quantise: Callable[..., Any]) -> Callable[[str], Change]:
     return of
 
 
+def _smoothed(amount: str) -> Change:
+    def change(state: State, tokens_NL: np.ndarray) -> State:
+        return state._replace(params=smooth(state.params, state.config, tokens_NL, int(amount) / 100))
+
+    return change
+
+
 def _short_cache(amount: str) -> Change:
     def change(state: State, tokens_NL: np.ndarray) -> State:
         if not family_of(state.config).causal:
@@ -96,11 +103,12 @@ _CHANGES: dict[str, tuple[Callable[[str], Change], str]] = {
     "round": (_on_grid(round_weights), "[234]"),
     "gptq": (_on_grid(gptq), "[234]"),
     "awq": (_on_grid(awq), "[234]"),
+    "smooth": (_smoothed, r"\d\d?"),
     "kv": (_short_cache, "8"),
 }
 SHOWN = (
     *TRAINS, *(f"{name}-50" for name in list(_CHANGES)[:6]), "wanda-2:4",
-    "round-4", "gptq-4", "awq-4", "kv-8", *FORMATS,
+    "round-4", "gptq-4", "awq-4", "smooth-75", "kv-8", *FORMATS,
 )  # fmt: skip
 
 
@@ -119,6 +127,14 @@ def steps_of(strategy: str) -> tuple[str, ...]:
         if packs and number + 1 < len(steps):
             raise UserError(f"strategies: {strategy!r}: {step!r} packs the weights: nothing can follow it")
     return steps
+
+
+def check_saved(strategy: str, strategies: Collection[str]) -> None:
+    """Raises `UserError` for a strategy that is not on the board, or whose model no folder of transformers can hold."""
+    if strategy not in strategies:
+        raise UserError(f"save: {strategy!r} is none of strategies.{did_you_mean(strategy, strategies)}")
+    if "adapters" in steps_of(strategy):
+        raise UserError(f"save: {strategy!r}: a model with Houlsby adapters has no names in transformers")
 
 
 def change_of(step: str) -> Change | None:

@@ -28,6 +28,7 @@ from llmjax.infer.checkpoint import folder_tokenizer, language_model_folder
 from llmjax.infer.perplexity import perplexity
 from llmjax.infer.step import decode_step
 from llmjax.kernels.formats import activation_dtype
+from llmjax.memory import available
 from llmjax.models.cache import bucket, empty_cache
 from llmjax.models.families import make_model
 from llmjax.models.folders import resolve_folder
@@ -46,6 +47,7 @@ from llmjax.train import (
 from llmjax.train.defaults import PART_RATES, PRETRAINED
 from llmjax.train.lesson import Lesson
 from llmjax.train.lm import Stream, lm_task
+from llmjax.train.memory import check_training
 from llmjax.train.task import Tuning
 
 SEGMENTS = 32  # of calibration
@@ -102,6 +104,11 @@ class Subject(Protocol):
         """Returns tokens [N, L] of training texts."""
         ...
 
+    @property
+    def tokenizer(self) -> Any:
+        """transformers' tokenizer of the base."""
+        ...
+
 
 def readied(state: State) -> Params:
     """Returns parameters as inference reads them."""
@@ -155,6 +162,7 @@ class Sentiment:
     budget: Budget
     batch: int
     about: str
+    tokenizer: Any
     head: Head = "classifier"
 
     def begin(self) -> State:
@@ -169,6 +177,9 @@ class Sentiment:
             epochs=self.budget.epochs, batch_size=self.budget.batch_size, seed=self.budget.seed, lesson=lesson,
             optimizer=OptimizerConfig(learning_rate=rate),
         )  # fmt: skip
+        longest = int(self.splits["train"].encoded.lengths_N.max())
+        rows, averaged = config.batch_size, config.ema_decay > 0
+        check_training(state.config, rows, config.eval_batch_size, longest, averaged, available(), part=part.bytes)
         began = time.perf_counter()
         fitted = fit_classifier(
             state.config, part.params, self.splits["train"], self.splits["dev"], config, folder, tuning=tuning
@@ -210,6 +221,7 @@ class Language:
     budget: Budget
     batch: int
     about: str
+    tokenizer: Any
     head: Head = "lm"
     window: int = 256
 
@@ -224,6 +236,8 @@ class Language:
         stream = Stream(self.train_T, len(self.train_T))
         task = lm_task(state.config, stream, self.window // 2, self.budget.batch_size, self.budget.seed, lesson=lesson)
         phase = Phase(task, self.budget.steps, OptimizerConfig(learning_rate=rate))
+        rows, free = self.budget.batch_size, available()
+        check_training(state.config, rows, rows, self.window // 2, False, free, head="lm", part=part.bytes)
         began = time.perf_counter()
         fitted = fit(
             [phase], part.params, LoopConfig(self.budget.seed, family=state.config.family), folder, tuning=tuning
@@ -232,10 +246,10 @@ class Language:
         return _trained(state, part._replace(tuning=tuning), fitted.params, seconds)
 
     def quality(self, state: State) -> Quality:
-        """Returns the perplexity of the held-out text, windows overlapping by half; it has no interval."""
+        """Returns the perplexity of the held-out text, windows overlapping by half, with its interval over them."""
         stride = self.window // 2
         found = perplexity(readied(state), state.config, state.format, self.test_T.tolist(), self.window, stride, 4)
-        return Quality(found.perplexity, found.perplexity, found.perplexity)
+        return Quality(found.perplexity, *found.interval)
 
     def execution(self, state: State) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Returns the decoding of one token a row, over a cache of the window's length."""
@@ -264,7 +278,7 @@ def sentiment(base: str, data: dict[str, Any], budget: Budget, batch: int) -> Se
     if not len(splits["test"]):
         raise UserError("data: has no test texts: set data.test, or data.test_fraction above 0")
     about = f"{base} on {len(splits['train']):,} labelled texts, {len(splits['test']):,} held out"
-    return Sentiment(State(config, params), splits, budget, batch, about)
+    return Sentiment(State(config, params), splits, budget, batch, about, tokenizer)
 
 
 def language(base: str, data: dict[str, Any], budget: Budget, batch: int, limit: int) -> Language:
@@ -279,4 +293,4 @@ def language(base: str, data: dict[str, Any], budget: Budget, batch: int, limit:
     )
     test_T = test_T[:limit]
     about = f"{base} on {len(train_T):,} tokens of {corpus.origin}, {len(test_T):,} held out"
-    return Language(State(config, params), train_T, test_T, budget, batch, about)
+    return Language(State(config, params), train_T, test_T, budget, batch, about, tokenizer)

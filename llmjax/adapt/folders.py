@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from llmjax.adapt.bottleneck import draw
 from llmjax.adapt.config import AdaptConfig
+from llmjax.adapt.layout import PREFIX, TYPES, adapter_config, beside_name, scale_of, stored, tensor_names
 from llmjax.adapt.lora import A, B, E, merged
 from llmjax.errors import UserError
 from llmjax.files import write_sums
@@ -26,9 +28,6 @@ from llmjax.models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_base,
 from llmjax.models.params import At, Head, Params, flat_tree, nested_tree, param_shapes, stack_layers
 from llmjax.models.weights import check_sums, load_pretrained, read_tensors, saved_folder, write_config, write_tensors
 
-_TYPES = {"lora": "LORA", "adalora": "ADALORA", "adapters": "HOULSBY"}
-_TASKS = {"classifier": "SEQ_CLS", "lm": "CAUSAL_LM", "none": "FEATURE_EXTRACTION"}
-_PREFIX = "base_model.model."
 _NOT_READ = ("use_dora", "use_qalora", "lora_bias", "trainable_token_indices", "target_parameters", "layer_replication")
 
 
@@ -66,6 +65,25 @@ def load_model(
     return config, stack_layers(whole, config)
 
 
+def shapes_of(name: str, config: ModelConfig, head: Head) -> Params:
+    """Returns the shapes and dtypes of what `load_model` gives of a size, a folder or a hub id, by its config.
+
+    LoRA and AdaLoRA are merged and leave the base's shapes; Houlsby adapters are parameters of their own.
+    """
+    shapes, file = param_shapes(config, head), Path(name).expanduser() / ADAPTER_CONFIG
+    raw = read_json(file) if file.is_file() else {}
+    if raw.get("peft_type") != TYPES["adapters"]:
+        return shapes
+    width = raw.get("width")
+    if not isinstance(width, int):
+        raise UserError(f"{file}: width={width!r} is no number of a bottleneck's inputs.")
+
+    def whole(params: Params) -> Params:
+        return merged(params, draw(params, config, width, jax.random.key(0)), 1.0)
+
+    return jax.eval_shape(whole, shapes)
+
+
 def save_adapter(
     folder: str | Path,
     config: ModelConfig,
@@ -86,7 +104,7 @@ def save_adapter(
         UserError: the folder exists and holds other files, or cannot be written.
     """
     parts = flat_tree(trained)
-    names = _names(config, head)
+    names = tensor_names(config, head)
     with saved_folder(folder) as fresh:
         tensors = {}
         for at, leaf in parts.items():
@@ -95,73 +113,15 @@ def save_adapter(
                 tensors["/".join(at)] = array
             elif at[-1] in (A, B, E):
                 kept = np.asarray(parts[(*at[:-1], E)]) != 0 if (*at[:-1], E) in parts else slice(None)
-                tensors[_beside(names, at, adapt.method)] = _theirs(at[-1], array, kept)
+                tensors[beside_name(names, at, adapt.method)] = stored(at[-1], array, kept)
             else:
                 transposed = family_of(config).transposed(at)
-                tensors[_PREFIX + names[at]] = np.ascontiguousarray(array.T if transposed else array)
+                tensors[PREFIX + names[at]] = np.ascontiguousarray(array.T if transposed else array)
         write_tensors(fresh / ADAPTER_WEIGHTS, tensors)
         write_sums(fresh, [fresh / ADAPTER_WEIGHTS])
-        raw = _config(config, parts, names, head, adapt, base)
+        raw = adapter_config(config, parts, names, head, adapt, base)
         (fresh / ADAPTER_CONFIG).write_text(json.dumps(raw, indent=2) + "\n", "utf-8")
         write_config(fresh, config, head, tokenizer)
-
-
-def _names(config: ModelConfig, head: Head) -> dict[At, str]:
-    """Returns transformers' name of every parameter."""
-    family = family_of(config)
-    bare = "none" in family.architectures and family.architectures[head] == family.architectures["none"]
-    return {
-        at: family.tensor_name(at) if bare or at[0] in family.own else family.prefix + family.tensor_name(at)
-        for at in flat_tree(param_shapes(config, head))
-    }
-
-
-def _module(names: Mapping[At, str], at: At) -> str:
-    return names[(*at, "kernel")].removesuffix(".weight")
-
-
-def _beside(names: Mapping[At, str], at: At, method: str) -> str:
-    end = f"lora_{at[-1][-1].upper()}" + (".weight" if method == "lora" else "")
-    return f"{_PREFIX}{_module(names, at[:-1])}.{end}"
-
-
-def _theirs(name: str, array: np.ndarray, kept: Any) -> np.ndarray:
-    """Returns a, b or lambda as peft stores them, the triplets alone that are in use."""
-    turned = {A: lambda: array.T[kept], B: lambda: array.T[:, kept], E: lambda: array[kept][:, None]}[name]()
-    return np.ascontiguousarray(turned)
-
-
-def _config(
-    config: ModelConfig, parts: Mapping[At, Any], names: Mapping[At, str], head: Head, adapt: AdaptConfig, base: str
-) -> dict[str, Any]:
-    family, own = family_of(config), sorted({at[0] for at in parts} & set(family_of(config).own))
-    found: dict[str, Any] = {
-        "peft_type": _TYPES[adapt.method],
-        "task_type": _TASKS[head],
-        "base_model_name_or_path": base,
-        "inference_mode": True,
-        "modules_to_save": [family.tensor_name((part, "kernel")).split(".")[0] for part in own] or None,
-    }
-    if adapt.method == "adapters":
-        return found | {"width": adapt.width}
-    beside = sorted(at[:-1] for at in parts if at[-1] == A)
-    found |= {
-        "target_modules": [_module(names, at) for at in beside],
-        "lora_alpha": adapt.alpha,
-        "lora_dropout": adapt.dropout,
-        "fan_in_fan_out": not family.transposed((*beside[0], "kernel")),
-        "bias": "none",
-    }
-    if adapt.method == "lora":
-        return found | {"r": adapt.rank, "use_rslora": adapt.rank_stabilised}
-    pattern = {f"{_module(names, at)}.lora_E": (np.asarray(parts[(*at, E)]) != 0).tolist() for at in beside}
-    return found | {
-        "init_r": adapt.initial_rank,
-        "target_r": adapt.rank,
-        "orth_reg_weight": adapt.orthogonality,
-        "total_step": 1,
-        "rank_pattern": pattern,
-    }
 
 
 def _trained(
@@ -169,8 +129,8 @@ def _trained(
 ) -> dict[At, np.ndarray]:
     """Returns an adapter's arrays by our paths, what is added scaled already; heads that are not asked for left out."""
     kind, base = raw.get("peft_type"), raw.get("base_model_name_or_path")
-    if kind not in _TYPES.values():
-        raise UserError(f"{folder}: peft_type={kind!r} is not read, only {', '.join(_TYPES.values())}.")
+    if kind not in TYPES.values():
+        raise UserError(f"{folder}: peft_type={kind!r} is not read, only {', '.join(TYPES.values())}.")
     for name in _NOT_READ:
         if raw.get(name):
             raise UserError(f"{folder}: {name}={raw[name]!r} is not computed here: merge the adapter with peft first.")
@@ -183,7 +143,7 @@ def _trained(
         if "/" in name:
             found[tuple(name.split("/"))] = array
             continue
-        bare = name.removeprefix(_PREFIX).removeprefix(prefix).replace(".modules_to_save", "")
+        bare = name.removeprefix(PREFIX).removeprefix(prefix).replace(".modules_to_save", "")
         beside = re.fullmatch(r"(.+)\.lora_([ABE])(\.weight)?", bare)
         at = ours.get(f"{beside[1]}.weight" if beside else bare)
         if at is None:
@@ -197,27 +157,11 @@ def _trained(
         if beside[2] == "A":
             found[(*at[:-1], A)] = array.T
         elif beside[2] == "B":
-            found[(*at[:-1], B)] = array.T * _scale(folder, raw, beside[1])
+            found[(*at[:-1], B)] = array.T * scale_of(folder, raw, beside[1])
         else:
             found[(*at[:-1], E)] = array[:, 0]
     wanted = flat_tree(param_shapes(config, head))
     return {at: leaf for at, leaf in found.items() if at[0] not in family.own or at in wanted}
-
-
-def _scale(folder: Path, raw: Mapping[str, Any], module: str) -> float:
-    """Returns what a module's added product is multiplied by."""
-
-    def of_module(patterns: str, usual: Any) -> float:
-        pairs = (raw.get(patterns) or {}).items()
-        return next((value for key, value in pairs if re.fullmatch(rf"(.*\.)?({key})", module)), usual)
-
-    try:
-        if raw["peft_type"] == "ADALORA":
-            return float(raw["lora_alpha"]) / (float(raw["init_r"]) + 1e-5)
-        rank, alpha = of_module("rank_pattern", raw["r"]), of_module("alpha_pattern", raw["lora_alpha"])
-        return float(alpha) / (float(rank) ** 0.5 if raw.get("use_rslora") else float(rank))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f"{folder / ADAPTER_CONFIG}: r, init_r or lora_alpha is missing or no number.") from error
 
 
 def _labels(folder: Path, trained: Mapping[At, np.ndarray], own: tuple[str, ...]) -> tuple[str, ...]:

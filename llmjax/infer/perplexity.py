@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float64
 
 from llmjax.errors import no_numbers
 from llmjax.infer.step import score
@@ -26,11 +27,23 @@ class Windows(NamedTuple):
 
 
 class Perplexity(NamedTuple):
-    """Mean negative log-likelihood a token (natural), its exponential, and over how many tokens."""
+    """Mean negative log-likelihood a token (natural), its exponential, over how many tokens, and the loss's error.
+
+    error: the loss's standard error, were the text's windows drawn apart from one another: of a ratio of two sums over
+    them (Cochran 1977, "Sampling Techniques", equation 6.13). None of one window alone. Two models' difference on one
+    text is surer than that.
+    """
 
     loss: float
     perplexity: float
     tokens: int
+    error: float | None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The perplexity's 95% interval; its value twice where the error is not known."""
+        low, high = (math.exp(min(self.loss + side * 1.96 * (self.error or 0.0), 700)) for side in (-1, 1))
+        return low, high
 
 
 def windows(ids: Sequence[int], window: int, stride: int, batch_size: int) -> Iterator[Windows]:
@@ -76,11 +89,20 @@ def perplexity(
         cache = empty_cache(config, batch_size, window, activation_dtype(format))
         return score(params, tokens_BL, lengths_B, cache, config=config)[0]
 
-    total, count = 0.0, 0
+    losses, counts = [], []
     for batch in windows(ids, window, stride, batch_size):
         scores_BL = fetched(scores(params, *place_rows((batch.tokens_BL, batch.lengths_B)))).astype(np.float64)
-        total -= float(scores_BL[batch.scored_BL].sum())
-        count += int(batch.scored_BL.sum())
-    if not math.isfinite(total):
+        losses.append(-np.where(batch.scored_BL, scores_BL, 0.0).sum(axis=1))
+        counts.append(batch.scored_BL.sum(axis=1))
+    losses_W, counts_W = (np.concatenate(parts) for parts in (losses, counts))
+    losses_W, counts_W = losses_W[counts_W > 0], counts_W[counts_W > 0]
+    loss, tokens = float(losses_W.sum() / counts_W.sum()), int(counts_W.sum())
+    if not math.isfinite(loss):
         raise no_numbers("the log-likelihoods")
-    return Perplexity(total / count, math.exp(min(total / count, 700)), count)
+    return Perplexity(loss, math.exp(min(loss, 700)), tokens, _error(losses_W - loss * counts_W, tokens))
+
+
+def _error(off_W: Float64[np.ndarray, "W"], tokens: int) -> float | None:
+    """Returns the standard error of the mean loss, of what each window's loss is off what its tokens should have."""
+    count = len(off_W)
+    return math.sqrt(count / (count - 1) * float((off_W**2).sum())) / tokens if count > 1 else None

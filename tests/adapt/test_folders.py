@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from llmjax.adapt.folders import load_model
+from llmjax.adapt.folders import load_model, shapes_of
 from llmjax.errors import UserError
 from llmjax.models.params import init_params
 from llmjax.models.weights import save_pretrained
@@ -22,6 +22,9 @@ def test_a_folder_gives_back_the_model_on_its_base(tmp_path: Path, family: str, 
     config, whole = saved(tmp_path, family, method)
     loaded, params = load_model(tmp_path / "adapter", "classifier")
     assert loaded.label_names == config.label_names
+    given = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), params)
+    told = shapes_of(str(tmp_path / "adapter"), loaded, "classifier")
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), told) == given
     np.testing.assert_allclose(logits(config, params), logits(config, whole), atol=1e-5)
     assert (tmp_path / "adapter/adapter_model.safetensors").stat().st_size < 40_000
 

@@ -10,11 +10,12 @@ from experiments import board
 from experiments.board import _keep, _kept
 from experiments.board_parts.strategies import State
 from llmjax.adapt.config import AdaptConfig
+from llmjax.adapt.folders import load_model
 from llmjax.adapt.tuning import begin
 from llmjax.data import load_tokenizer
 from llmjax.errors import UserError
 from llmjax.models.bert import BertConfig
-from llmjax.models.params import init_params
+from llmjax.models.params import flat_tree, init_params
 from llmjax.models.weights import save_pretrained
 from tests.adapt.models import FAMILIES, drawn
 
@@ -52,13 +53,16 @@ def test_rows_are_made_once_and_the_files_hold_them(base: Path, tmp_path: Path, 
     assert (tmp_path / "board.html").stat().st_size > 10_000
     made = (tmp_path / "rows/full/trained.json").stat().st_mtime_ns
     capsys.readouterr()
-    board.run(tiny(base, strategies=("full", "magnitude-50")), str(tmp_path))
+    board.run(tiny(base, strategies=("full", "magnitude-50"), save=("magnitude-50",)), str(tmp_path))
     assert (tmp_path / "rows/full/trained.json").stat().st_mtime_ns == made
     again = {row["strategy"]: row for row in json.loads((tmp_path / "board.json").read_text())["rows"]}
     assert (
         again["magnitude-50"]["flops"] == again["full"]["flops"] and again["full"]["quality"] == rows["full"]["quality"]
     )
     assert "as many FLOPs and bytes" in " ".join(capsys.readouterr().out.split())
+    _, params = load_model(tmp_path / "models/magnitude-50", "classifier")
+    kernels = [leaf for at, leaf in flat_tree(params).items() if "mlp" in at and at[-1] == "kernel"]
+    assert len(kernels) == 2 * 2 and all(abs(np.mean(np.asarray(kernel) == 0) - 0.5) < 0.01 for kernel in kernels)
     with pytest.raises(UserError, match="epochs"):
         board.run(tiny(base, epochs=2), str(tmp_path))
 

@@ -42,7 +42,7 @@ def test_one_window_has_the_loss_of_the_full_forward_pass():
     logprobs = jax.nn.log_softmax(full_logits(config, params, ids))
     want = -np.mean([float(logprobs[i, ids[i + 1]]) for i in range(59)])
     got = perplexity(prepare(params, config, "float32"), config, "float32", ids, 60, 30, 2)
-    assert got.tokens == 59
+    assert got.tokens == 59 and got.error is None and got.interval == (got.perplexity, got.perplexity)
     assert got.loss == pytest.approx(want, abs=1e-5)
     assert got.perplexity == pytest.approx(math.exp(want), rel=1e-4)
 
@@ -50,13 +50,17 @@ def test_one_window_has_the_loss_of_the_full_forward_pass():
 def test_sliding_windows_see_what_stands_before_them():
     config, params = random_model()
     ids = np.random.default_rng(1).integers(0, 300, 50).tolist()
-    total = 0.0
+    parts = []
     for begin, end, first in ((0, 20, 1), (8, 28, 20), (16, 36, 28), (24, 44, 36), (32, 50, 44)):
         logprobs = jax.nn.log_softmax(full_logits(config, params, ids[begin:end]))
-        total -= sum(float(logprobs[i - begin - 1, ids[i]]) for i in range(first, end))
+        parts.append((-sum(float(logprobs[i - begin - 1, ids[i]]) for i in range(first, end)), end - first))
     got = perplexity(prepare(params, config, "float32"), config, "float32", ids, 20, 12 - 4, 3)
     assert got.tokens == 49
-    assert got.loss == pytest.approx(total / 49, abs=1e-5)
+    mean = sum(loss for loss, _ in parts) / 49
+    assert got.loss == pytest.approx(mean, abs=1e-5)
+    error = math.sqrt(5 / 4 * sum((loss - mean * count) ** 2 for loss, count in parts)) / 49
+    assert got.error == pytest.approx(error, rel=1e-3)
+    assert got.interval == pytest.approx((math.exp(mean - 1.96 * error), math.exp(mean + 1.96 * error)), rel=1e-3)
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.board_parts.strategies import SHOWN, State, change_of, plain, steps_of
+from experiments.board_parts.strategies import SHOWN, State, change_of, check_saved, plain, steps_of
 from llmjax.errors import UserError
 from llmjax.kernels.formats import Groups
 from llmjax.models.llama import LlamaConfig
@@ -44,6 +44,15 @@ def test_steps_are_read_in_order_and_every_shown_one_is_one() -> None:
 def test_what_is_no_strategy_is_refused_in_a_line(strategy: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         steps_of(strategy)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "says"), [("lorra", r"'lorra' is none of strategies\. Did you mean 'lora'"), ("adapters", "no names")]
+)
+def test_what_no_folder_can_hold_is_refused_in_a_line(strategy: str, says: str) -> None:
+    check_saved("lora", ("lora", "adapters"))
+    with pytest.raises(UserError, match=says):
+        check_saved(strategy, ("lora", "adapters"))
 
 
 def test_steps_do_what_they_are_called(state: State) -> None:
