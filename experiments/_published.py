@@ -15,7 +15,9 @@ import jax.numpy as jnp
 from experiments._phases import PHASES, Shape, decoding
 from llmjax.analysis import analysis_of
 from llmjax.cycles.device import Device
+from llmjax.cycles.model import without_copies
 from llmjax.cycles.published.cases import Program
+from llmjax.cycles.published.pricing import Taken
 from llmjax.data.batches import Batch
 from llmjax.files import atomic_write
 from llmjax.hlo import parse
@@ -154,11 +156,11 @@ def compiled(program: Program, layers: int, target: str, folder: Path) -> str:
     return text
 
 
-def seconds_of(text: str, target: str, device: Device) -> float:
-    """Predicted seconds of one execution of a compiled program."""
+def taken_of(text: str, target: str, device: Device) -> Taken:
+    """Predicted seconds of one execution of a compiled program, and without its waiting for copies."""
     found = analysis_of(parse(text), backend="gpu" if device.kind == "gpu" else "tpu", target=target, device=device)
     assert found.time is not None, "a device was given"
-    return found.time.overlapped
+    return Taken(found.time.overlapped, without_copies(found.cost, found.time))
 
 
 def _precision(program: Program) -> contextlib.AbstractContextManager[Any]:

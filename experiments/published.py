@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments._published import compiled, is_kept, seconds_of
+from experiments._published import compiled, is_kept, taken_of
 from experiments._settings import values_of
 from llmjax.cycles.device import device_names
 from llmjax.cycles.published.cases import Case, Program, case_of
 from llmjax.cycles.published.chips import chip_of
 from llmjax.cycles.published.kernels import kernel_seconds
-from llmjax.cycles.published.pricing import assembled, layers_to_compile, once_a_step
+from llmjax.cycles.published.pricing import Taken, assembled, layers_to_compile, once_a_step
 from llmjax.cycles.published.scores import Outcome, by_tier, counted, expected, grouped, inversions, seen_by_fit, worst
 from llmjax.cycles.published.table import TIERS, Row, read_table
 from llmjax.errors import UserError, did_you_mean
@@ -43,14 +43,14 @@ class _Compiler:
 
     def __init__(self, folder: Path, until: float) -> None:
         self.folder, self.until = folder, until
-        self.seconds: dict[tuple[Program, int, str, str], float] = {}
+        self.taken: dict[tuple[Program, int, str, str], Taken] = {}
 
-    def time(self, program: Program, layers: int, case: Case) -> float | None:
-        """Predicted seconds of a program with so many layers; None where it is too late to compile it."""
+    def time(self, program: Program, layers: int, case: Case) -> Taken | None:
+        """What a program is predicted to take with so many layers; None where it is too late to compile it."""
         chip = case.chip
         main = f"{chip.device.name} {chip.device.main_memory.bandwidth.value}"
         key = (program, layers, chip.target, main)
-        if key not in self.seconds:
+        if key not in self.taken:
             kept = is_kept(program, layers, chip.target, self.folder)
             if time.monotonic() > self.until and not kept:
                 return None
@@ -58,8 +58,8 @@ class _Compiler:
                 what = f"{program.phase} {program.batch} x {program.length} {program.dtype}, {layers} layers"
                 print(f"compiling {case.row.id} for {chip.target}: {what}", file=sys.stderr)
             text = compiled(program, layers, chip.target, self.folder)
-            self.seconds[key] = seconds_of(text, chip.target, chip.device)
-        return self.seconds[key]
+            self.taken[key] = taken_of(text, chip.target, chip.device)
+        return self.taken[key]
 
 
 def run(config: ConfigDict, workdir: str) -> None:

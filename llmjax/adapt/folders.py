@@ -71,7 +71,7 @@ def shapes_of(name: str, config: ModelConfig, head: Head) -> Params:
     LoRA and AdaLoRA are merged and leave the base's shapes; Houlsby adapters are parameters of their own.
     """
     shapes, file = param_shapes(config, head), Path(name).expanduser() / ADAPTER_CONFIG
-    raw = read_json(file) if file.is_file() else {}
+    raw = read_json(file) if name and file.is_file() else {}
     if raw.get("peft_type") != TYPES["adapters"]:
         return shapes
     width = raw.get("width")

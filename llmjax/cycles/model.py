@@ -12,6 +12,7 @@ known by its kernels (gpu.py), a TPU by its compiler's cycles and physics where 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from llmjax.cost.values import ModuleCost
 from llmjax.cycles.device import Device, peak
@@ -34,7 +35,7 @@ def timed(cost: ModuleCost, device: Device, ops: Sequence[Features]) -> ProgramT
     times = tuple(op_time(f, device) for f in ops)
     dispatch = _dispatch(cost, device)
     busy = sum(time.seconds for time in times)
-    overlapped = dispatch + _laid_out(cost, times)
+    overlapped = dispatch + max(_laid_out(cost, times), _main_memory(times, device))
     sequential = busy + dispatch
     scale = overlapped / sequential if sequential else 1.0
     low = (sum(time.low for time in times) + dispatch) * scale
@@ -45,11 +46,26 @@ def timed(cost: ModuleCost, device: Device, ops: Sequence[Features]) -> ProgramT
     return ProgramTime(device, times, dispatch, sequential, overlapped, low, high, by_name)
 
 
+def _main_memory(times: Sequence[OpTime], device: Device) -> float:
+    """Seconds of all traffic with main memory: ops that run side by side share its bandwidth."""
+    return sum(time.memory.get(device.main_memory.name, 0.0) for time in times)
+
+
 def _laid_out(cost: ModuleCost, times: Sequence[OpTime]) -> float:
     ran = [op for op in cost.ops if op.count]
     pairs = [(op, time) for op, time in zip(ran, times, strict=True) if time.count]
     seconds = {(op.computation, op.name): time.seconds / time.count for op, time in pairs}
     return elapsed(cost, seconds)
+
+
+def without_copies(cost: ModuleCost, time: ProgramTime) -> float:
+    """Seconds of one execution, were its asynchronous copies between memories done at once.
+
+    What is left of `overlapped` is waiting for main memory. A collective that ops wait for runs beside those copies.
+    """
+    copies = {op.name for op in cost.ops if op.instruction.opcode in ("copy-start", "slice-start")}
+    kept = [replace(each, seconds=0.0) if each.name in copies else each for each in time.ops]
+    return time.dispatch + _laid_out(cost, kept)
 
 
 def between(cost: ModuleCost) -> dict[str, float]:

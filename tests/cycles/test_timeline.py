@@ -3,6 +3,8 @@
 import pytest
 
 from llmjax.cost import cost_module
+from llmjax.cycles.device import load_device
+from llmjax.cycles.model import predict, without_copies
 from llmjax.cycles.timeline import elapsed, is_asynchronous
 from llmjax.hlo import parse
 
@@ -62,3 +64,25 @@ ENTRY main {
 
 def test_a_loop_takes_its_turns():
     assert elapsed(cost_module(parse(LOOP)), {("body", "y"): 2.0}) == pytest.approx(14.0)
+
+
+PREFETCHED = """HloModule m, is_scheduled=true
+ENTRY main {
+  x = f32[1024,1024]{1,0} parameter(0)
+  y = f32[1024,1024]{1,0} parameter(1)
+  start = (f32[1024,1024]{1,0:S(1)}, f32[1024,1024]{1,0}, u32[]) copy-start(x)
+  e = f32[1024,1024]{1,0} negate(y)
+  done = f32[1024,1024]{1,0:S(1)} copy-done(start)
+  ROOT z = f32[1024,1024]{1,0:S(1)} negate(done)
+}
+"""
+
+
+def test_a_copy_that_runs_beside_an_op_shares_main_memorys_bandwidth_with_it():
+    device = load_device("tpu:v5e")
+    cost = cost_module(parse(PREFETCHED))
+    time = predict(cost, device)
+    traffic = sum(op.memory.get("HBM", 0.0) for op in time.ops)
+    assert time.by_name["start"].memory["HBM"] > 0 and time.by_name["e"].memory["HBM"] > 0
+    assert time.overlapped >= traffic
+    assert without_copies(cost, time) < time.overlapped

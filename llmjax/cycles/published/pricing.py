@@ -22,6 +22,13 @@ BACKWARD = 2.5  # products of fused attention's backward pass over its forward's
 ADAM = 28  # bytes a parameter: gradient, parameter and two moments read, the last three written, in float32
 
 
+class Taken(NamedTuple):
+    """Seconds of a compiled program, and were its asynchronous copies from and to main memory done at once."""
+
+    whole: float
+    busy: float
+
+
 class Stack(NamedTuple):
     """Seconds of a compiled program: of one layer, and of all that is no layer."""
 
@@ -46,20 +53,26 @@ def layers_to_compile(program: Program, device: Device) -> tuple[int, ...]:
     return (few, few + 1) if 2 * few + 1 < program.model.layers else (program.model.layers,)
 
 
-def assembled(
-    program: Program, layout: Layout, device: Device, layers: Sequence[int], seconds: Sequence[float]
-) -> float:
+def assembled(program: Program, layout: Layout, device: Device, layers: Sequence[int], taken: Sequence[Taken]) -> float:
     """Seconds of a program with all its layers, spread as `layout` says, without what happens once a step.
 
     Args:
-        layers, seconds: of what was compiled: all layers, or two numbers of them (`layers_to_compile`).
+        layers, taken: of what was compiled: all layers, or two numbers of them (`layers_to_compile`).
     """
-    stack = stacked((layers[0], layers[-1]), (seconds[0], seconds[-1])) if len(layers) > 1 else None
-    each = stack.layer if stack else seconds[0] / layers[0]
-    beside = fused_attention(program, device) + shared_layer(program, layout, device)
+    each, rest = _apart(layers, [one.whole for one in taken])
+    busy, _ = _apart(layers, [one.busy for one in taken])
+    shared = max(0.0, busy + shared_layer(program, layout, device) - each)  # beside it copies go on
+    beside = fused_attention(program, device) + shared
     waits = max(0.0, gathered_weights(program, layout, device) - each - beside)
-    whole = stack.rest + program.model.layers * stack.layer if stack else seconds[0]
+    whole = rest + program.model.layers * each
     return whole + program.model.layers * (beside + waits)
+
+
+def _apart(layers: Sequence[int], seconds: Sequence[float]) -> Stack:
+    """Takes a layer apart from the rest; where all layers were compiled, the rest is shared out among them."""
+    if len(layers) == 1:
+        return Stack(seconds[0] / layers[0], 0.0)
+    return stacked((layers[0], layers[-1]), (seconds[0], seconds[-1]))
 
 
 def once_a_step(program: Program, layout: Layout, device: Device, compute: float) -> float:

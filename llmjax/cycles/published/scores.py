@@ -15,7 +15,7 @@ from llmjax.cycles.published.table import TIERS, Row
 NEW = "new"  # neither its source nor its kernel
 SOURCE = "source"  # its source gave kernels to the fit; whole programs of it were not seen
 FITTED = "fitted"  # a kernel of the very source that the terms were fitted to
-_PROJECTS = ("aiconfigurator", "neusight", "accelerator-microbenchmarks", "tpu-recipes")
+_PROJECTS = ("aiconfigurator", "neusight", "accelerator-microbenchmarks", "tpu-recipes", "jax-llm-examples")
 
 
 @dataclass(frozen=True, slots=True)

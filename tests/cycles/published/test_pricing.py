@@ -10,6 +10,7 @@ from llmjax.cycles.published.cases import Layout, Program
 from llmjax.cycles.published.kernels import kernel_seconds
 from llmjax.cycles.published.models import model_of
 from llmjax.cycles.published.pricing import (
+    Taken,
     assembled,
     between_slices,
     collective,
@@ -30,8 +31,19 @@ TINY = Path(__file__).parents[2] / "testdata" / "published" / "tiny.csv"
 
 def test_two_programs_give_all_layers():
     plain = replace(TRAIN, fused=False)
-    assert assembled(plain, Layout(), H100, (1, 3), (5.0, 9.0)) == pytest.approx(3 + 32 * 2)
-    assert assembled(plain, Layout(), H100, (32,), (7.0,)) == pytest.approx(7)
+    assert assembled(plain, Layout(), H100, (1, 3), (Taken(5, 5), Taken(9, 9))) == pytest.approx(3 + 32 * 2)
+    assert assembled(plain, Layout(), H100, (32,), (Taken(7, 7),)) == pytest.approx(7)
+
+
+def test_copies_from_main_memory_go_on_beside_what_a_layer_shares():
+    decode, layout = replace(TRAIN, phase="decode", fused=False), Layout(tensor=4)
+    shared = shared_layer(decode, layout, V5E)
+
+    waiting = (Taken(1.0, 0.5), Taken(1.0 + 10 * shared, 0.5 + 9 * shared))
+    halfway = (Taken(1.0, 0.5), Taken(1.0 + 10 * shared, 0.5 + 9.5 * shared))
+    for taken, added in ((waiting, 0.0), (halfway, 0.5)):
+        beside, alone = (assembled(decode, each, V5E, (1, 2), taken) for each in (layout, Layout()))
+        assert beside - alone == pytest.approx(32 * added * shared)
 
 
 def test_so_many_layers_are_compiled_that_no_cache_holds_their_weights():
@@ -75,8 +87,10 @@ def test_gathered_weights_hide_behind_long_layers_and_not_behind_short_ones():
     layout, plain = Layout(fsdp=8), replace(TRAIN, fused=False)
     wait = gathered_weights(plain, layout, H100)
     assert wait > 3 * 7 / 8 * 2 * MODEL.layer_parameters / H100.link.value
-    assert assembled(plain, layout, H100, (1, 2), (1.0, 2.0)) == pytest.approx(32)
-    assert assembled(plain, layout, H100, (1, 2), (0.0, 1e-9)) == pytest.approx(32 * wait, rel=1e-3)
+    assert assembled(plain, layout, H100, (1, 2), (Taken(1, 1), Taken(2, 2))) == pytest.approx(32)
+    assert assembled(plain, layout, H100, (1, 2), (Taken(0, 0), Taken(1e-9, 1e-9))) == pytest.approx(
+        32 * wait, rel=1e-3
+    )
 
 
 def test_a_group_over_two_hosts_is_priced_by_their_network():
