@@ -39,7 +39,15 @@ def start_run(repo, tokenizer, workdir, *, processes=2, own=(), **settings):
     """Starts the processes of a tiny language-model run; `own`: settings of each process alone."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(8 // processes)}
     environment["XLA_FLAGS"] = codegen.FLAGS
-    sizes = {"train.batch_size": 8, "mesh.fsdp": 2, "mesh.data": 2, "mesh.tensor": 2}
+    # Each evaluation writes two checkpoints, which are most of the time.
+    sizes = {
+        "train.batch_size": 8,
+        "train.eval_every": 10,
+        "model.n_embd": 16,
+        "mesh.fsdp": 2,
+        "mesh.data": 2,
+        "mesh.tensor": 2,
+    }
     settings = {**sizes, "model.n_layer": 1, "data.tokenizer": tokenizer, "prompts": "", **settings}
     if processes > 1:
         settings |= {"mesh.coordinator": f"localhost:{free_port()}", "mesh.processes": processes}
