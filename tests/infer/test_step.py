@@ -92,13 +92,13 @@ def test_prompts_of_several_blocks_equal_the_full_forward_pass():
     [
         {"tie_word_embeddings": False},
         {"n_inner": 24, "activation_function": "relu", "layer_norm_epsilon": 1e-3},
-        {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True},
+        {"n_layer": 2, "scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True},
         {"scale_attn_weights": False, "n_head": 4},
         {"vocab_size": 256},
     ],
 )
 def test_every_variant_equals_the_full_forward_pass(overrides):
-    config, params = random_model(**overrides)
+    config, params = random_model(**{"n_layer": 1, **overrides})
     tokens_BL, lengths_B = prompts(config)
     following_BT = np.full((3, 2), 5, np.int32)
     got = logits_of(config, params, "float32", tokens_BL, lengths_B, following_BT)
