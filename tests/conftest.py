@@ -1,6 +1,7 @@
 """What every test may use."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -13,6 +14,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of their time is XLA compiling tiny models: it optimises no machine code, and compiles a program once in all
 # processes of a run.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Threads that wait for one another beside as many other tests spend more time on waiting than on tiny matrices.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="llmjax-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
@@ -37,6 +40,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes: pytest -m slow"))
+
+
+def pytest_collection_finish() -> None:
+    """Spares the collector what lives to the end, and many of its rounds: tracing makes objects by the million."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(scope="session")

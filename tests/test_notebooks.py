@@ -6,12 +6,15 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests import codegen
+
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "docs" / "notebooks").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path, repo, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(repo))
+    monkeypatch.setenv("XLA_FLAGS", codegen.FLAGS)  # as here: what other tests compiled need not be compiled again
     notebook = nbformat.read(path, as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells), "clear the outputs before committing"
     done = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(repo)}}).execute()

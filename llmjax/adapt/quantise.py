@@ -7,6 +7,7 @@ of `kernels.dot`, and what is saved must be a folder that others read. Shape let
 inputs of a group.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -73,6 +74,7 @@ def scale_and_zero(weight_EC: Float[Array, "E C"], grid: Grid) -> tuple[Float[Ar
     return scale_E, jnp.round(-low_E / scale_E)
 
 
+@partial(jax.jit, static_argnames="grid")
 def on_grid(weight_ED: Float[Array, "E D"], grid: Grid) -> Groups:
     """Returns a weight rounded to the nearest points of its own grid."""
     groups_NC = weight_ED.astype(jnp.float32).reshape(-1, grid.group)

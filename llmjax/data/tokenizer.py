@@ -143,12 +143,12 @@ def _load_auto(name: str) -> Any:
         siblings = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
         raise UserError(f"tokenizer {name!r}: no such folder.{did_you_mean(path.name, siblings)}")
     with quiet():
-        from transformers import AutoTokenizer
-
+        if local and (known := _known_class(path)) is not None:
+            loader = known
+        else:
+            from transformers import AutoTokenizer as loader
         try:
-            return AutoTokenizer.from_pretrained(
-                str(path) if local else name, local_files_only=local, trust_remote_code=False
-            )
+            return loader.from_pretrained(str(path) if local else name, local_files_only=local, trust_remote_code=False)
         except Exception as error:  # transformers and tokenizers raise bare Exception for broken files
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             if local:
@@ -160,6 +160,23 @@ def _load_auto(name: str) -> Any:
                 f"tokenizer {name!r} is no folder, and the hub gave none ({reason}); use 'gpt2' "
                 "(packaged), a folder, or a hub id where there is a network"
             ) from error
+
+
+def _known_class(folder: Path) -> Any:
+    """Returns the class that AutoTokenizer would take, where that is certain, else None: it imports PyTorch, if any."""
+    try:
+        settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+        config = folder / "config.json"
+        kind = json.loads(config.read_text("utf-8"))["model_type"] if config.exists() else "gpt2"
+        name = settings["tokenizer_class"].removesuffix("Fast")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    if kind != "gpt2" or "auto_map" in settings or not (folder / "tokenizer.json").is_file():
+        return None
+    from transformers import GPT2Tokenizer, PreTrainedTokenizerFast
+
+    general = dict.fromkeys(("PreTrainedTokenizer", "TokenizersBackend"), PreTrainedTokenizerFast)
+    return {"GPT2Tokenizer": GPT2Tokenizer, **general}.get(name)
 
 
 def _require_words(tokenizer: Any, name: str) -> None:

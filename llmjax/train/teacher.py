@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
 from scipy import sparse
-from scipy.optimize import minimize, minimize_scalar
 
 from llmjax.data.batches import pad_batch
 from llmjax.data.tokenizer import Encoded
@@ -143,6 +142,10 @@ def _held_out_shift(
     """Returns what added to the logits of whole texts, each from a fit without its fold, makes cross-entropy least."""
     if np.count_nonzero(whole_N) < FEW:
         return 0.0
+    from scipy.optimize import (
+        minimize_scalar,  # slow to import: every job that trains comes by here, few have a teacher
+    )
+
     logits_N = np.zeros(len(is_N))
     for fold in range(FOLDS):
         rest_N = np.delete(parts_NF, fold, axis=1).any(axis=1)
@@ -188,6 +191,8 @@ def _pair(first: np.ndarray, second: np.ndarray, vocabulary: int) -> np.ndarray:
 
 def _logistic(x_NK: Any, y_N: np.ndarray) -> tuple[np.ndarray, float]:
     """Returns weights and bias that make cross-entropy plus `PENALTY` / 2 x squared weights least; `x_NK` is sparse."""
+    from scipy.optimize import minimize
+
     x_NK, x_KN = x_NK.tocsr(), x_NK.T.tocsr()
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:

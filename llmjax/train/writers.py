@@ -4,7 +4,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ class _Board:
     """TensorBoard's event file, written at once: `SummaryWriter` hands events to a thread, and a kill loses them."""
 
     def __init__(self, workdir: str | Path, purge_step: int) -> None:
-        from tensorboardX.event_file_writer import EventsWriter
+        with _without_torch():
+            from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
         self._event = Event
@@ -95,6 +97,19 @@ class _Board:
 
     def close(self) -> None:
         self._writer.close()
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """Hides PyTorch from an import that would bring it in where it is installed: tensorboardX's, in seconds."""
+    absent = "torch" not in sys.modules
+    if absent:
+        sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules["torch"]
 
 
 def _start_wandb(workdir: str | Path, settings: Mapping[str, Any]) -> Any:

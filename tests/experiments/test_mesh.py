@@ -9,6 +9,8 @@ from experiments import compare as compare_job
 from experiments import cost as cost_job
 from experiments._mesh import check_rows, mesh_for, on_devices, use_told
 from llmjax.errors import UserError
+from llmjax.models.families import from_size
+from llmjax.models.weights import write_config
 from llmjax.parallel.mesh import abstract_mesh, on_mesh
 
 
@@ -49,11 +51,13 @@ def test_one_device_needs_no_mesh(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_cost_of_a_sharded_program(tmp_path, capsys):
+def test_cost_of_a_sharded_program(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")  # of the child that compiles
+    write_config(tmp_path, from_size("tiny", n_layer=1, vocab_size=256), "lm", None)
     config = cost.get_config("tiny")
-    config.phase, config.batch, config.target = "lm", 8, "cpu"
+    config.model, config.phase, config.batch, config.target = str(tmp_path), "lm", 8, "cpu"
     config.mesh.data = config.mesh.tensor = 2
-    cost_job.run(config, str(tmp_path))
+    cost_job.run(config, str(tmp_path / "cost"))
     shown = capsys.readouterr().out
     assert "4 devices: data 2 x tensor 2" in shown
     assert "all-reduce" in shown and "sent a device" in shown

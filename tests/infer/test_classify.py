@@ -21,7 +21,8 @@ from llmjax.models.families import from_size, make_model
 from llmjax.models.params import init_params
 from llmjax.models.weights import save_pretrained
 
-CONFIG = from_size("tiny", n_positions=40, label_names=("bad", "so-so", "good"))
+CONFIG = from_size("tiny", n_layer=1, n_positions=40, label_names=("bad", "so-so", "good"))
+APPLY = jax.jit(make_model(CONFIG, "classifier").apply)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def some_texts(count, seed=0):
 def one_by_one(classifier, text):
     """The definition: the text alone, unpadded, through the model itself."""
     ids = classifier.tokenizer(text)["input_ids"][: CONFIG.context] or [classifier.tokenizer.eos_token_id]
-    logits = jax.jit(make_model(CONFIG, "classifier").apply)({"params": classifier.params}, jnp.array([ids]))
+    logits = APPLY({"params": classifier.params}, jnp.array([ids]))
     return np.asarray(jax.nn.softmax(logits[0]))
 
 

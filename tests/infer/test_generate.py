@@ -34,13 +34,13 @@ class Bytes:
 
 @pytest.fixture(scope="module")
 def generator():
-    config, params = random_model(eos_token_id=299)
+    config, params = random_model(n_layer=1, eos_token_id=299)
     return Generator.from_params(config, params, Bytes())
 
 
 def ids_of(prompt_ids, new):
     """Greedy tokens to the end-of-text token, by full forward passes."""
-    config, params = random_model(eos_token_id=299)
+    config, params = random_model(n_layer=1, eos_token_id=299)
     ids = greedy(config, params, prompt_ids, new)
     return ids[: ids.index(299)] if 299 in ids else ids
 
@@ -83,7 +83,7 @@ class Ids:
         return " ".join(map(str, ids))
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [size for size in SIZES if size != "distilgpt2"])  # whose layers are those of gpt2
 def test_64_greedy_tokens_of_every_width_are_those_of_transformers(size):
     config, params = size_model(size)
     golden = np.load(TESTDATA / "generate_golden.npz")[f"sizes/{size}"]
@@ -91,7 +91,7 @@ def test_64_greedy_tokens_of_every_width_are_those_of_transformers(size):
     np.testing.assert_array_equal(tokens_of(config, params, size_prompts(), 64), golden)
 
 
-@pytest.mark.parametrize("size", ["gpt2"])
+@pytest.mark.parametrize("size", ["tiny"])
 def test_64_greedy_tokens_are_those_of_torch_here(size):
     pytest.importorskip("torch", reason="needs the `reference` extra")
     from tests.testdata.make_generate_golden import size_case
@@ -144,7 +144,7 @@ def test_a_stop_string_ends_the_text_before_it(generator):
 
 
 def test_the_end_of_text_token_ends_a_row_and_is_left_out():
-    config, params = random_model(eos_token_id=299)
+    config, params = random_model(n_layer=1, eos_token_id=299)
     plain = greedy(config, params, list(b"abc"), 12)
     ended = dataclasses.replace(config, eos_token_id=plain[6])
     (one,) = Generator.from_params(ended, params, Bytes()).generate(["abc"], 12)
@@ -153,7 +153,7 @@ def test_the_end_of_text_token_ends_a_row_and_is_left_out():
 
 
 def test_log_probabilities_are_those_of_the_full_forward_pass(generator):
-    config, params = random_model(eos_token_id=299)
+    config, params = random_model(n_layer=1, eos_token_id=299)
     (one,) = generator.generate(["abc"], 12, dataclasses.replace(DRAWS, logprobs=True))
     ids = [*b"abc", *one.token_ids]
     want = jax.nn.log_softmax(full_logits(config, params, ids))
@@ -227,8 +227,8 @@ def test_few_shapes_are_compiled():
 
 
 def test_a_folder_is_loaded_with_its_tokenizer(tmp_path):
-    config = from_size("tiny", n_positions=64)
-    _, params = random_model(vocab_size=50257, n_positions=64)
+    config = from_size("tiny", n_layer=1, n_positions=64)
+    _, params = random_model(n_layer=1, vocab_size=50257, n_positions=64)
     save_pretrained(tmp_path / "lm", config, params, "lm", load_tokenizer("gpt2"))
     generator = load_generator(tmp_path / "lm", format="int8")
     (one,) = generator.generate(["Hello"], 4)

@@ -174,8 +174,11 @@ def test_last_token_is_the_last_true(rows):
     assert last_token(jnp.array(rows), len(rows), 6).tolist() == want
 
 
-@pytest.mark.parametrize("fields", [{}, {"scale_attn_by_inverse_layer_idx": True}], ids=["plain", "inverse_layer"])
-@pytest.mark.parametrize("head", ["lm", "classifier"])
+@pytest.mark.parametrize(
+    ("head", "fields"),
+    [("lm", {}), ("lm", {"scale_attn_by_inverse_layer_idx": True}), ("classifier", {})],
+    ids=["lm", "inverse_layer", "classifier"],
+)
 def test_scan_and_remat_agree_with_unrolled_layers(head, fields, params):
     tokens_BL, mask_BL = tokens(), jnp.arange(9) < jnp.array([[9], [4]])
 

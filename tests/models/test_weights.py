@@ -44,7 +44,7 @@ def drawn(config, head):
     """Random parameters without a compilation for each shape, as `init_params` would need."""
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: init_params(config, head, jax.random.key(0)))
-    return jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), leaf.dtype), shapes)
+    return jax.tree.map(lambda leaf: jax.device_put(rng.standard_normal(leaf.shape).astype(leaf.dtype)), shapes)
 
 
 def equal(one, other):

@@ -16,7 +16,7 @@ from llmjax.models.families import from_size
 from llmjax.models.params import init_params, prepare
 from llmjax.parallel.layout import place, place_model
 from llmjax.parallel.mesh import MeshConfig, make_mesh, on_mesh
-from llmjax.train import LoopConfig, OptimizerConfig, Phase, fit, init_state, make_optimizer
+from llmjax.train import LoopConfig, OptimizerConfig, Phase, fit
 from llmjax.train.lm import Stream, lm_task
 
 ONE = (1, 1, 1)
@@ -97,13 +97,12 @@ def training(folder, whole):
 
 
 def bytes_a_device():
-    """Bytes of a training step's arguments on each device, by mesh."""
+    """Bytes of a model's parameters on each device, by mesh."""
     found = {}
     for name, sizes in {"one": ONE, **MESHES}.items():
         with on(sizes):
             params = place_model(randomised(GPT2, "lm"), GPT2)
-            state = place(init_state(params, make_optimizer(OPTIMIZER, STEPS), 0, False), "gpt2")
-            found[name] = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state.params))
+            found[name] = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(params))
     return found
 
 
