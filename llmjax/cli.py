@@ -21,7 +21,7 @@ EPILOG = "A target is a chip's name, tpu:v5e or gpu:h100, or the file of a card.
 
 # A package -> the extra that brings it.
 EXTRAS = {
-    "plotly": "report", "numpy": "gpu", "jax": "jax", "jaxlib": "jax", "scipy": "jax", "ml_dtypes": "jax",
+    "plotly": "report", "numpy": "jax", "jax": "jax", "jaxlib": "jax", "scipy": "jax", "ml_dtypes": "jax",
     "torch": "hf", "torchax": "hf",
 }  # fmt: skip
 
