@@ -23,7 +23,7 @@ from llmjax.report import modules_table, print_report
 from llmjax.report.collectives import collectives_table
 from llmjax.report.export import to_csv, to_json
 from llmjax.report.html import TABS
-from llmjax.report.table import MOST, largest_first
+from llmjax.report.table import largest_first, module_lines
 from llmjax.report.terminal import console, every_second, warn_left_out
 
 
@@ -78,9 +78,10 @@ def run(config: ConfigDict, workdir: str) -> None:
     screen = console()
     folder = Path(workdir)
     if settings.hlo and len(reports) > 1:
-        screen.print(modules_table(((source.told, report) for source, report in reports[:MOST]), screen.width))
-        if len(reports) > MOST:
-            print(f"and {len(reports) - MOST:,} smaller ones; --config.only='PATTERN' chooses among the names")
+        rows, told = module_lines(reports)
+        screen.print(modules_table(rows, screen.width))
+        if told:
+            print(f"{told} --config.only='NAME*' chooses among the names")
         print(f"Each module's tables: --config.hlo={workdir.rstrip('/')}/MODULE/module.hlo")
     else:
         for k, (source, report) in enumerate(reports):

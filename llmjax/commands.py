@@ -94,7 +94,7 @@ def measure(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace, reports: Sequence[tuple[Source, CostReport]]) -> int:
-    from llmjax.report.table import MOST, modules_table, print_report
+    from llmjax.report.table import module_lines, modules_table, print_report
     from llmjax.report.terminal import console
 
     if arguments.html:
@@ -109,10 +109,9 @@ def _show(arguments: argparse.Namespace, reports: Sequence[tuple[Source, CostRep
         source, report = reports[0]
         print_report(report, screen, arguments.top, source.title)
         return 0
-    rows = [(source.told, report) for source, report in reports]
-    screen.print(modules_table(rows[:MOST], screen.width))
-    more = f"{len(rows) - MOST:,} smaller ones are not shown. " if len(rows) > MOST else ""
-    print(f"{more}Tables of one: --only NAME", file=sys.stderr)
+    rows, told = module_lines(reports)
+    screen.print(modules_table(rows, screen.width))
+    print(f"{told} Tables of one, a list of some: --only 'NAME*'".strip(), file=sys.stderr)
     return 0
 
 
