@@ -160,7 +160,7 @@ def _figures(made: Sequence[Row]) -> Table:
         Column("has", "B", "datasheet"),
         Column("fits"),
         Column("compiler's cycles", "", "compiler"),
-        Column("predicted over them (median op)", "x", "modelled"),
+        Column("ours over theirs", "x", "modelled"),
         Column("compiled in", "s", "measured"),
     )
     rows = []
