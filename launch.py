@@ -6,8 +6,10 @@ import ast
 import importlib
 import io
 import os
+import shutil
 import signal
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +21,21 @@ def jobs() -> str:
     lines = []
     for path in sorted((ROOT / "configs").glob("[!_]*.py")):
         summary = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n")[0]
-        lines.append(f"  --config=configs/{path.name:16} {summary}")
+        lines.append(_filled(f"  --config=configs/{path.name:16} {summary}", 36))
     return "\n".join(lines)
+
+
+def _filled(text: str, indent: int = 0) -> str:
+    width = shutil.get_terminal_size((80, 24)).columns
+    return textwrap.fill(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def usage() -> str:
     """Returns the text of `--help`."""
-    return (
-        f"{__doc__}\n\nJobs:\n{jobs()}\n\n"
-        "A job's settings stand in its config file, a comment each; --config.KEY=VALUE overrides any of them (lists:\n"
-        "commas between). --config=configs/JOB.py:tiny runs the smallest form of a job. --workdir is where it writes\n"
-        "(default runs/JOB, runs/JOB-tiny)."
+    return f"{_filled(str(__doc__))}\n\nJobs:\n{jobs()}\n\n" + _filled(
+        "A job's settings stand in its config file, a comment each; --config.KEY=VALUE overrides any of them (lists:"
+        " commas between). --config=configs/JOB.py:tiny runs the smallest form of a job. --workdir is where it"
+        " writes (default runs/JOB, runs/JOB-tiny)."
     )
 
 

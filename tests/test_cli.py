@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmjax.cli import COMMANDS, main
+from llmjax.cli import COMMANDS, JOBS, main
 from llmjax.report.html import plotly_js
 
 
@@ -78,12 +78,12 @@ def test_a_missing_extra_is_named(hlo: str, tmp_path: Path, monkeypatch: pytest.
     assert capsys.readouterr().err == "error: this needs plotly: pip install 'llmjax[report]'\n"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *JOBS])
 def test_help_has_an_example(command: str, capsys) -> None:
     with pytest.raises(SystemExit) as left:
         main([command, "--help"])
     assert left.value.code == 0
-    assert f"example: llmjax {command} " in capsys.readouterr().out
+    assert f"example:\n  llmjax {command} " in capsys.readouterr().out
 
 
 def test_a_job_runs_from_anywhere_and_jax_is_not_needed_for_hlo(hlo: str, tmp_path: Path) -> None:
