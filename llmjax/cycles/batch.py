@@ -18,10 +18,11 @@ from llmjax.cycles.features import Features
 from llmjax.hlo.ir import Instruction, Module
 
 _RENAMES = """
-all-gather bitcast bitcast-convert convert copy dynamic-slice multiply optimization-barrier reduce-precision reshape
+all-gather bitcast bitcast-convert concatenate convert copy dynamic-slice multiply optimization-barrier reduce-precision reshape
 slice subtract transpose
 """
 _FOLLOWED = frozenset(_RENAMES.split())  # what makes weights of weights
+_JOINS = ("ConcatBitcast",)  # a TPU's custom call: slices that were fetched one by one, as one array
 _CALLS = ("fusion", "call", "async-start", "async-done")
 _BACKWARD = "transpose(jvp("  # in the names of what JAX derives
 
@@ -155,7 +156,8 @@ class _Origins:
         if i.opcode in _CALLS and i.called_computations:
             inner = self.module.computations[i.called_computations[0]]
             return self.of(inner.name, inner.root.name)
-        if i.opcode.removesuffix("-start").removesuffix("-done") not in _FOLLOWED:
+        moves = i.opcode.removesuffix("-start").removesuffix("-done") in _FOLLOWED
+        if not moves and i.custom_call_target not in _JOINS:
             return None
         return _all(self.of(home, name) for name in i.operands)
 

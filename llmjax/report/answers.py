@@ -13,7 +13,7 @@ from llmjax.report.units import percent, seconds, short
 from llmjax.verdict import OpVerdict
 
 _WORTH = 1.05  # a speed-up below it changes nothing that a measurement would show
-_NAMED = 4
+_NAMED = 6
 _BINDS = {
     "compute": "Arithmetic bounds",
     "link": "The links between devices bound",
