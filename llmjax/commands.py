@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -130,11 +131,16 @@ def explain(arguments: argparse.Namespace) -> int:
     """Says of one op what bounds it and what would change it."""
     from llmjax.inputs.files import the_one
     from llmjax.report.answers import explain as sentences
+    from llmjax.report.terminal import console
     from llmjax.verdict import op_verdict
 
     source = the_one(_sources(arguments), arguments.program)
     found = op_verdict(_report(arguments, source), arguments.op)
-    print(json.dumps(asdict(found), indent=1) if arguments.json else "\n".join(sentences(found)))
+    if arguments.json:
+        print(json.dumps(asdict(found), indent=1))
+        return 0
+    width = console().width
+    print("\n".join(textwrap.fill(said, width, break_on_hyphens=False) for said in sentences(found)))
     return 0
 
 

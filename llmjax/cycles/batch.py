@@ -18,8 +18,8 @@ from llmjax.cycles.features import Features
 from llmjax.hlo.ir import Instruction, Module
 
 _RENAMES = """
-all-gather bitcast bitcast-convert concatenate convert copy dynamic-slice multiply optimization-barrier reduce-precision reshape
-slice subtract transpose
+all-gather bitcast bitcast-convert concatenate convert copy dynamic-slice multiply optimization-barrier
+reduce-precision reshape slice subtract transpose
 """
 _FOLLOWED = frozenset(_RENAMES.split())  # what makes weights of weights
 _JOINS = ("ConcatBitcast",)  # a TPU's custom call: slices that were fetched one by one, as one array

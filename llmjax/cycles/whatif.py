@@ -179,7 +179,7 @@ _CHANGES: Mapping[str, Change] = {
     "fusing": _fused,
     "sharding": _halved,
 }
-_AT_MOST = ("batch", "fusing", "sharding")
+_AT_MOST = ("fusing", "sharding")
 
 
 def _changes(cost: ModuleCost) -> Mapping[str, Change]:

@@ -20,7 +20,7 @@ _BINDS = {
     "overhead": "The start and latency of ops bound",
     "between ops": "The time between ops bounds",
 }
-_OPS_BOUND = {"compute": "by arithmetic", "link": "by its links", "overhead": "by its start or latency, no roof"}
+_OPS_BOUND = {"compute": "by arithmetic", "link": "by its links", "overhead": "by its start and latency"}
 _NO_CHIP = "Name a chip to see what would change it: --target gpu:h100, or card= in Python."
 
 
