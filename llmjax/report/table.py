@@ -74,7 +74,7 @@ def to_text(report: Analysis, width: int | None = None, top: int = TOP) -> str:
     """Returns what `print_report` prints, without colours; `width` defaults to the terminal's, at most 120."""
     width = max(_NARROWEST, width or min(120, shutil.get_terminal_size((80, 24)).columns))
     text = io.StringIO()
-    print_report(report, Console(file=text, width=width, color_system=None), top)
+    print_report(report, Console(file=text, width=width, color_system=None, force_jupyter=False), top)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
