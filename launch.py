@@ -6,8 +6,10 @@ import ast
 import importlib
 import io
 import os
+import shutil
 import signal
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +21,21 @@ def jobs() -> str:
     lines = []
     for path in sorted((ROOT / "configs").glob("[!_]*.py")):
         summary = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n")[0]
-        lines.append(f"  --config=configs/{path.name:16} {summary}")
+        lines.append(_filled(f"  --config=configs/{path.name:16} {summary}", 36))
     return "\n".join(lines)
+
+
+def _filled(text: str, indent: int = 0) -> str:
+    width = shutil.get_terminal_size((80, 24)).columns
+    return textwrap.fill(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def usage() -> str:
     """Returns the text of `--help`."""
-    return (
-        f"{__doc__}\n\nJobs:\n{jobs()}\n\n"
-        "A job's settings stand in its config file, a comment each; --config.KEY=VALUE overrides any of them (lists:\n"
-        "commas between). --config=configs/JOB.py:tiny runs the smallest form of a job. --workdir is where it writes\n"
-        "(default runs/JOB, runs/JOB-tiny)."
+    return f"{_filled(str(__doc__))}\n\nJobs:\n{jobs()}\n\n" + _filled(
+        "A job's settings stand in its config file, a comment each; --config.KEY=VALUE overrides any of them (lists:"
+        " commas between). --config=configs/JOB.py:tiny runs the smallest form of a job. --workdir is where it"
+        " writes (default runs/JOB, runs/JOB-tiny)."
     )
 
 
@@ -109,7 +115,7 @@ def _told(error: Exception) -> str | None:
     if isinstance(error, UserError):
         return f"error: {said}"
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith(("llmjax", "experiments")):
-        return f"error: {said} in {sys.executable}: {_way_to_start()}"
+        return f"error: {_way_to_start(error)}"
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said:
         return f"error: not enough memory{': ' if said else ''}{said.partition(chr(10))[0][:200]}"
     if isinstance(error, OSError) and error.strerror:
@@ -117,14 +123,19 @@ def _told(error: Exception) -> str | None:
     return None
 
 
-def _way_to_start() -> str:
+def _way_to_start(error: ModuleNotFoundError) -> str:
     """Returns what to do where a package is missing: mostly, this is not the Python that they were installed for."""
+    from llmjax.extras import told
+
     if not (ROOT / "setup.py").exists():  # the jobs of an installed wheel
-        return "pip install 'llmjax[models]' brings what the jobs need."
+        return told(error)
+    start = f"{error} in {sys.executable}:"
     made = next((p for p in (ROOT / ".venv/bin/python", ROOT / ".venv/Scripts/python.exe") if p.exists()), None)
     if made and Path(sys.prefix) != made.parent.parent:
-        return f"llmjax was installed for another Python; run {made} launch.py, or activate {made.parent.parent} first."
-    return "make quickstart installs what llmjax needs; so does pip install -e . in a virtual environment."
+        return (
+            f"{start} llmjax was installed for another Python; run {made} launch.py, or activate {made.parent.parent}."
+        )
+    return f"{start} make quickstart installs what llmjax needs; so does pip install -e . in a virtual environment."
 
 
 def _settle_streams() -> None:

@@ -4,7 +4,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax.sharding import AbstractMesh, Mesh
@@ -12,7 +12,6 @@ from jax.sharding import AbstractMesh, Mesh
 from llmjax.backend import settle
 from llmjax.errors import UserError
 from llmjax.memory import size_text, tree_bytes
-from llmjax.models.params import Params
 from llmjax.parallel.mesh import (
     AXES,
     ROWS,
@@ -27,6 +26,9 @@ from llmjax.parallel.mesh import (
 )
 from llmjax.parallel.processes import several
 from llmjax.targets.names import parse_target, target_devices
+
+if TYPE_CHECKING:
+    from llmjax.models.params import Params
 
 
 @contextmanager
@@ -89,7 +91,7 @@ def check_rows(name: str, rows: int) -> None:
         )
 
 
-def say_mesh(params: Params, step: str) -> None:
+def say_mesh(params: "Params", step: str) -> None:
     """Prints which devices train, what each holds, and what a step is; nothing where it is one device."""
     if current() is None:
         return

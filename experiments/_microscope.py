@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments._phases import Shape, build
+from experiments._programs import Shape, build
 from llmjax.cycles import probe
 from llmjax.cycles.profile import check_arguments, profile
 from llmjax.errors import UserError

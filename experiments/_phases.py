@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from experiments._programs import Phase, Shape
 from llmjax.adapt.folders import shapes_of
 from llmjax.data.batches import Batch
 from llmjax.errors import UserError, did_you_mean
@@ -14,7 +15,6 @@ from llmjax.infer import loop
 from llmjax.infer.embed import embed
 from llmjax.infer.sampling import Plan
 from llmjax.infer.step import decode_step, prefill
-from llmjax.inputs.function import Size, jitted, read_call
 from llmjax.kernels.formats import activation_dtype, check_format
 from llmjax.models.cache import bucket, empty_cache
 from llmjax.models.config import DTYPES, ModelConfig
@@ -28,42 +28,8 @@ from llmjax.train.lm import lm_loss
 from llmjax.train.task import LossFn
 
 
-class Phase(NamedTuple):
-    """A jitted function, its abstract arguments, and what they are in a line for people.
-
-    `trips` is how often a loop runs whose length the program leaves open, None where it has none.
-    """
-
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    summary: str
-    trips: int | None = None
-
-
-class Shape(NamedTuple):
-    """What a phase is compiled for; settings of the same names in configs/cost.py say what each is.
-
-    `function` and `args` are the user's own in place of a phase of a model.
-    """
-
-    model: str
-    phase: str
-    batch: int
-    length: int
-    new_tokens: int
-    dtype: str
-    kv_cache: str = ""
-    function: str = ""
-    args: str = ""
-
-
-def build(shape: Shape) -> Phase:
-    """Returns the phase that `shape` names; a value that does not fit raises `UserError`."""
-    if shape.function:
-        call = read_call(shape.function, shape.args, Size(shape.batch, shape.length, shape.dtype))
-        sized = f": batch {shape.batch}, length {shape.length}, {shape.dtype}"
-        told = sized if shape.function.startswith("hf:") else f"({shape.args})" if shape.args else ""
-        return Phase(jitted(call), call.args, shape.function + told)
+def of_model(shape: Shape) -> Phase:
+    """Returns the phase of a model that `shape` names; a value that does not fit raises `UserError`."""
     if shape.phase not in PHASES:
         near = did_you_mean(shape.phase, PHASES)
         raise UserError(f"phase={shape.phase!r} is none of {', '.join(PHASES)}.{near}")

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from experiments._phases import Shape, of_config
+from experiments._phases import of_config
+from experiments._programs import Shape
 from llmjax.analysis import analysis_of
 from llmjax.cycles.device import Device, load_device
 from llmjax.cycles.pods import Spread

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from experiments._phases import PHASES, Shape, decoding
+from experiments._phases import PHASES, decoding
+from experiments._programs import Shape
 from llmjax.analysis import analysis_of
 from llmjax.cycles.device import Device
 from llmjax.cycles.model import without_copies

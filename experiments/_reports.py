@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from llmjax.analysis import Analysis
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
-from llmjax.report.export import to_object
-from llmjax.report.html import Program, to_html
+from llmjax.report.html import program_of, to_html
 from llmjax.report.trace import to_trace
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ def write_views(folder: Path, reports: Sequence[tuple[str, str, Analysis]], titl
     Raises:
         UserError: the folder cannot be written.
     """
-    programs = [Program(label, to_object(report), report.text, told) for label, told, report in reports]
+    programs = [program_of(report, label, told) for label, told, report in reports]
     trace = to_trace({program.label: program.cost for program in programs})
     files = {"cost.html": to_html(programs, title)} | ({"trace.json": trace} if trace else {})
     try:
@@ -42,7 +41,8 @@ def write_classifier_page(folder: Path, model: ModelConfig, length: int) -> None
     Raises:
         UserError: the folder cannot be written, or the compiled program is not understood.
     """
-    from experiments._phases import PHASES, Shape  # JAX is not needed where HLO is analysed
+    from experiments._phases import PHASES  # JAX is not needed where HLO is analysed
+    from experiments._programs import Shape
     from llmjax.analyser import analyze
 
     shape = Shape("trained", "classify", 1, length, 0, model.dtype)

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from rich.text import Text
 
 from experiments._mesh import mesh_for, use_told
-from experiments._phases import Phase, Shape, build
+from experiments._programs import Phase, Shape, build
 from experiments._settings import values_of
 from llmjax.analysis import Analysis, analysis_of
 from llmjax.cycles.compiler_clock import OpClock, agreement, models, total_cycles

@@ -23,7 +23,7 @@ from llmjax.report import modules_table, print_report
 from llmjax.report.collectives import collectives_table
 from llmjax.report.export import to_csv, to_json
 from llmjax.report.html import TABS
-from llmjax.report.table import MOST, largest_first
+from llmjax.report.table import largest_first, module_lines
 from llmjax.report.terminal import console, every_second, warn_left_out
 
 
@@ -78,9 +78,10 @@ def run(config: ConfigDict, workdir: str) -> None:
     screen = console()
     folder = Path(workdir)
     if settings.hlo and len(reports) > 1:
-        screen.print(modules_table(((source.told, report) for source, report in reports[:MOST]), screen.width))
-        if len(reports) > MOST:
-            print(f"and {len(reports) - MOST:,} smaller ones; --config.only='PATTERN' chooses among the names")
+        rows, told = module_lines(reports)
+        screen.print(modules_table(rows, screen.width))
+        if told:
+            print(f"{told} --config.only='NAME*' chooses among the names")
         print(f"Each module's tables: --config.hlo={workdir.rstrip('/')}/MODULE/module.hlo")
     else:
         for k, (source, report) in enumerate(reports):
@@ -161,7 +162,7 @@ def _phases(settings: _Settings) -> list[Source]:
 
 def _compile(name: str, settings: _Settings) -> Source:
     from experiments._mesh import mesh_for, on_devices, use_told  # JAX is not needed where HLO is given
-    from experiments._phases import Shape, build
+    from experiments._programs import Shape, build
     from llmjax.backend import settle
     from llmjax.parallel.mesh import current, on_mesh
     from llmjax.targets.aot import compile_for
@@ -205,4 +206,4 @@ def _read(settings: _Settings) -> list[Source]:
     warn_left_out(found.left_out)
     if not settings.trace:
         return once(found.sources)
-    return [joined(the_one(found, settings.hlo), Path(settings.trace).expanduser())]
+    return [joined(the_one(found.sources, settings.hlo), Path(settings.trace).expanduser())]

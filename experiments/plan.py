@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from experiments._phases import Shape
 from experiments._plan import Found, Job, Pod, compile_all, pod_of, power_counts, sizes_of
+from experiments._programs import Shape
 from experiments._settings import values_of
 from llmjax.cycles.device import peak
 from llmjax.cycles.pods import Estimate, Spread, Work, candidates, estimate, memory, scaling, shares

@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from experiments._phases import Shape, build
+from experiments._programs import Shape, build
 from experiments._settings import values_of
 from llmjax.cost import cost_module
 from llmjax.cost.attribution import attribute

@@ -55,6 +55,14 @@ def analyze(
     Raises:
         UserError: what is asked for does not fit the program, or the target's compiler is not installed.
     """
+    source = source_of(program, *args, target=target, measure=measure, **kwargs)
+    return report_of(source, trip_counts, roles, branch_probabilities, custom_calls, card)
+
+
+def source_of(
+    program: Callable[..., Any] | Any, *args: Any, target: str | None = None, measure: bool = False, **kwargs: Any
+) -> Source:
+    """Compiles a function, and runs it where it is to be measured; arguments and errors as of `analyze`."""
     if measure and target is not None:
         raise UserError(f"analyze(target={target!r}, measure=True): only a program of the device here can be run.")
     times = None
@@ -71,11 +79,10 @@ def analyze(
 
         compiled = compile_for(target, program, *args, **kwargs)
     module = parse(compiled.text)
-    source = Source(
+    return Source(
         "program", module.name, compiled.text, module, backend=compiled.backend, target=compiled.target,
         compiler=compiled.cost_analysis, measured=times,
     )  # fmt: skip
-    return report_of(source, trip_counts, roles, branch_probabilities, custom_calls, card)
 
 
 def analyze_hlo(
@@ -103,7 +110,7 @@ def analyze_hlo(
     if isinstance(text_or_path, str) and ("\n" in text_or_path or text_or_path.lstrip().startswith("HloModule")):
         source = Source("text", "HLO text", text_or_path, parse(text_or_path, "HLO text"))
     else:
-        source = the_one(read_sources(Path(text_or_path), ""), str(text_or_path))
+        source = the_one(read_sources(Path(text_or_path), "").sources, str(text_or_path))
     return report_of(source, trip_counts, roles, branch_probabilities, custom_calls, card)
 
 

@@ -32,11 +32,12 @@ _COST: Schema = {
 }
 
 
-def read_cost(named: str, setting: str) -> dict[str, Any]:
+def read_cost(named: str, setting: str, card: str | None = None) -> dict[str, Any]:
     """Reads a cost.json, a folder that holds one, or a module in any form (`analyze_hlo`), which is analysed.
 
     Args:
         setting: by which it was named, for errors.
+        card: the chip to time a module on, or its card's file.
 
     Raises:
         UserError: nothing of the kind is there.
@@ -49,12 +50,14 @@ def read_cost(named: str, setting: str) -> dict[str, Any]:
     where = f"{setting}={str(path)!r}"
     if path.is_dir():
         try:
-            return json.loads(analyze_hlo(path).to_json())
+            return json.loads(analyze_hlo(path, card=card).to_json())
         except UserError as error:
             raise UserError(f"{setting} is a folder without a cost.json, and {error}") from error
     if (data := unpacked(read_bytes(path), where)).lstrip()[:1] != b"{":
-        return json.loads(analyze_hlo(path).to_json())
+        return json.loads(analyze_hlo(path, card=card).to_json())
     found = parse_json(decode(data, where), where)
+    if card:
+        raise UserError(f"--target {card}: {where} was counted before; name its HLO to time it on a chip.")
     if found.get("schema") != SCHEMA:
         raise UserError(f"{where} is no cost.json of the schema {SCHEMA!r}.")
     return checked(found, _COST, f"{where}: ", strict=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmjax.cli import COMMANDS, main
+from llmjax.cli import COMMANDS, JOBS, main
 from llmjax.report.html import plotly_js
 
 
@@ -48,6 +48,10 @@ def test_diff_leaves_with_1_above_its_guard(hlo: str, tmp_path: Path, capsys) ->
     assert "more than --fail-above 2%: flops" in capsys.readouterr().err
     assert main(["diff", str(less), hlo, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)
+    assert main(["diff", hlo, hlo, "--target", "tpu:v5e", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["totals"]["cycles"]["before"] > 0
+    assert main(["diff", str(less), hlo, "--target", "tpu:v5e"]) == 2
+    assert "was counted before" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -74,12 +78,12 @@ def test_a_missing_extra_is_named(hlo: str, tmp_path: Path, monkeypatch: pytest.
     assert capsys.readouterr().err == "error: this needs plotly: pip install 'llmjax[report]'\n"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *JOBS])
 def test_help_has_an_example(command: str, capsys) -> None:
     with pytest.raises(SystemExit) as left:
         main([command, "--help"])
     assert left.value.code == 0
-    assert f"example: llmjax {command} " in capsys.readouterr().out
+    assert f"example:\n  llmjax {command} " in capsys.readouterr().out
 
 
 def test_a_job_runs_from_anywhere_and_jax_is_not_needed_for_hlo(hlo: str, tmp_path: Path) -> None:
@@ -99,6 +103,8 @@ def test_a_function_is_counted_compared_and_measured(tmp_path: Path, monkeypatch
     assert json.loads(capsys.readouterr().out)["time"]["measured"] > 0
     assert main(["compare", "my.py:step", *shapes, "--targets", "cpu", "--json", "--workdir", "w"]) == 0
     assert json.loads(capsys.readouterr().out)["program"] == "my.py:step(f32[16,32], f32[32,32])"
+    assert main(["diff", "my.py:step", "my.py:step", *shapes, "--fail-above", "2%", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["totals"]["flops"]["change"] == 0
     assert main(["cost", "my.py:step", "--args", "f32[16,32], f32[3,3]"]) == 2
     assert "my.py:5 in step: return jnp.tanh(x @ w).sum(0)" in capsys.readouterr().err
 

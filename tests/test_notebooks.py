@@ -19,6 +19,7 @@ def test_a_notebook_runs(path, repo, monkeypatch):
     assert all(not cell.get("outputs") for cell in notebook.cells), "clear the outputs before committing"
     done = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(repo)}}).execute()
     shown = [output for cell in done.cells for output in cell.get("outputs", ())]
-    assert any("text/html" in output.get("data", {}) for output in shown)  # a report shows itself as a table
+    told = [output["data"] for output in shown if "one execution" in output.get("data", {}).get("text/plain", "")]
+    assert len(told) == 1 and "<table" in told[0]["text/html"]  # a report shows itself, as one table
     printed = "".join(output["text"] for output in shown if output.get("name") == "stdout")
     assert "False" not in printed

@@ -61,8 +61,8 @@ sys.path.insert(0, {str(tmp_path)!r})
 sys.modules.update(dict.fromkeys({HEAVY!r}))
 import llmjax
 assert llmjax.__file__.startswith({str(tmp_path)!r}), llmjax.__file__
-report = llmjax.analyze_hlo({str(repo / "tests/testdata/hlo/tpu_block_bf16.hlo")!r})
-report.to_json(), repr(report)
+report = llmjax.analyze_hlo({str(repo / "tests/testdata/hlo/gpu_block_bf16.hlo")!r}, card="gpu:h100")
+report.to_json(), repr(report), report.verdict.what_ifs
 print(report.totals.matmul_flops)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)

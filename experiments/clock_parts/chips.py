@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments._phases import Shape, build
+from experiments._programs import Shape, build
 from experiments.clock_parts.phases import phases_of, say, shape_of
 from experiments.clock_parts.settings import Settings
 from llmjax.analysis import analysis_of

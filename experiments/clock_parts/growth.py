@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import jax
 
-from experiments._phases import Shape, build
+from experiments._programs import Shape, build
 from experiments.clock_parts.phases import Run, phases_of, ran, shape_of
 from experiments.clock_parts.settings import Machine, Settings
 from llmjax.cycles.growth import Crossing, PowerLaw, crossing, fit_line, fit_power

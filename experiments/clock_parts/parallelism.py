@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from experiments._phases import Shape
+from experiments._programs import Shape
 from experiments.clock_parts.cases import Case, Timing, attempt_cases
 from experiments.clock_parts.chains import Chains, measure_chains
 from experiments.clock_parts.phases import Run, phases_of, ran, say, shape_of

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments._phases import Phase, Shape, build
+from experiments._programs import Phase, Shape, build
 from experiments.clock_parts.settings import Settings
 from llmjax.analysis import Analysis, analysis_of
 from llmjax.cycles import counters

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._phases import Shape, build, of_config
+from experiments._phases import of_config
+from experiments._programs import Shape, build
 from experiments.clock_parts.cases import Case
 from llmjax.adapt.structured import after
 from llmjax.infer.sampling import Sampling

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from experiments._phases import Shape, build
+from experiments._programs import Shape, build
 from experiments.clock_parts.cases import Case, attempt_cases
 from experiments.clock_parts.phases import built, phases_of, say, shape_of
 from experiments.clock_parts.settings import Machine, Settings

@@ -22,6 +22,7 @@ _LEAVES = frozenset(("b", "bias", "embedding", "kernel", "raw_value", "scale", "
 _LIBRARIES = ("/site-packages/", "/dist-packages/", "/lib/python3", "<frozen ")
 _METHOD = re.compile(r"([A-Z]\w*)\.(\w+)")
 _CALLS = frozenset({"__call__", "forward", "apply"})
+_WRAPPERS = frozenset({"BoundMethod"})  # what Equinox puts around a module's methods
 
 
 def is_installed(frame: SourceLocation) -> bool:
@@ -72,7 +73,7 @@ def class_path(module: Module, i: Instruction) -> str:
     found: list[str] = []
     for frame in dropwhile(is_installed, reversed(module.stack(i))):
         m = _METHOD.fullmatch(frame.function)
-        if m is None:
+        if m is None or m[1] in _WRAPPERS:
             continue
         name = m[1] if m[2] in _CALLS else f"{m[1]}.{m[2]}"
         if not found or found[-1].partition(".")[0] != m[1]:

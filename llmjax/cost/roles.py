@@ -26,6 +26,8 @@ _EXPERTS = r"(?:\w*experts?\w*|\w*[mM]o[eE]\w*|\w*[sS]parse_?(?:mlp|MLP|ffn|FFN|
 # Scopes that are one layer, and what its additions are.
 _A_LAYER = r"(?:h|blocks?|layers?|\w*(?:Block|Layer|_block|_layer|_layers))(?:[_./]?\d+)?"
 
+_NO_SUM = rf"(?!{_A_LAYER}/add(?:_any)?$)"
+
 # What the matrices of attention are called: fused, one by one, and by torch, diffusers and the first papers.
 _PROJECTIONS = r"""
 c_attn c_proj qkv\w* query\w* key\w* value\w* out\w* dense\w* \w*_proj to_[qkv] to_out w[qkvo] W[qkvo] Dense\w*
@@ -83,7 +85,7 @@ ROLES: tuple[tuple[str, str], ...] = (
     (r"^(forward|backward) (\w+\(\)/)*[\w\-]+( weights)?$", "loss"),  # differentiated, and in no module
     (r"[ /]\w*[lL]oss\w*(\(\))?/", "loss"),
     (rf"[ /]\w*router\w*/|[ /]{_any('gate moe_gate Gate')}/", "router"),
-    (rf"(?:/|^\w+ (?![A-Z])){_EXPERTS}/(?!(?:.+/)?(?:{_ATTENTION}|{_NORM})/|add(?:_any)?$)", "experts"),
+    (rf"(?:/|^\w+ (?![A-Z])){_NO_SUM}{_EXPERTS}/(?!(?:.+/)?(?:{_ATTENTION}|{_NORM})/)", "experts"),
     (r"[ /](megablox|t?gmm\(\))/", "experts"),
     (_scope(_SCORES), "attention scores"),
     (rf"{_HALF}(?:(?!softmax/).+/)?(?:dot|convolution) weights$", "attention projections"),

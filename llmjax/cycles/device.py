@@ -114,7 +114,10 @@ def load_device(name_or_path: str | Path) -> Device:
         path = FOLDER / f"{chip.replace(':', '-', 1)}.json"
         if not path.is_file():
             names = device_names()
-            raise UserError(f"device {text!r} is none of {', '.join(names)}.{did_you_mean(chip, names)}")
+            raise UserError(
+                f"device {text!r} is none of {', '.join(names)}, nor a card's file: llmjax calibrate measures this"
+                f" machine and writes one, runs/calibrate/card.json.{did_you_mean(chip, names)}"
+            )
     return from_json(read_json(path, "device card"), text)
 
 

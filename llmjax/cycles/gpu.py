@@ -7,8 +7,6 @@ never in an L1.
 
 from __future__ import annotations
 
-import numpy as np
-
 from llmjax.cycles import terms as known
 from llmjax.cycles.device import Device, peak
 from llmjax.cycles.features import Features
@@ -60,28 +58,24 @@ def _product(f: Features, device: Device, terms: dict[str, float]) -> Parts:
     share = terms[f"{kind}.bandwidth"]
     memory = _memory(f, device, share)
     repeated = max(1.0, f.matmul / (2.0 * f.m * f.n * f.k * f.batch))  # several products in one fusion, or passes
-    sizes = tuple(np.array([float(size)]) for size in (f.m, f.n, f.k, f.batch * repeated))
-    machine = unit(device, f.dtype, share)
-    found = product(sizes, np.array([sum(memory)]), machine, terms, kind)  # pyright: ignore[reportArgumentType]
-    more = float(found.memory[0]) - sum(memory)
-    memory = (*memory[:-1], memory[-1] + more)
-    compute = float(found.compute[0]) + _vector(f, device, terms)
-    return Parts(compute, memory, float(found.overhead[0]), 0.0, _spread(f))
+    sizes = (f.m, f.n, f.k, f.batch * repeated)
+    found = product(sizes, sum(memory), unit(device, f.dtype, share), terms, kind)
+    memory = (*memory[:-1], memory[-1] + found.memory - sum(memory))
+    return Parts(found.compute + _vector(f, device, terms), memory, found.overhead, 0.0, _spread(f))
 
 
 def _attention(f: Features, device: Device, terms: dict[str, float]) -> Parts:
     kind = "decode" if f.attention.queries == 1 else "prompt"
     share = terms[f"{kind}.bandwidth"]
     memory = _memory(f, device, share)
-    machine, moved = unit(device, f.dtype, share), np.array([sum(memory)])
-    blocks = np.array([float(f.attention.blocks)])
+    machine, blocks = unit(device, f.dtype, share), f.attention.blocks
     if kind == "decode":
-        found = decode(blocks, moved, machine, terms)
+        found = decode(blocks, sum(memory), machine, terms)
     else:
         longest = 2.0 if f.attention.causal else 1.0  # the count is of what the mask leaves (cost/attention.py)
-        work = (np.array([f.matmul]), np.array([f.exponentials]), blocks, np.array([longest]))
-        found = prompt(work, moved, machine, device.transcendental.value, terms)
-    return Parts(float(found.compute[0]), memory, float(found.overhead[0]), 0.0, _spread(f))
+        work = (f.matmul, f.exponentials, blocks, longest)
+        found = prompt(work, sum(memory), machine, device.transcendental.value, terms)
+    return Parts(found.compute, memory, found.overhead, 0.0, _spread(f))
 
 
 def _collective(f: Features, device: Device, terms: dict[str, float]) -> Parts:
@@ -104,8 +98,7 @@ def exchange(device: Device, opcode: str, group: int, wire: float, nodes: int) -
     name = name if name in known.COLLECTIVES else _ALIKE.get(name, "all-gather")
     terms, link = known.values(device), device.link
     assert link is not None, "a device that stands alone exchanges nothing"
-    found = collective(name, np.array([float(group)]), np.array([wire]), link.value, terms)
-    seconds, latency = (float(each[0]) for each in found)
+    seconds, latency = collective(name, group, wire, link.value, terms)
     if device.network and nodes > 1:
         beside = max(1, group // nodes)
         share = terms[f"{name}.bandwidth"] * device.network.value

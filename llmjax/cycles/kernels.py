@@ -1,28 +1,26 @@
-"""Formulas of a GPU's kernels, over whole arrays of sizes at once: seconds of products, attention and collectives.
+"""Formulas of a GPU's kernels: seconds of products, attention and collectives.
 
 A matrix product is cut into tiles that run on the streaming multiprocessors (SMs) in whole waves, and along k into 1
 to 16 parts whose sums are joined afterwards. Each step of 128 bytes along k takes its share of the peak, and never
 less than a latency. Work and traffic overlap (times.POWER); of all tiles and splits the fastest is taken, which is
 what a tuned library does (NVIDIA, "Matrix Multiplication Background User's Guide": tiles, waves and their tails).
 
-No JAX import.
+They are written in operators alone, so that a fit hands in whole arrays of sizes and an op its floats: reading HLO text
+needs no NumPy. No JAX import.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from llmjax.cycles.times import POWER
 
-Array = np.ndarray
+Amount = Any  # a float, or an array of floats
 _SIDES = ((16, 64), (16, 128), (32, 64), (32, 128), (64, 64), (64, 128), (64, 256), (128, 128), (128, 256))
 TILES = tuple(dict.fromkeys((*_SIDES, *((n, m) for m, n in _SIDES))))
 SPLITS = (1, 2, 4, 8, 16)
 STEP = 128  # bytes along k that a tile takes at a time: 64 of bfloat16 (CUTLASS's default threadblock shapes)
-_WAYS = np.array([(m, n, split) for m, n in TILES for split in SPLITS], float)
 
 
 class Unit(NamedTuple):
@@ -38,14 +36,14 @@ class Unit(NamedTuple):
 class Times(NamedTuple):
     """Seconds of kernels, and of their parts."""
 
-    total: Array
-    compute: Array
-    memory: Array
-    overhead: Array
+    total: Amount
+    compute: Amount
+    memory: Amount
+    overhead: Amount
 
 
 def product(
-    sizes: tuple[Array, Array, Array, Array], memory: Array, unit: Unit, terms: Mapping[str, float], kind: str
+    sizes: tuple[Amount, Amount, Amount, Amount], memory: Amount, unit: Unit, terms: Mapping[str, float], kind: str
 ) -> Times:
     """Seconds of matrix products.
 
@@ -54,26 +52,30 @@ def product(
         memory: seconds that reading and writing once takes at the sustained bandwidth.
         kind: "product" (the matrix unit) or "simt" (the vector unit): whose share and step.
     """
-    m, n, k, batch = (np.asarray(size, float)[:, None] for size in sizes)
-    tile_m, tile_n, split = (_WAYS[None, :, column] for column in range(3))
-    waves = np.ceil(np.ceil(m / tile_m) * np.ceil(n / tile_n) * split * batch / unit.sms)
+    m, n, k, batch = sizes
     depth = STEP / unit.width
-    steps = np.ceil(k / split / depth)
-    a_step = 2 * tile_m * tile_n * depth / (unit.peak * terms[f"{kind}.share"] / unit.sms)
-    compute = waves * steps * np.maximum(a_step, terms[f"{kind}.step"] / unit.clock)
-    parts = np.where(split > 1, 8 * split * m * n * batch / unit.bandwidth, 0.0)  # written and read in float32
-    moved = np.asarray(memory, float)[:, None] + parts
-    overhead = terms["product.start"] + terms["product.split"] * (split > 1)
-    total = overhead + (compute**POWER + moved**POWER) ** (1 / POWER)
-    total = np.where((split > 1) & (split * depth > k), np.inf, total)
-    best = np.argmin(total, axis=1)
-    row = np.arange(len(best))
-    overheads = np.broadcast_to(overhead, total.shape)
-    return Times(total[row, best], compute[row, best], moved[row, best], overheads[row, best])
+    best = None
+    for tile_m, tile_n in TILES:
+        tiles = _ceil(m / tile_m) * _ceil(n / tile_n) * batch
+        a_step = 2 * tile_m * tile_n * depth / (unit.peak * terms[f"{kind}.share"] / unit.sms)
+        a_step = max(a_step, terms[f"{kind}.step"] / unit.clock)
+        for split in SPLITS:
+            parts = 8 * split * m * n * batch / unit.bandwidth if split > 1 else 0.0  # written and read in float32
+            overhead = terms["product.start"] + (terms["product.split"] if split > 1 else 0.0)
+            compute = _ceil(tiles * split / unit.sms) * _ceil(k / split / depth) * a_step
+            found = _overlapped(overhead, compute, memory + parts)
+            fits = split == 1 or split * depth <= k
+            best = found if best is None else _either((found.total < best.total) & fits, found, best)
+    assert best is not None
+    return best
 
 
 def prompt(
-    work: tuple[Array, Array, Array, Array], memory: Array, unit: Unit, functions: float, terms: Mapping[str, float]
+    work: tuple[Amount, Amount, Amount, Amount],
+    memory: Amount,
+    unit: Unit,
+    functions: float,
+    terms: Mapping[str, float],
 ) -> Times:
     """Seconds of fused attention over whole sequences (FlashAttention and its likes), by blocks of queries.
 
@@ -83,32 +85,28 @@ def prompt(
         memory: seconds that queries, keys, values and results take at the sustained bandwidth.
         functions: exponentials a second.
     """
-    flops, exponentials, blocks, longest = (np.asarray(each, float) for each in work)
+    flops, exponentials, blocks, longest = work
     matrix = flops / (unit.peak * terms["prompt.share"])
     softmax = exponentials / (functions * terms["prompt.softmax"])
     shared = (matrix**POWER + softmax**POWER) ** (1 / POWER)
-    alone = np.where(blocks > 0, shared * longest * unit.sms / np.maximum(blocks, 1), 0.0)
-    compute = np.maximum(shared + blocks / unit.sms * terms["prompt.block"], alone + terms["prompt.block"])
+    alone = (blocks > 0) * shared * longest * unit.sms / _larger(blocks, 1)
+    compute = _larger(shared + blocks / unit.sms * terms["prompt.block"], alone + terms["prompt.block"])
     return _overlapped(terms["prompt.start"], compute, memory)
 
 
-def decode(blocks: Array, memory: Array, unit: Unit, terms: Mapping[str, float]) -> Times:
+def decode(blocks: Amount, memory: Amount, unit: Unit, terms: Mapping[str, float]) -> Times:
     """Seconds of fused attention of one query a row: the cache is read, by a block for each row and head of keys.
 
     Args:
         blocks: rows times heads of keys; 0 = unknown.
         memory: seconds that keys and values take at the sustained bandwidth.
     """
-    compute = np.asarray(blocks, float) / unit.sms * terms["decode.block"]
-    return _overlapped(terms["decode.start"], compute, memory)
+    return _overlapped(terms["decode.start"], blocks / unit.sms * terms["decode.block"], memory)
 
 
-def _overlapped(start: float, compute: Array, memory: Array) -> Times:
-    memory = np.asarray(memory, float)
-    return Times(start + (compute**POWER + memory**POWER) ** (1 / POWER), compute, memory, np.full_like(compute, start))
-
-
-def collective(name: str, group: Array, wire: Array, link: float, terms: Mapping[str, float]) -> tuple[Array, Array]:
+def collective(
+    name: str, group: Amount, wire: Amount, link: float, terms: Mapping[str, float]
+) -> tuple[Amount, Amount]:
     """Seconds of collectives, and what of them is latency.
 
     Args:
@@ -117,9 +115,27 @@ def collective(name: str, group: Array, wire: Array, link: float, terms: Mapping
         wire: bytes that one device sends (cost/collectives.py: the ring's).
         link: bytes/s of one device, one way.
     """
-    group, wire = np.asarray(group, float), np.asarray(wire, float)
     latency = terms[f"{name}.start"] + terms[f"{name}.hop"] * group
-    crowd = (2 / np.maximum(group, 2)) ** terms["collective.contention"]
+    crowd = (2 / _larger(group, 2)) ** terms["collective.contention"]
     transfer = wire / (link * terms[f"{name}.bandwidth"] * crowd)
     ramp = terms["collective.ramp"]
     return (latency**ramp + transfer**ramp) ** (1 / ramp), latency
+
+
+def _overlapped(start: float, compute: Amount, memory: Amount) -> Times:
+    return Times(start + (compute**POWER + memory**POWER) ** (1 / POWER), compute, memory, start)
+
+
+def _ceil(x: Amount) -> Amount:
+    return -(-x // 1)
+
+
+def _larger(a: Amount, b: Amount) -> Amount:
+    return a * (a >= b) + b * (a < b)
+
+
+def _either(first: Amount, one: Times, other: Times) -> Times:
+    """Of each product the first times where `first` says so, the other ones elsewhere."""
+    if isinstance(first, bool):
+        return one if first else other
+    return Times(*(a * first + b * (1 - first) for a, b in zip(one, other, strict=True)))

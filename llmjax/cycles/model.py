@@ -18,6 +18,7 @@ from llmjax.cost.values import ModuleCost
 from llmjax.cycles.device import Device, peak
 from llmjax.cycles.features import Features, features
 from llmjax.cycles.fitted import BETWEEN, fitted_parts
+from llmjax.cycles.gpu import gpu_parts
 from llmjax.cycles.terms import value
 from llmjax.cycles.timeline import elapsed
 from llmjax.cycles.times import OpTime, Parts, ProgramTime
@@ -86,13 +87,7 @@ def _dispatch(cost: ModuleCost, device: Device) -> float:
     return sum(count * float(seconds.get(name, 0.0)) for name, count in between(cost).items())
 
 
-def _gpu_parts(f: Features, device: Device) -> Parts:
-    from llmjax.cycles.gpu import gpu_parts  # NumPy, which counting alone does without
-
-    return gpu_parts(f, device)
-
-
-FORMS: Mapping[str, Callable[[Features, Device], Parts]] = {"gpu": _gpu_parts, "tpu": tpu_parts}
+FORMS: Mapping[str, Callable[[Features, Device], Parts]] = {"gpu": gpu_parts, "tpu": tpu_parts}
 
 
 def op_time(f: Features, device: Device) -> OpTime:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmjax.cost.values import ModuleCost
+from llmjax.cycles.batch import kept_of, twice_the_rows
 from llmjax.cycles.device import Device, Figure, peak
 from llmjax.cycles.features import Features, features
 from llmjax.cycles.model import op_time, timed
@@ -30,7 +31,8 @@ _SIZES = {"f64": 8, "f32": 4, "tf32": 4, "bf16": 2, "f16": 2, "s8": 1}
 class WhatIf:
     """A run of the model with one thing changed: `name` is its key, `says` the change in words, `seconds` the new time.
 
-    `speedup` is the predicted time over it. `at_most` says that the change leaves out what it would cost.
+    `speedup` is the predicted time over it. `at_most` says that the change leaves out what it would cost. Of twice the
+    rows `seconds` is half of what they take.
     """
 
     name: str
@@ -42,14 +44,15 @@ class WhatIf:
 
 def what_ifs(cost: ModuleCost, time: ProgramTime) -> tuple[WhatIf, ...]:
     """Returns every change that applies to a predicted program, the one that gains most first."""
-    return _answers(time.device, _physical(features(cost, time.device)), time.overlapped, _of_program(cost))
+    ops, changes = _physical(features(cost, time.device)), _changes(cost)
+    return _answers(time.device, ops, time.overlapped, _of_program(cost), changes)
 
 
 def op_what_ifs(cost: ModuleCost, time: ProgramTime, names: Collection[str]) -> tuple[WhatIf, ...]:
     """Returns the same of some ops of the program alone, one after another, by their names."""
     ops = tuple(f for f in _physical(features(cost, time.device)) if f.name in names)
     seconds = sum(op.seconds for op in time.ops if op.name in names)
-    return _answers(time.device, ops, seconds, _one_by_one)
+    return _answers(time.device, ops, seconds, _one_by_one, _changes(cost))
 
 
 def _of_program(cost: ModuleCost) -> Callable[[Device, Ops], float]:
@@ -65,15 +68,21 @@ def _physical(ops: Ops) -> Ops:
     return tuple(replace(f, estimated=0.0) for f in ops) if any(f.estimated for f in ops) else ops
 
 
-def _answers(device: Device, ops: Ops, predicted: float, time_of: Callable[[Device, Ops], float]) -> tuple[WhatIf, ...]:
+def _answers(
+    device: Device,
+    ops: Ops,
+    predicted: float,
+    time_of: Callable[[Device, Ops], float],
+    changes: Mapping[str, Change],
+) -> tuple[WhatIf, ...]:
     physics = time_of(device, ops)
     scale = predicted / physics if physics else 1.0
     found = []
-    for name, change in _CHANGES.items():
+    for name, change in changes.items():
         changed = change(device, ops)
         if changed is None or not predicted:
             continue
-        seconds = time_of(*changed) * scale
+        seconds = time_of(*changed) * scale / (2 if name == "batch" else 1)
         speedup = predicted / seconds if seconds else math.inf
         found.append(WhatIf(name, _words(name, device, ops), seconds, speedup, name in _AT_MOST))
     kept = [answer for answer in found if math.isfinite(answer.speedup)]
@@ -173,6 +182,12 @@ _CHANGES: Mapping[str, Change] = {
 _AT_MOST = ("fusing", "sharding")
 
 
+def _changes(cost: ModuleCost) -> Mapping[str, Change]:
+    """The changes of a program, with twice the rows where its text tells weights from rows."""
+    kept = kept_of(cost)
+    return _CHANGES if kept is None else {**_CHANGES, "batch": lambda device, ops: (device, twice_the_rows(ops, kept))}
+
+
 def _words(name: str, device: Device, ops: Ops) -> str:
     narrower = NARROWER.get(main_dtype(ops), "")
     words = {
@@ -183,6 +198,7 @@ def _words(name: str, device: Device, ops: Ops) -> str:
         "dtype": f"{narrower} instead of {main_dtype(ops)}",
         "fusing": "elementwise ops and copies fused away",
         "sharding": "half of it on each of two devices",
+        "batch": "half of a batch twice as large",
     }
     return words[name]
 

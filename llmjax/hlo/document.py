@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from itertools import pairwise
 from pathlib import Path
 
 from llmjax.errors import UserError
@@ -121,13 +122,19 @@ def plain_text(text: str) -> str:
 
 
 def split_modules(text: str) -> tuple[str, ...]:
-    """The texts of the modules in a text, each from its `HloModule` on; one where there is no such line."""
+    """The texts of the modules in a text, each from its `HloModule` to its last brace; the text where there is none."""
     text = plain_text(text)
     starts = [m.start() for m in _HEAD_RE.finditer(text)]
-    if len(starts) < 2:
-        return (text,)
-    ends = [*starts[1:], len(text)]
-    return tuple(text[start:end].strip("\n") + "\n" for start, end in zip(starts, ends, strict=True))
+    return tuple(_without_tail(text[start:end]) for start, end in pairwise([*starts, len(text)])) or (text,)
+
+
+def _without_tail(text: str) -> str:
+    """A module without what a log says after it; what is cut off inside a computation stays."""
+    brace = text.rfind("\n}")
+    end = text.find("\n", brace + 1) if brace >= 0 else -1
+    tail = text[end:] if end >= 0 else ""
+    cut = any(line.endswith("{") for line in tail.splitlines())
+    return (text if cut else text.removesuffix(tail)).strip("\n") + "\n"
 
 
 def explain(error: HloParseError, text: str, source: str) -> HloParseError:

@@ -67,19 +67,19 @@ def read_sources(
     return replace(found, sources=tuple(_numbered(found.sources)))
 
 
-def the_one(found: Brought, named: str) -> Source:
+def the_one(sources: Sequence[Source], named: str) -> Source:
     """Returns the one module that was read.
 
     Raises:
         UserError: there are several.
     """
-    if len(found.sources) == 1:
-        return found.sources[0]
-    names = [source.module.name or source.label for source in found.sources]
+    if len(sources) == 1:
+        return sources[0]
+    names = [source.module.name or source.label for source in sources]
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     raise UserError(
-        f"{named!r} holds {len(names)} modules ({', '.join(names[:5])}{more}): llmjax cost and configs/cost.py count"
-        " each of them; name a file of one, or choose by a pattern (--only, --config.only)."
+        f"{named!r} holds {len(names)} modules ({', '.join(names[:5])}{more}): name the file of one;"
+        " of llmjax cost and explain --only NAME chooses one."
     )
 
 

@@ -5,6 +5,7 @@ JAX is imported by the file.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import inspect
 import sys
@@ -101,16 +102,35 @@ def read_function(word: str, words: str = "") -> Call:
     return Call(word, function)
 
 
-def jitted(call: Call) -> Any:
-    """Returns the function as what is to be lowered; lowering that fails says so in the user's own lines.
+def jitted(call: Call) -> Call:
+    """Returns a call of what is to be lowered; lowering that fails says so in the user's own lines.
 
-    A function that is not jitted is, with strings, booleans and None among its arguments static.
+    What JAX has not jitted is. Its arguments may hold what `jax.jit` does not take, as modules of Equinox do: strings,
+    booleans, functions and the like are constants of the program; so is a number where the function is jitted in
+    another library's way, which would take it for one. None stands where they stood.
     """
     import jax
 
-    static = tuple(n for n, arg in enumerate(call.args) if arg is None or isinstance(arg, str | bool))
-    made: Any = call.function if hasattr(call.function, "lower") else jax.jit(call.function, static_argnums=static)
-    return _Told(call.name, made)
+    function = call.function
+    if hasattr(function, "trace"):  # jitted by JAX
+        return Call(call.name, _Told(call.name, function), call.args)
+    numbers = () if hasattr(function, "lower") else (int, float, complex)
+    leaves, structure = jax.tree.flatten(call.args)
+    varies = [_is_array(leaf) or (isinstance(leaf, numbers) and not isinstance(leaf, bool)) for leaf in leaves]
+    if all(varies):
+        return Call(call.name, _Told(call.name, jax.jit(function)), call.args)
+
+    @functools.wraps(function, updated=())
+    def with_constants(*args: Any) -> Any:
+        given = iter(jax.tree.leaves(args))
+        return function(*structure.unflatten(next(given) if v else c for v, c in zip(varies, leaves, strict=True)))
+
+    args = structure.unflatten(leaf if v else None for v, leaf in zip(varies, leaves, strict=True))
+    return Call(call.name, _Told(call.name, jax.jit(with_constants)), args)
+
+
+def _is_array(leaf: Any) -> bool:
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
 
 
 class _Told:

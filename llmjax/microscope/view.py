@@ -166,7 +166,7 @@ def _cycles_table(found: Found) -> Table:
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("from", overflow="fold")
     for what, cycles, seconds, source in found.cycles:
-        time = "" if seconds is None else f"{seconds * 1e6:,.2f} us"
+        time = "" if seconds is None else f"{seconds * 1e6:,.2f} µs"
         table.add_row(what, f"{cycles:,.0f}" if cycles < 1e8 else short(cycles), time, Text(source))
     return table
 

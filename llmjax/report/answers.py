@@ -13,16 +13,15 @@ from llmjax.report.units import percent, seconds, short
 from llmjax.verdict import OpVerdict
 
 _WORTH = 1.05  # a speed-up below it changes nothing that a measurement would show
-_NAMED = 4
+_NAMED = 6
 _BINDS = {
-    "compute": "Arithmetic",
-    "link": "What devices send each other",
-    "overhead": "What no roof explains (the start and the latency of each op)",
-    "between ops": "What passes between ops",
+    "compute": "Arithmetic bounds",
+    "link": "The links between devices bound",
+    "overhead": "The start and latency of ops bound",
+    "between ops": "The time between ops bounds",
 }
-_OPS_BOUND = {"compute": "by arithmetic", "link": "by its links", "overhead": "by its start or latency, no roof"}
-_NO_CHIP = "Name a chip (card= or --config.card) to see what would change it."
-_MORE_ROWS = "a larger batch reads the same weights for more rows, and is nearly free until it is"
+_OPS_BOUND = {"compute": "by arithmetic", "link": "by its links", "overhead": "by its start and latency"}
+_NO_CHIP = "Name a chip to see what would change it: --target gpu:h100, or card= in Python."
 
 
 def answers(cost: Json) -> list[str]:
@@ -52,20 +51,23 @@ def explain(verdict: OpVerdict) -> list[str]:
 
 def _bound(cost: Json, verdict: Json) -> str:
     if not verdict["bounds"]:
-        what = (
-            f"{verdict['intensity']:.3g} FLOPs a byte of main memory"
-            if verdict["intensity"] is not None
-            else "no bytes"
-        )
-        return (
-            f"No device's numbers are known, so nothing is timed: {short(cost['totals']['flops'], 'FLOP')}, {what};"
-            " memory bounds it on every chip that can do more than that in the time of a byte."
-        )
+        return _counted(cost, verdict)
     name, share = next(iter(verdict["bounds"].items()))
-    binds = _BINDS.get(name) or f"Main memory ({name.removeprefix('memory:')})"
-    if name.startswith("memory:") and not _is_main(cost, name):
-        binds = f"Memory on the chip ({name.removeprefix('memory:')})"
-    return f"{binds} bounds {percent(share, 1)} of the predicted time; {told_rates(verdict)}."
+    memory = "Main memory" if _is_main(cost, name) else "Memory on the chip"
+    binds = _BINDS.get(name) or f"{memory} ({name.removeprefix('memory:')}) bounds"
+    return f"{binds} {percent(share, 1)} of the predicted time; {told_rates(verdict)}."
+
+
+def _counted(cost: Json, verdict: Json) -> str:
+    """What counts alone say of a program without a device."""
+    flops, intensity = short(cost["totals"]["flops"], "FLOP"), verdict["intensity"]
+    took = f" in {seconds(verdict['seconds'])}, measured" if verdict["seconds"] else ""
+    if intensity is None:
+        return f"It computes {flops}{took}, and moves no bytes of main memory."
+    return (
+        f"It computes {flops}{took}: {intensity:.3g} FLOPs a byte of main memory. Memory bounds it on every chip that"
+        " could do more in the time of a byte."
+    )
 
 
 def told_rates(verdict: Json) -> str:
@@ -95,15 +97,6 @@ def _changes(verdict: Json) -> Iterator[str]:
         yield _NO_CHIP
         return
     yield from _gains(found)
-    rates = verdict["rates"]
-    if rates and verdict["intensity"] and rates["ridge"] > verdict["intensity"]:
-        more = rates["ridge"] / verdict["intensity"]
-        bound = next(iter(verdict["bounds"]), "")
-        if bound.startswith("memory:") and more > 2:
-            yield (
-                f"It does {verdict['intensity']:.3g} FLOPs a byte where the chip could do {rates['ridge']:.3g}:"
-                f" {_MORE_ROWS}."
-            )
 
 
 def _gains(found: Sequence[Json]) -> Iterator[str]:
@@ -114,9 +107,9 @@ def _gains(found: Sequence[Json]) -> Iterator[str]:
             f"{w['says']} {'at most ' if w['at_most'] else ''}{w['speedup']:.2f}× ({seconds(w['seconds'])})"
             for w in gains[:_NAMED]
         ]
-        yield f"The model's own runs with one thing changed: {', '.join(told)}{_no_gain(none)}."
+        yield f"Predicted again with one thing changed: {', '.join(told)}{_no_gain(none)}."
     else:
-        yield f"Of the model's own runs none is 5% faster: not {_listed(none, 'or')}."
+        yield f"Predicted again with one thing changed, nothing makes it 5% faster: not {_listed(none, 'or')}."
 
 
 def _no_gain(none: list[str]) -> str:

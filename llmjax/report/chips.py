@@ -63,7 +63,8 @@ def footer(rows: Sequence[Row], width: int) -> list[str]:
         lines.append(f"Predicted over the compiler's, the median op, and Kendall's tau: {', '.join(told)}.")
     if any(row["target"] == "cpu" and row["device"] is None for row in made):
         lines.append(
-            "The time on cpu needs a card of this machine: configs/calibrate.py writes one, --config.card=FILE."
+            "The time on cpu needs a card of this machine: llmjax calibrate writes one, --card FILE takes it"
+            " (--config.card=FILE of configs/compare.py)."
         )
     over = [f"{row['target']} ({_bytes(row['memory_too_much'])} too much)" for row in made if row["memory_too_much"]]
     if over:
@@ -159,7 +160,7 @@ def _figures(made: Sequence[Row]) -> Table:
         Column("has", "B", "datasheet"),
         Column("fits"),
         Column("compiler's cycles", "", "compiler"),
-        Column("predicted over them (median op)", "x", "modelled"),
+        Column("ours over theirs", "x", "modelled"),
         Column("compiled in", "s", "measured"),
     )
     rows = []

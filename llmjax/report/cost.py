@@ -43,7 +43,7 @@ class CostReport(Analysis):
         """The page that configs/cost.py writes: one HTML file that needs no network (docs/reports.md)."""
         from llmjax.report import html
 
-        return html.to_html([html.Program(self.name or "program", export.to_object(self), self.text)])
+        return html.to_html([html.program_of(self, self.name or "program")])
 
     def save_html(self, path: str | Path) -> Path:
         """Writes `to_html` to a file and returns its path. Raises UserError where it cannot be written."""

@@ -181,7 +181,7 @@ def _metrics(before: Json, after: Json) -> tuple[dict[str, str], list[str]]:
         if metric in ("flops", "bytes") or (sides[0] and sides[0] == sides[1]):
             found[metric] = sides[0] or {"flops": "FLOP", "bytes": "B"}[metric]
         elif not any(sides):
-            missing.append("neither program has predicted cycles")
+            missing.append("neither program has predicted cycles: no chip is named")
         elif all(sides):
             missing.append(f"predicted times are in {sides[0]} before and in {sides[1]} after")
         else:

@@ -64,7 +64,7 @@ def print_diff(found: Diff, console: Console, top: int = TOP) -> None:
     renamed = sum(line.was is not None for line in found.ops)
     parts = [f"{same:,} ops have the figures they had" if same else "", f"{renamed:,} were renamed" if renamed else ""]
     if len(lines) > top:
-        parts.append(f"{len(lines) - top:,} smaller changes are in diff.json")
+        parts.append(f"{len(lines) - top:,} smaller changes are not shown")
     note = "; ".join(part for part in parts if part)
     if note:
         console.print(Text(f"{note[0].upper()}{note[1:]}.", style="dim"))

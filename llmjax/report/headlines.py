@@ -115,7 +115,7 @@ def _cycles_note(cost: Json, field: str, value: float) -> str:
     if not whole and len(having) == len(ops):
         of = "sum over ops"
     rate = sum(op["flops"] for op in having) / value if value else 0
-    return _join([of, f"{rate:.3g} FLOPs a cycle" if rate else ""])
+    return _join([of, f"{short(rate)} FLOPs a cycle" if rate else ""])
 
 
 def device_rows(device: Json | None) -> list[tuple[str, str, str, str]]:

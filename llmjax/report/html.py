@@ -13,7 +13,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from llmjax.analysis import Analysis
 from llmjax.report.answers import answers
+from llmjax.report.export import to_object
 from llmjax.report.headlines import device_rows, headlines
 from llmjax.report.html_ops import payload
 from llmjax.report.provenance import PROVENANCE
@@ -37,6 +39,11 @@ class Program:
     cost: Json
     text: str = field(default="", repr=False)
     title: str = ""
+
+
+def program_of(report: Analysis, label: str, title: str = "") -> Program:
+    """Returns an analysis as a program of a page."""
+    return Program(label, to_object(report), report.text, title)
 
 
 def to_html(programs: Sequence[Program], title: str = "") -> str:

@@ -135,7 +135,7 @@ def _headroom(plot: Plot, traces: Iterable[Json]) -> Json:
         return {}
     low, high = min(ends), max(ends)
     longest = max(len(text) for trace in traces for text in trace["text"])
-    room = 0.14 + 0.012 * min(40, max(0, longest - 6))
+    room = 0.14 + 0.024 * min(40, max(0, longest - 6))
     if plot.log_y:
         first = math.floor(math.log10(low) - 0.01)
         return {"range": [first, math.log10(high) + room * (math.log10(high) - first)]}

@@ -26,6 +26,7 @@ from llmjax.report.units import percent, seconds, short
 
 if TYPE_CHECKING:
     from llmjax.analysis import Alike, Analysis, TimedRow
+    from llmjax.inputs.source import Source
 
 TOP = 10
 # Bytes outside main memory, each a line and a column where a program has some.
@@ -73,18 +74,33 @@ def to_text(report: Analysis, width: int | None = None, top: int = TOP) -> str:
     """Returns what `print_report` prints, without colours; `width` defaults to the terminal's, at most 120."""
     width = max(_NARROWEST, width or min(120, shutil.get_terminal_size((80, 24)).columns))
     text = io.StringIO()
-    print_report(report, Console(file=text, width=width, color_system=None), top)
+    print_report(report, Console(file=text, width=width, color_system=None, force_jupyter=False), top)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
-MOST = 40  # modules of a folder that have a line
+_MOST = 40  # modules of a folder that have a line
 
 
-def modules_table(rows: Iterable[tuple[str, Analysis]], width: int) -> Table:
+def module_lines(found: Sequence[tuple[Source, Analysis]]) -> tuple[list[tuple[str, Analysis]], str]:
+    """Returns (label, report) of each module of a folder, of many the largest of each name; and what is left out.
+
+    Args:
+        found: the modules, the largest first.
+    """
+    if len(found) <= _MOST:
+        return [(source.told, report) for source, report in found], ""
+    groups: dict[str, list[tuple[Source, Analysis]]] = {}
+    for source, report in found:
+        groups.setdefault(report.name or source.label, []).append((source, report))
+    lines = [(f"{name} x{sum(s.copies for s, _ in mine):,}", mine[0][1]) for name, mine in groups.items()]
+    told = f"{len(found):,} modules of {len(lines):,} names; of each the largest."
+    return lines[:_MOST], told + (f" {len(lines) - _MOST:,} smaller names are left out." if len(lines) > _MOST else "")
+
+
+def modules_table(rows: Sequence[tuple[str, Analysis]], width: int) -> Table:
     """One line a module of a folder: (label, report); columns of times where one has any."""
-    found = list(rows)
     predicted, measured = (
-        [of(report) for _, report in found]
+        [of(report) for _, report in rows]
         for of in (
             lambda r: seconds(r.time.overlapped) if r.time else "",
             lambda r: seconds(r.measured.wall.median) if r.measured else "",
@@ -92,11 +108,11 @@ def modules_table(rows: Iterable[tuple[str, Analysis]], width: int) -> Table:
     )
 
     def column(of: Callable[[Analysis], str]) -> list[str]:
-        return [of(report) for _, report in found]
+        return [of(report) for _, report in rows]
 
     return table(
         width,
-        Names("module", [label for label, _ in found], 20),
+        Names("module", [label for label, _ in rows], 20),
         Figures("ops", column(lambda r: f"{len(r.ops):,}"), 1),
         Figures("FLOPs", column(lambda r: _bound(r) + short(r.totals.flops))),
         Figures("transc.", column(lambda r: short(r.totals.transcendentals)), 2),

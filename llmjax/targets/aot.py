@@ -183,7 +183,7 @@ def _check_plugin(target: Target) -> None:
     except ModuleNotFoundError:
         missing = True
     if missing:
-        raise UserError(f"target {target.name!r} needs a compiler that is not installed: pip install -e '.[{extra}]'")
+        raise UserError(f"target {target.name!r} needs a compiler that is not installed: pip install 'llmjax[{extra}]'")
 
 
 def _versions(platform_: str) -> list[str]:

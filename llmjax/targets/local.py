@@ -57,7 +57,8 @@ def compile_here(program: Callable[..., Any] | Any, *args: Any, **kwargs: Any) -
     if lowered and (args or kwargs):
         raise UserError("analyze(...): the program is lowered already, so it takes no more arguments.")
     if not lowered and not callable(program):
-        raise UserError(f"analyze({program!r}): expected a function, or one that is jitted, lowered or compiled.")
+        kind = type(program).__name__
+        raise UserError(f"analyze({kind}): expected a function, or one that is jitted, lowered or compiled.")
     # A program from JAX's cache on disk may carry the source lines of an older text of the same function.
     key = "jax_compilation_cache_include_metadata_in_key"
     before = getattr(jax.config, key)

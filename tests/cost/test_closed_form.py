@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from experiments._phases import Shape, build
+from experiments._programs import Shape, build
 from llmjax.cost import cost_module
 from llmjax.hlo.parser import parse
 from llmjax.kernels.formats import BLOCK

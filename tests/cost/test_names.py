@@ -171,6 +171,8 @@ def test_roles_of_inference(op_name, opcode, role):
         ("MoeLM/MoeLayer_0/LayerNorm_0/mul", "layer norm"),
         ("MoeLM/MoeLayer_0/add", "residual"),
         ("MoeLM/lm_head/dot", "vocabulary projection"),
+        ("Net/Layer_0/MoE_0/add_any", "experts"),
+        ("MoeLM/MoeLayer_0/add", "residual"),
         ("MoeLM/MoeLayer_0/SparseFeedForward_0/dot", "experts"),
         ("MoeLayer/dot", "experts"),
         ("MambaLM/layers_0/mamba/x_proj/dot", "state space"),

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from experiments import cost
-from experiments._phases import PHASES, Shape, build
+from experiments._phases import PHASES
+from experiments._programs import Shape, build
 from llmjax.analyser import analyze
 from llmjax.errors import UserError
 from llmjax.kernels.formats import BLOCK

@@ -52,6 +52,10 @@ def test_several_modules(tmp_path):
     two = HLO + "\n" + HLO.replace("HloModule m", "HloModule k").replace("negate", "tanh")
     assert [opcodes(text)[-1] for text in split_modules(two)] == ["negate", "tanh"]
     assert split_modules(HLO) == (HLO,)
+    logged = f"step 1\n{HLO}loss 2.0\n\n{HLO}\nloss 1.0\n"
+    assert split_modules(logged) == (HLO, HLO)
+    cut = HLO + "\nENTRY f {\n  p = f32[4] para"
+    assert split_modules(cut) == (cut + "\n",)
     with pytest.raises(HloParseError, match=r"holds 2 modules \(m, k\): .*split_modules"):
         parse(two, "dump.txt")
 

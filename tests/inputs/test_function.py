@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import pytest
 
 from llmjax.analyser import analyze
 from llmjax.errors import UserError
-from llmjax.inputs.function import from_anywhere, is_function, jitted, read_function
+from llmjax.inputs.function import Call, from_anywhere, is_function, jitted, read_function
 
 SOURCE = """
 import jax
@@ -51,21 +52,72 @@ def test_what_names_a_function(word, so):
 
 
 def test_a_function_with_described_arguments(file):
-    call = read_function(f"{file}:step", "f32[8,64], f32[64,64], 'sin'")
-    report = analyze(jitted(call), *call.args)
+    call = jitted(read_function(f"{file}:step", "f32[8,64], f32[64,64], 'sin'"))
+    report = analyze(call.function, *call.args)
     assert report.totals.matmul_flops == 2 * 8 * 64 * 64
     assert any("mine.py:7" in op.largest.key("source") for op in report.ops)
 
 
 def test_a_factory_returns_its_function_and_arguments(file):
-    call = read_function(f"{file}:factory")
-    assert call.args[1] == 3 and analyze(jitted(call), *call.args).totals.flops == 8 * 64
+    call = jitted(read_function(f"{file}:factory"))
+    assert call.args[1] == 3
+    assert analyze(call.function, *call.args).totals.flops == 8 * 64
 
 
 def test_static_arguments_are_left_out_of_a_measured_run(file):
-    call = read_function(f"{file}:factory")
-    report = analyze(jitted(call), *call.args, measure=True)
+    call = jitted(read_function(f"{file}:factory"))
+    report = analyze(call.function, *call.args, measure=True)
     assert report.measured is not None and report.measured.wall.median > 0
+
+
+@jax.tree_util.register_pytree_node_class
+class Net:
+    """As a module of Equinox: arrays, functions and other values are its leaves."""
+
+    def __init__(self, *leaves):
+        self.leaves = leaves
+
+    def tree_flatten(self):
+        return self.leaves, None
+
+    @classmethod
+    def tree_unflatten(cls, _, leaves):
+        return cls(*leaves)
+
+    def __call__(self, x):
+        w, act, double = self.leaves
+        return act(x @ w) * (2 if double else 1)
+
+
+class Jitted:
+    """As filter_jit of Equinox: jitted, and not by JAX."""
+
+    def __init__(self, function):
+        self.lower, self.function = None, function
+
+    def __call__(self, *args):
+        return self.function(*args)
+
+
+@pytest.mark.parametrize("made", [lambda f: f, Jitted])
+def test_what_is_no_array_in_an_argument_is_a_constant(made):
+    def apply(net, x):
+        return net(x)
+
+    x, w = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((8, 64), (64, 32)))
+    call = jitted(Call("a.py:apply", made(apply), (Net(w, jnp.tanh, True), x)))
+    assert [leaf.shape for leaf in jax.tree.leaves(call.args)] == [(64, 32), (8, 64)]
+    report = analyze(call.function, *call.args)
+    assert report.totals.matmul_flops == 2 * 8 * 64 * 32 and report.totals.transcendentals == 8 * 32
+
+
+def test_a_number_is_a_value_unless_another_library_jits():
+    def shift(x, n):
+        return x + n
+
+    x = jax.ShapeDtypeStruct((8,), jnp.float32)
+    assert jitted(Call("a.py:shift", shift, (x, 3))).args == (x, 3)
+    assert jitted(Call("a.py:shift", Jitted(shift), (x, 3))).args == (x, None)
 
 
 def test_lines_of_a_folder_that_is_called_as_the_package_are_the_users(file, tmp_path):
@@ -104,9 +156,9 @@ def test_what_does_not_fit_is_told(file, name, words, says):
 
 
 def test_a_failure_is_told_in_the_users_own_lines(file):
-    call = read_function(f"{file}:bad", "f32[8,64], f32[32,8]")
+    call = jitted(read_function(f"{file}:bad", "f32[8,64], f32[32,8]"))
     with pytest.raises(UserError) as caught:
-        analyze(jitted(call), *call.args)
+        analyze(call.function, *call.args)
     first, *lines, last = str(caught.value).splitlines()
     assert first == f"{file}:bad fails:" and lines == ["  mine.py:11 in bad: return y @ w"]
     assert last.startswith("  TypeError: dot_general requires contracting dimensions")

@@ -34,8 +34,8 @@ def test_products_are_those_that_torch_counts(tmp_path, kind):
     from torch.utils.flop_counter import FlopCounterMode
 
     word = written(tmp_path, kind)
-    call = read_call(word, size=Size(2, 16))
-    report = analyze(jitted(call), *call.args)
+    call = jitted(read_call(word, size=Size(2, 16)))
+    report = analyze(call.function, *call.args)
     config = _config(str(tmp_path), word)
     model = _model(config, torch.float32, word)
     inputs = {
@@ -51,8 +51,8 @@ def test_products_are_those_that_torch_counts(tmp_path, kind):
 
 
 def test_a_mixtures_experts_are_traced(tmp_path):
-    call = read_call(written(tmp_path, "mixtral"), size=Size(1, 8, "bfloat16"))
-    report = analyze(jitted(call), *call.args, target="cpu")
+    call = jitted(read_call(written(tmp_path, "mixtral"), size=Size(1, 8, "bfloat16")))
+    report = analyze(call.function, *call.args, target="cpu")
     assert report.name == "jit_MixtralForCausalLM"
     assert any(row.key == "experts" and row.cost.matmul_flops for row in report.by("role"))
 
@@ -67,8 +67,8 @@ def test_a_mixtures_experts_are_traced(tmp_path):
 )
 def test_what_cannot_be_built_says_so(word, says):
     with pytest.raises(UserError, match=r"^hf:") as caught:
-        call = read_call(word, size=Size(1, 16))
-        analyze(jitted(call), *call.args)
+        call = jitted(read_call(word, size=Size(1, 16)))
+        analyze(call.function, *call.args)
     assert says in str(caught.value)
 
 

@@ -93,13 +93,13 @@ def test_a_gpus_runs_begin_with_the_first_op(tmp_path):
 def test_times_join_a_module_that_was_brought_apart(tmp_path):
     (tmp_path / "f.hlo").write_text(HLO)
     trace = write(tmp_path / "trace", plane("/device:TPU:0", *tpu(), {}))
-    source = the_one(read_sources(tmp_path / "f.hlo", ""), "f.hlo")
+    source = the_one(read_sources(tmp_path / "f.hlo", "").sources, "f.hlo")
     found = joined(source, tmp_path / "trace").measured
     assert found is not None and found.ops["neg.4"].time.median * 1e6 == pytest.approx(3)
     assert joined(source, trace).measured == found
     (tmp_path / "g.hlo").write_text(HLO.replace("jit_f", "jit_g"))
     with pytest.raises(UserError, match=r"has no run of 'jit_g', but of jit_f. Did you mean 'jit_f'\?"):
-        joined(the_one(read_sources(tmp_path / "g.hlo", ""), "g.hlo"), trace)
+        joined(the_one(read_sources(tmp_path / "g.hlo", "").sources, "g.hlo"), trace)
 
 
 def test_programs_without_hlo_are_named(tmp_path):

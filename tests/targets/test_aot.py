@@ -113,7 +113,7 @@ def test_the_cache_is_by_content(cache, monkeypatch):
 @pytest.mark.parametrize(("target", "extra"), [("tpu:v5e:2x2", "aot-tpu"), ("gpu:h100", "aot-gpu")])
 def test_a_missing_compiler_is_one_line(target, extra, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=rf"not installed: pip install -e '\.\[{extra}\]'"):
+    with pytest.raises(UserError, match=rf"not installed: pip install 'llmjax\[{extra}\]'"):
         compile_for(target, step, W, W)
 
 

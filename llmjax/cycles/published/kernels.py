@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import re
-
-import numpy as np
 
 from llmjax.cycles import terms as known
 from llmjax.cycles.device import Device, peak
@@ -65,9 +64,8 @@ def _product(m: int, n: int, k: int, dtype: str, device: Device) -> float:
         )
     kind = kind_of(device, dtype)
     machine = unit(device, dtype, terms[f"{kind}.bandwidth"])
-    sizes = tuple(np.array([float(each)]) for each in (m, n, k, 1))
-    memory = np.array([(m * k + k * n + m * n) * machine.width / machine.bandwidth])
-    return float(product(sizes, memory, machine, terms, kind).total[0])  # pyright: ignore[reportArgumentType]
+    memory = (m * k + k * n + m * n) * machine.width / machine.bandwidth
+    return product((m, n, k, 1), memory, machine, terms, kind).total
 
 
 def _of_layer(op: str, tokens: int, name: str, dtype: str, device: Device) -> float | str:
@@ -102,7 +100,7 @@ def _copy(moved: float, device: Device) -> float:
 
 def _exchanged(row: Row, name: str, what: str, chip: Chip) -> tuple[float, float, Chip] | str:
     """A collective: "all_gather 1048576 (message_size)" counts elements, "f32[64,8,128]->f32[256,8,128]" has shapes."""
-    arrays = [_BYTES[d] * int(np.prod([int(n) for n in dims.split(",")])) for d, dims in _ARRAY.findall(what)]
+    arrays = [_BYTES[d] * math.prod(int(n) for n in dims.split(",")) for d, dims in _ARRAY.findall(what)]
     group = row.chips
     counted = re.match(r"(\d+) \(message_size\)", what)
     square = re.match(r"(bf16|f32) (\d+)\^2", what)

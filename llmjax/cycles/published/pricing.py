@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from llmjax.cycles import terms as known
 from llmjax.cycles.contracted import ROWS
 from llmjax.cycles.device import Device, peak
@@ -114,9 +112,8 @@ def _attention(device: Device, flops: float, scores: float, program: Program, mo
     machine = unit(device, dtype, terms["prompt.bandwidth"])
     blocks = program.batch * program.model.heads * math.ceil(program.length / ROWS)
     longest = 1.0 if program.model.family == "bert" else 2.0
-    work = tuple(np.array([float(each)]) for each in (flops, scores, blocks, longest))
-    memory = np.array([moved / machine.bandwidth])
-    return float(prompt(work, memory, machine, device.transcendental.value, terms).total[0])  # pyright: ignore[reportArgumentType]
+    work = (flops, scores, blocks, longest)
+    return prompt(work, moved / machine.bandwidth, machine, device.transcendental.value, terms).total
 
 
 def shared_layer(program: Program, layout: Layout, device: Device) -> float:

@@ -209,7 +209,7 @@ def test_a_chip_whose_compiler_is_missing_is_one_note(monkeypatch: pytest.Monkey
     case = Case("tiny", "classify", 1, 16)
     made = predict_cases([case, dataclasses.replace(case, batch=2)], ["gpu:h100"])
     assert not made.found
-    assert len(made.notes) == 1 and "pip install -e '.[aot-gpu]'" in made.notes[0]
+    assert len(made.notes) == 1 and "pip install 'llmjax[aot-gpu]'" in made.notes[0]
 
 
 def test_op_by_op_is_predicted_without_a_compiler_and_moves_more():
