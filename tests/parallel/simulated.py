@@ -7,7 +7,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 
+from llmjax.analyser import analyze
 from llmjax.infer.classify import Classifier
 from llmjax.infer.embed import Embedder
 from llmjax.infer.generate import Generator
@@ -15,7 +17,7 @@ from llmjax.infer.perplexity import perplexity
 from llmjax.models.families import from_size
 from llmjax.models.params import init_params, prepare
 from llmjax.parallel.layout import place, place_model
-from llmjax.parallel.mesh import MeshConfig, make_mesh, on_mesh
+from llmjax.parallel.mesh import MeshConfig, P, make_mesh, on_mesh
 from llmjax.train import LoopConfig, OptimizerConfig, Phase, fit, init_state, make_optimizer
 from llmjax.train.lm import Stream, lm_task
 
@@ -127,12 +129,34 @@ def inference(sizes):
         }
 
 
+def measuring():
+    """What is measured of a program that all devices run: a product and a sum over them."""
+    mesh = make_mesh(MeshConfig())
+    x, w = (
+        jax.ShapeDtypeStruct((rows, 64), np.float32, sharding=NamedSharding(mesh, spec))
+        for rows, spec in ((512, P("data")), (64, P()))
+    )
+    report = analyze(lambda x, w: jax.numpy.tanh(x @ w).sum(0), x, w, measure=True)
+    times = report.measured
+    product = next(times.ops[op.name] for op in report.ops if op.total.matmul_flops)
+    return {
+        "devices": times.devices,
+        "runs": times.runs,
+        "calls": product.calls,
+        "product": product.time.median,
+        "traced": times.traced.high,
+        "covered": times.covered,
+        "said": str(report),
+    }
+
+
 def main(folder: Path, part: str) -> None:
     whole = part == "whole"
     found = {"training": training(folder, whole), "bytes": bytes_a_device(), "generation": {}, "inference": {}}
     for config, format in ((GPT2, "float32"), (LLAMA, "float32"), (LLAMA, "int8")) if whole else ((GPT2, "float32"),):
         for sizes in (ONE, (2, 1, 4)):
             found["generation"][f"{config.family} {format} {sizes}"] = generation(sizes, config, format)
+    found["measured"] = measuring()
     for sizes in (ONE, (2, 2, 2)) if whole else ():
         found["inference"][str(sizes)] = inference(sizes)
     (folder / "found.json").write_text(json.dumps(found))

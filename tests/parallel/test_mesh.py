@@ -70,6 +70,13 @@ def test_a_device_holds_its_part(found):
     assert found["bytes"]["data 2, tensor 4"] < alone / 2.5
 
 
+def test_a_measured_op_is_one_devices(found):
+    measured = found["measured"]
+    assert (measured["devices"], measured["runs"], measured["calls"]) == (8, 10, 1)
+    assert 0 < measured["product"] <= measured["traced"] and 0 < measured["covered"] <= 1
+    assert "10 runs on 8 devices, ops' times are one's" in " ".join(measured["said"].split())
+
+
 def same_tokens(found, model):
     one, four = (found["generation"][f"{model} {sizes}"] for sizes in ((1, 1, 1), (2, 1, 4)))
     assert one == four and len({tuple(ids) for ids in one}) == 3
