@@ -41,8 +41,8 @@ from llmjax.models.config import ModelConfig
 from llmjax.models.families import SIZES, from_size
 from llmjax.models.folders import read_config, resolve_folder
 from llmjax.models.gpt2 import GPT2Config
+from llmjax.models.layout import place_model
 from llmjax.models.params import Params, init_params
-from llmjax.parallel.layout import place_model
 from llmjax.parallel.processes import fetched_tree, leads
 from llmjax.train import (
     DistillConfig,

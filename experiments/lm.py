@@ -26,8 +26,8 @@ from llmjax.memory import available
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import family_of, from_size
 from llmjax.models.folders import read_config, resolve_folder
+from llmjax.models.layout import place_model, table_of
 from llmjax.models.params import Params, init_params
-from llmjax.parallel.layout import place_model
 from llmjax.parallel.processes import fetched_tree, leads
 from llmjax.train import LoopConfig, OptimizerConfig, Phase, fit
 from llmjax.train.defaults import PART_RATES
@@ -82,7 +82,7 @@ def _train(values: dict[str, Any], folder: Path) -> dict[str, Any]:
             model, rows, rows, min(length, len(train.tokens_T) - 1), averaged, available(), head="lm", part=part.bytes
         )
         train_config = {name: values["train"][name] for name in ("seed", "patience", "keep", "wandb")}
-        loop = LoopConfig(**train_config, dtype=model.dtype, family=model.family)
+        loop = LoopConfig(**train_config, dtype=model.dtype, table=table_of(model))
         fitted = fit([phase], part.params, loop, folder, settings, tuning)
         params = part.whole(fitted.params)
         found: dict[str, Any] = {"best_step": fitted.best_step, "steps": fitted.steps, **part.figures(fitted.params)}

@@ -31,6 +31,7 @@ from llmjax.kernels.formats import activation_dtype
 from llmjax.models.cache import bucket, empty_cache
 from llmjax.models.families import make_model
 from llmjax.models.folders import resolve_folder
+from llmjax.models.layout import table_of
 from llmjax.models.params import Head, Params, prepare
 from llmjax.train import (
     LoopConfig,
@@ -226,7 +227,7 @@ class Language:
         phase = Phase(task, self.budget.steps, OptimizerConfig(learning_rate=rate))
         began = time.perf_counter()
         fitted = fit(
-            [phase], part.params, LoopConfig(self.budget.seed, family=state.config.family), folder, tuning=tuning
+            [phase], part.params, LoopConfig(self.budget.seed, table=table_of(state.config)), folder, tuning=tuning
         )
         seconds = time.perf_counter() - began
         return _trained(state, part._replace(tuning=tuning), fitted.params, seconds)

@@ -49,7 +49,9 @@ def reconciliation(run: Profile) -> str:
     quartiles = f"quartiles {seconds(run.wall.low)} to {seconds(run.wall.high)}"
     on = f" on {run.devices} devices, ops' times are one's" if run.devices > 1 else ""
     if run.from_trace:
-        return f"ops cover {run.covered:.0%} of the step ({seconds(ops)}); {quartiles}, {run.runs} runs in the trace{on}"
+        return (
+            f"ops cover {run.covered:.0%} of the step ({seconds(ops)}); {quartiles}, {run.runs} runs in the trace{on}"
+        )
     return (
         f"ops cover {run.covered:.0%} of the step ({seconds(ops)} of {seconds(run.traced.median)} traced;"
         f" {seconds(run.wall.median)} without the profiler, {quartiles}, {run.runs} runs{on})"

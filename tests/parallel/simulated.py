@@ -15,8 +15,9 @@ from llmjax.infer.embed import Embedder
 from llmjax.infer.generate import Generator
 from llmjax.infer.perplexity import perplexity
 from llmjax.models.families import from_size
+from llmjax.models.layout import place_model, table_of
 from llmjax.models.params import init_params, prepare
-from llmjax.parallel.layout import place, place_model
+from llmjax.parallel.layout import place
 from llmjax.parallel.mesh import MeshConfig, P, make_mesh, on_mesh
 from llmjax.train import LoopConfig, OptimizerConfig, Phase, fit, init_state, make_optimizer
 from llmjax.train.lm import Stream, lm_task
@@ -73,7 +74,7 @@ def losses(config, sizes, folder):
     task = lm_task(config, Stream(tokens_T, 2000), 12, 8, 0)
     with on(sizes):
         params = place_model(randomised(config, "lm"), config)
-        fit([Phase(task, STEPS, OPTIMIZER, 0.9, save_every=10)], params, LoopConfig(family=config.family), folder)
+        fit([Phase(task, STEPS, OPTIMIZER, 0.9, save_every=10)], params, LoopConfig(table=table_of(config)), folder)
     return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -104,7 +105,7 @@ def bytes_a_device():
     for name, sizes in {"one": ONE, **MESHES}.items():
         with on(sizes):
             params = place_model(randomised(GPT2, "lm"), GPT2)
-            state = place(init_state(params, make_optimizer(OPTIMIZER, STEPS), 0, False), "gpt2")
+            state = place(init_state(params, make_optimizer(OPTIMIZER, STEPS), 0, False), table_of(GPT2))
             found[name] = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state.params))
     return found
 
@@ -119,7 +120,7 @@ def inference(sizes):
     with on(sizes):
         classifier = Classifier.from_params(GPT2, randomised(GPT2, "classifier"), Bytes())
         embedder = Embedder(BERT, place_model(randomised(BERT, "none"), BERT), Bytes(), 64)
-        prepared = place(prepare(place_model(randomised(LLAMA, "lm"), LLAMA), LLAMA, "float32"), "llama")
+        prepared = place(prepare(place_model(randomised(LLAMA, "lm"), LLAMA), LLAMA, "float32"), table_of(LLAMA))
         ids = [int(n) for n in np.random.default_rng(1).integers(0, 256, 100)]
         return {
             "labels": [one.label for one in classifier.classify(TEXTS)],

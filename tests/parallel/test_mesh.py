@@ -14,9 +14,10 @@ from llmjax.errors import UserError
 from llmjax.infer.step import decode_step
 from llmjax.models.cache import empty_cache
 from llmjax.models.families import FAMILIES, from_size
+from llmjax.models.layout import check_heads, table_of
 from llmjax.models.params import init_params, param_shapes, prepare
 from llmjax.parallel.fused import in_parts, out_of_parts
-from llmjax.parallel.layout import check_heads, shardings
+from llmjax.parallel.layout import shardings
 from llmjax.parallel.mesh import MeshConfig, abstract_mesh, make_mesh, mesh_sizes, on_mesh
 from tests import codegen
 
@@ -125,10 +126,11 @@ def test_a_mesh_that_cannot_be_is_one_line(asked, said):
 
 
 def test_heads_and_sizes_that_do_not_divide_are_one_line():
+    tiny = from_size("tiny")
     with on_mesh(abstract_mesh((1, 1, 4))), pytest.raises(UserError, match=r"mesh.tensor=4 .* 3 key-value heads"):
         check_heads(from_size("smollm2-135m", num_attention_heads=12))
     with pytest.raises(UserError, match=r"h_0/attn/c_attn/kernel of 32 x 96 cannot be divided over fsdp=3, tensor=1"):
-        shardings(param_shapes(from_size("tiny"), "lm"), "gpt2", abstract_mesh((1, 3, 1)))
+        shardings(param_shapes(tiny, "lm"), table_of(tiny), abstract_mesh((1, 3, 1)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -141,7 +143,7 @@ def test_every_matrix_of_a_family_is_divided(family, stacked):
     shapes = param_shapes(config, "lm")
     if stacked:
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((3, *leaf.shape), leaf.dtype), shapes)
-    lie = shardings(shapes, family, abstract_mesh((1, 2, 2)))
+    lie = shardings(shapes, table_of(config), abstract_mesh((1, 2, 2)))
     for at, sharding in jax.tree_util.tree_leaves_with_path(lie):
         names = [entry.key for entry in at]
         used = {axis for entry in sharding.spec for axis in ((entry,) if isinstance(entry, str) else entry or ())}
