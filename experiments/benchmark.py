@@ -136,10 +136,7 @@ def measure(case: Case, shape: ModelConfig, workers: Workers, present: set[str],
             if who.name in failed:
                 continue
             try:
-                if case.kind == "start":
-                    answer = first_token(who, workers)
-                else:
-                    answer = workers.run(who, case)
+                answer = first_token(who, workers) if case.kind == "start" else workers.run(who, case)
             except Failed as error:
                 failed[who.name] = str(error)
                 continue

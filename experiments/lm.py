@@ -28,7 +28,7 @@ from llmjax.models.families import family_of, from_size
 from llmjax.models.folders import read_config, resolve_folder
 from llmjax.models.layout import place_model, table_of
 from llmjax.models.params import Params, init_params
-from llmjax.parallel.processes import fetched_tree, leads
+from llmjax.parallel.processes import fetched_tree, leads, one_first
 from llmjax.train import LoopConfig, OptimizerConfig, Phase, fit
 from llmjax.train.defaults import PART_RATES
 from llmjax.train.lesson import Lesson
@@ -129,7 +129,7 @@ def _model(values: dict[str, Any], seed: int, init: str, tokenizer: Any) -> tupl
 def _stream(tokenizer: Any, texts: list[str]) -> Stream:
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.pad_token_id or 0
     size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
-    return Stream(join(encode_cached(tokenizer, texts, WHOLE, empty_id=end), end), size)
+    return Stream(join(one_first(lambda: encode_cached(tokenizer, texts, WHOLE, empty_id=end)), end), size)
 
 
 def _size(stream: Stream) -> str:

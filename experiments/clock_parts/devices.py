@@ -72,7 +72,7 @@ def findings(machine: Machine, found: list[Spent]) -> list[str]:
         said.append(
             f"A token of {one.phase} takes {one.a_token * hertz:,.0f} cycles on one device and"
             f" {many.a_token * hertz:,.0f} on {many.devices}: {times(one.seconds / many.seconds)}. A device sends"
-            f" {quantity(many.sent / many.tokens, 'B')} a token, and is {many.sending / many.seconds:.0%} of the time in"
+            f" {quantity(many.sent / many.tokens, 'B')} a token; {many.sending / many.seconds:.0%} of its time it is in"
             " collectives, where it also waits for the slowest."
         )
     if found and machine.device.name.startswith("cpu"):

@@ -1,5 +1,6 @@
 """Where a language model and its tokenizer are read from, and its weights in the form that inference reads."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,13 @@ def arranged(params: Params, config: ModelConfig, format: Format) -> Params:
     """
     if current() is not None:
         return place(prepare(place_model(params, config), config, format), table_of(config))
-    shapes = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), params)
-    identity = repr((config, format, shapes))
-    (arrange,) = kept(identity, lambda: (prepare.lower(params, config, format).compile(),), (Rows, Groups))
-    return arrange(params)
+    leaves, structure = jax.tree.flatten(params)
+    return _arranging(config, format, structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))(params)
+
+
+@functools.lru_cache(maxsize=8)
+def _arranging(config: ModelConfig, format: Format, structure: Any, leaves: tuple[Any, ...]) -> Any:
+    """Returns the compiled program that arranges parameters of such a tree."""
+    identity = repr((config, format, structure.unflatten(leaves)))
+    shapes = structure.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
+    return kept(identity, lambda: (prepare.lower(shapes, config, format).compile(),), (Rows, Groups))[0]
