@@ -54,5 +54,6 @@ def check_training(
     width = max(config.layer.inner, config.layer.heads * tokens)  # of one layer, computed and gone before the next
     texts = {f"evaluation of {eval_rows} texts of {tokens} tokens": 4 * eval_rows * tokens * width}
     smaller = (("train.batch_size", needed), ("train.eval_batch_size", state | texts))
+    length = "train.length" if head == "lm" else "data.max_length"
     for setting, parts in smaller:
-        require_model(config, parts, f"take a smaller model, {setting} or data.max_length", free)
+        require_model(config, parts, f"take a smaller model, {setting} or {length}", free)
