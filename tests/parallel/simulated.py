@@ -17,6 +17,7 @@ from llmjax.infer.perplexity import perplexity
 from llmjax.models.families import from_size
 from llmjax.models.layout import place_model, table_of
 from llmjax.models.params import init_params, prepare
+from llmjax.parallel.draws import random_words
 from llmjax.parallel.layout import place
 from llmjax.parallel.mesh import MeshConfig, P, make_mesh, on_mesh
 from llmjax.train import LoopConfig, OptimizerConfig, Phase, fit, init_state, make_optimizer
@@ -151,13 +152,22 @@ def measuring():
     }
 
 
+def drawing():
+    """Whether the words of dropout on a mesh are one device's, and whether a device draws them all."""
+    key = jax.random.fold_in(jax.random.key(0, impl="unsafe_rbg"), 3)
+    alone = random_words(key, (16, 4, 6))
+    with on((4, 1, 2)):
+        program = jax.jit(lambda key: random_words(key, (16, 4, 6))).lower(key).compile()
+        return {"same": bool((program(key) == alone).all()), "all": "u32[16,4,6]" in program.as_text()}
+
+
 def main(folder: Path, part: str) -> None:
     whole = part == "whole"
     found = {"training": training(folder, whole), "bytes": bytes_a_device(), "generation": {}, "inference": {}}
     for config, format in ((GPT2, "float32"), (LLAMA, "float32"), (LLAMA, "int8")) if whole else ((GPT2, "float32"),):
         for sizes in (ONE, (2, 1, 4)):
             found["generation"][f"{config.family} {format} {sizes}"] = generation(sizes, config, format)
-    found["measured"] = measuring()
+    found |= {"measured": measuring(), "words": drawing()}
     for sizes in (ONE, (2, 2, 2)) if whole else ():
         found["inference"][str(sizes)] = inference(sizes)
     (folder / "found.json").write_text(json.dumps(found))

@@ -71,6 +71,10 @@ def test_a_device_holds_its_part(found):
     assert found["bytes"]["data 2, tensor 4"] < alone / 2.5
 
 
+def test_a_device_draws_the_dropout_of_its_rows(found):
+    assert found["words"] == {"same": True, "all": False}
+
+
 def test_a_measured_op_is_one_devices(found):
     measured = found["measured"]
     assert (measured["devices"], measured["runs"], measured["calls"]) == (8, 10, 1)
@@ -152,6 +156,11 @@ def test_every_matrix_of_a_family_is_divided(family, stacked):
             assert used == {"fsdp", "tensor"}, names
         elif names[-1] in ("bias", "scale"):
             assert not used, names
+
+
+def test_the_mesh_knows_of_no_model(repo):
+    for file in (repo / "llmjax" / "parallel").glob("*.py"):
+        assert "llmjax.models" not in file.read_text("utf-8"), file.name
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4])
