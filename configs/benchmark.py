@@ -5,6 +5,7 @@
 
 from ml_collections import ConfigDict
 
+from configs._mesh import mesh
 from llmjax.errors import UserError, did_you_mean
 
 VARIANTS = ("", "tiny")
@@ -18,6 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     c = ConfigDict()
     c.experiment = "benchmark"
+    c.mesh = mesh(data=1)  # that llmjax divides its work over, one device by default; the peers have the whole machine
     # The model, with random weights: tiny, small, distilgpt2, gpt2, ...; or a trained one: smollm2, a GGUF file, which
     # llama.cpp then reads too, whatever the width of ours.
     c.size = "gpt2"

@@ -5,6 +5,7 @@
 
 from ml_collections import ConfigDict
 
+from configs._mesh import mesh
 from llmjax.errors import UserError, did_you_mean
 
 VARIANTS = ("", "tiny")
@@ -16,6 +17,7 @@ def get_config(arg: str = "") -> ConfigDict:
         raise UserError(f"configs/clock.py:{arg}: there is no such variant, only ':tiny'.{did_you_mean(arg, VARIANTS)}")
     c = ConfigDict()
     c.experiment = "clock"
+    c.mesh = mesh(data=1)  # of the devices that are here, one by default; the section "devices" compares it with one
     c.subject = "generate"  # generate: a language model that continues texts; classify: a classifier of texts
     c.model = "gpt2"  # a size (tiny, gpt2, gpt2-xl, bert-base, smollm2-135m, ...), a checkpoint or its config.json
     c.batch = 1  # rows at a time
@@ -30,7 +32,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.lengths = (64, 128, 256, 512, 1008)
     c.widths = (128, 256, 512)  # bits of the vectors that XLA's own loops are tried with; 128 also without multiply-add
     c.runs = 8  # of each measurement
-    c.sections = ""  # with commas between: token, parallelism, resources, growth, ladder, carry, workloads, likeness
+    # With commas between: token, parallelism, resources, growth, ladder, carry, workloads, devices, likeness.
+    c.sections = ""
 
     if arg == "tiny":
         c.model = "tiny"

@@ -13,9 +13,10 @@ from llmjax.errors import UserError
 from llmjax.memory import tree_bytes
 from llmjax.models.config import ModelConfig
 from llmjax.models.folders import adapter_base
+from llmjax.models.layout import place_model, table_of
 from llmjax.models.params import Head, Params, unstack_layers
 from llmjax.models.weights import save_pretrained
-from llmjax.parallel.layout import place, place_model
+from llmjax.parallel.layout import place
 from llmjax.pretrained import PRETRAINED
 from llmjax.train.lesson import Lesson, check_lesson, taught
 from llmjax.train.task import Tuning
@@ -97,7 +98,7 @@ def part_of(
     local = name not in PRETRAINED and Path(name).expanduser().exists()
     count, every = _count(trained), _count(params)
     print(f"training {count:,} parameters by {config.method}, beside {every:,} of the model: {count / every:.2%}")
-    return Part(config, place(trained, model.family), tuning, str(Path(folder).resolve()) if local else name)
+    return Part(config, place(trained, table_of(model)), tuning, str(Path(folder).resolve()) if local else name)
 
 
 def lesson_of(

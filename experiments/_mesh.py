@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def on_devices(settings: Mapping[str, Any]) -> Iterator[None]:
-    """Takes the mesh of a job's settings into use, and says so where there is more than one device.
+    """Takes the mesh of a job's settings into use: `mesh_here`."""
+    with on_mesh(mesh_here(settings)):
+        yield
+
+
+def mesh_here(settings: Mapping[str, Any]) -> Mesh | None:
+    """Returns the mesh of a job's settings, and says so where it is more than one device, or leaves some idle.
 
     Raises:
         UserError: there are not so many devices.
@@ -49,10 +55,10 @@ def on_devices(settings: Mapping[str, Any]) -> Iterator[None]:
     if used < here:
         idle = f"{here - used} of {here} devices idle"
         print(f"warning: {idle}: --config.mesh.data=-1 takes what the other axes leave", file=sys.stderr)
-    with on_mesh(make_mesh(config)):
-        if used > 1:
-            print(f"computing on {described()}", file=sys.stderr)
-        yield
+    mesh = make_mesh(config)
+    if mesh is not None:
+        print(f"computing on {described(mesh)}", file=sys.stderr)
+    return mesh
 
 
 def mesh_for(target: str, settings: Mapping[str, int]) -> AbstractMesh | None:
@@ -73,11 +79,9 @@ def use_told(target: str, mesh: Mesh | AbstractMesh | None) -> str:
     return f"{used:,}{of} devices: {axes}"
 
 
-def described() -> str:
-    """Returns the mesh in use in words."""
-    mesh, kind = current(), jax.devices()[0].device_kind
-    if mesh is None:
-        return f"1 {kind} device"
+def described(mesh: Mesh | AbstractMesh) -> str:
+    """Returns a mesh in words."""
+    kind = jax.devices()[0].device_kind
     hosts = f" of {jax.process_count()} processes" if several() else ""
     return f"{mesh.size} {kind} devices{hosts}, " + " x ".join(f"{axis} {mesh.shape[axis]}" for axis in AXES)
 
@@ -93,8 +97,9 @@ def check_rows(name: str, rows: int) -> None:
 
 def say_mesh(params: "Params", step: str) -> None:
     """Prints which devices train, what each holds, and what a step is; nothing where it is one device."""
-    if current() is None:
+    mesh = current()
+    if mesh is None:
         return
     leaves = jax.tree.leaves(params)
     mine = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
-    print(f"mesh: {described()}; parameters {size_text(tree_bytes(params))}, {size_text(mine)} a device; {step}")
+    print(f"mesh: {described(mesh)}; parameters {size_text(tree_bytes(params))}, {size_text(mine)} a device; {step}")

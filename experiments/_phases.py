@@ -20,8 +20,9 @@ from llmjax.models.cache import bucket, empty_cache
 from llmjax.models.config import DTYPES, ModelConfig
 from llmjax.models.families import family_of, make_model
 from llmjax.models.folders import named_config
+from llmjax.models.layout import check_heads, table_of
 from llmjax.models.params import prepare
-from llmjax.parallel.layout import check_heads, shaped
+from llmjax.parallel.layout import Table, shaped
 from llmjax.train import OptimizerConfig, init_state, make_optimizer, make_train_step
 from llmjax.train.classification import classification_loss
 from llmjax.train.lm import lm_loss
@@ -63,12 +64,12 @@ def of_config(config: ModelConfig, shape: Shape, microbatches: int = 1) -> Phase
         phase = _training(config, shape, "lm", lm_loss(config), microbatches)
     else:
         phase = PHASES[shape.phase](config, shape)
-    return phase._replace(args=tuple(_lying(arg, config.family) for arg in phase.args))
+    return phase._replace(args=tuple(_lying(arg, table_of(config)) for arg in phase.args))
 
 
-def _lying(arg: Any, family: str) -> Any:
+def _lying(arg: Any, table: Table) -> Any:
     """Returns an argument with the shardings of the mesh in use; a lone array has a row of the batch in each row."""
-    return shaped({"rows_B": arg}, family)["rows_B"] if hasattr(arg, "shape") else shaped(arg, family)
+    return shaped({"rows_B": arg}, table)["rows_B"] if hasattr(arg, "shape") else shaped(arg, table)
 
 
 def _ints(*dims: int) -> jax.ShapeDtypeStruct:
@@ -148,7 +149,7 @@ def _training(config: ModelConfig, shape: Shape, head: Any, loss_fn: LossFn, acc
     rows, tokens_BL = _ints(shape.batch), _ints(shape.batch, shape.length)
     mask_BL = jax.ShapeDtypeStruct(tokens_BL.shape, jnp.bool_)
     leaves: list[Any] = [tokens_BL, mask_BL, rows, jax.ShapeDtypeStruct(rows.shape, jnp.float32), rows]
-    step = make_train_step(loss_fn, settings, steps, family=config.family)
+    step = make_train_step(loss_fn, settings, steps, table=table_of(config))
     return Phase(jax.jit(step, donate_argnums=0), (state, Batch(*leaves)), f"texts of {shape.length}")
 
 

@@ -16,7 +16,7 @@ COMPUTE = ("float32", "bfloat16")
 FORMATS = ("float32", "bfloat16", "int8", "int4")
 CACHES = ("int8",)  # of keys and values
 # Of the clock job, in the order of its page. The last one tells the others' numbers again, so it comes after them.
-SECTIONS = ("token", "parallelism", "resources", "growth", "ladder", "carry", "workloads", "likeness")
+SECTIONS = ("token", "parallelism", "resources", "growth", "ladder", "carry", "workloads", "devices", "likeness")
 
 _ROWS = whole(1, 2**20)
 _TOKENS = whole(1, 2**24)
@@ -182,6 +182,7 @@ _LM: Schema = {
 
 JOBS: dict[str, Schema] = {
     "benchmark": {
+        "mesh": _MESH,
         "size": _NAME,
         "cases": many(_NAME, least=1),
         "peers": many(_NAME),
@@ -203,6 +204,7 @@ JOBS: dict[str, Schema] = {
         "dtype": one_of(COMPUTE),
     },
     "clock": {
+        "mesh": _MESH,
         "subject": one_of(("generate", "classify")),
         "model": _NAME,
         "batch": _ROWS,

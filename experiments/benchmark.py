@@ -12,6 +12,7 @@ import jax
 import jaxlib.version
 from rich.console import Console
 
+from experiments._mesh import check_rows, described, mesh_here
 from experiments._settings import settled
 from experiments.peers.case import MATRIX, Case
 from experiments.peers.report import picture, table
@@ -25,6 +26,7 @@ from llmjax.models.families import SIZES, from_size
 from llmjax.models.folders import read_config, resolve_folder
 from llmjax.models.params import init_params, param_shapes
 from llmjax.models.weights import save_pretrained
+from llmjax.parallel.mesh import AXES, on_mesh
 from llmjax.train.speed import train_flops
 
 KINDS = ("decode", "prefill", "classify", "train", "start")
@@ -39,6 +41,10 @@ def run(config: Any, workdir: str) -> None:
     for name in config.peers:
         if name not in PEERS:
             raise UserError(f"peers: {name!r} is none of {', '.join(PEERS)}.{did_you_mean(name, PEERS)}")
+    mesh = mesh_here(config.mesh)
+    with on_mesh(mesh):
+        for case in cases:
+            check_rows(f"cases: {case.name}: rows", case.batch)
     python = config.peer_python or sys.executable
     wanted = {entry.name: entry.package for entry in ENTRIES if entry.name in ("llmjax", *config.peers)}
     found = versions(python, (*wanted.values(), "transformers", "numpy"))
@@ -48,10 +54,13 @@ def run(config: Any, workdir: str) -> None:
     shape, folder = checkpoint(config.size)
     threads = config.threads or len(os.sched_getaffinity(0))
     record: dict[str, Any] = {"machine": machine(threads), "versions": found, "missing": missing, "results": []}
+    if mesh is not None:
+        record["mesh"] = dict(mesh.shape)
     present = set(wanted) - set(missing)
     target = Path(workdir)
     target.mkdir(parents=True, exist_ok=True)
-    with Workers(folder, target / "workers.log", threads, python) as workers:
+    sizes = {axis: 1 if mesh is None else mesh.shape[axis] for axis in AXES}
+    with Workers(folder, target / "workers.log", threads, python, sizes) as workers:
         for at, case in enumerate(cases):
             later = {who for other in cases[at:] for who in contestants(other, present)}
             workers.keep((*later, *(Contestant("machine", name) for name in ("read", *MATMULS.values()))))
@@ -62,6 +71,7 @@ def run(config: Any, workdir: str) -> None:
     record["machine"]["load_after"] = os.getloadavg()
     atomic_write(target / "benchmark.json", json.dumps(record, indent=2) + "\n")
     title = f"{config.size}, {record['machine']['processor']}, {threads} threads, jaxlib {jaxlib.version.__version__}"
+    title += "" if mesh is None else f", llmjax on {described(mesh)}"
     atomic_write(target / "benchmark.svg", picture(record["results"], title))
     Console().print(table(record["results"]))
     for result in record["results"]:
@@ -126,10 +136,7 @@ def measure(case: Case, shape: ModelConfig, workers: Workers, present: set[str],
             if who.name in failed:
                 continue
             try:
-                if case.kind == "start":
-                    answer = first_token(who, workers.folder, workers.threads, workers.peer_python)
-                else:
-                    answer = workers.run(who, case)
+                answer = first_token(who, workers) if case.kind == "start" else workers.run(who, case)
             except Failed as error:
                 failed[who.name] = str(error)
                 continue

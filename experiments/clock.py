@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments._mesh import mesh_here
 from experiments._settings import values_of
 from experiments.clock_parts.settings import Machine, Settings, read_settings
 from llmjax.cycles import counters
@@ -25,10 +26,11 @@ _LAST = "likeness"  # it tells the other sections' numbers again
 def run(config: ConfigDict, workdir: str) -> None:
     """Measures this machine, runs the chosen sections, prints what they found and writes the files."""
     settings = read_settings(values_of(config))
+    mesh = mesh_here(settings.mesh)
     began = time.perf_counter()
     say("measuring this machine" if not settings.card else f"reading {settings.card}")
     device = _device(settings)
-    machine = Machine(device, counters.available())
+    machine = Machine(device, counters.available(), mesh)
     sections: dict[str, Section] = {}
     for number, name in enumerate(settings.sections, start=1):
         say(f"[{number}/{len(settings.sections)}, {time.perf_counter() - began:.0f} s] {name}")

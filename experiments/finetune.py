@@ -41,9 +41,9 @@ from llmjax.models.config import ModelConfig
 from llmjax.models.families import SIZES, from_size
 from llmjax.models.folders import read_config, resolve_folder
 from llmjax.models.gpt2 import GPT2Config
+from llmjax.models.layout import place_model
 from llmjax.models.params import Params, init_params
-from llmjax.parallel.layout import place_model
-from llmjax.parallel.processes import fetched_tree, leads
+from llmjax.parallel.processes import fetched_tree, leads, one_first
 from llmjax.train import (
     DistillConfig,
     OptimizerConfig,
@@ -100,10 +100,9 @@ def _run(config: ConfigDict, workdir: str, stack: ExitStack) -> None:
     _refuse_teachers(tuning, train_config)
     train_config = replace(train_config, lesson=lesson)
     replacement = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.pad_token_id or 0
-    splits = {
-        name: Split(encode_cached(tokenizer, part.texts, min(max_length, model.context)), part.labels_N, part.places)
-        for name, part in (("train", dataset.train), ("dev", dataset.dev), ("test", dataset.test))
-    }
+    most, sets = min(max_length, model.context), {"train": dataset.train, "dev": dataset.dev, "test": dataset.test}
+    encoded = one_first(lambda: {name: encode_cached(tokenizer, one.texts, most) for name, one in sets.items()})
+    splits = {name: Split(encoded[name], one.labels_N, one.places) for name, one in sets.items()}
     _print_data(dataset, splits, [*about, *([told(chosen, bool(init))] if chosen else [])], max_length)
     arrays = [a for s in splits.values() for a in (s.encoded.tokens_T, s.encoded.offsets_M, s.labels_N)]
     settings |= {"data.fingerprint": fingerprint(arrays), "chosen": chosen}

@@ -26,9 +26,9 @@ from llmjax.memory import available
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import family_of, from_size
 from llmjax.models.folders import read_config, resolve_folder
+from llmjax.models.layout import check_heads, place_model, table_of
 from llmjax.models.params import Params, init_params
-from llmjax.parallel.layout import place_model
-from llmjax.parallel.processes import fetched_tree, leads
+from llmjax.parallel.processes import fetched_tree, leads, one_first
 from llmjax.train import LoopConfig, OptimizerConfig, Phase, fit
 from llmjax.train.defaults import PART_RATES
 from llmjax.train.lesson import Lesson
@@ -60,29 +60,31 @@ def _train(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     corpus = load_corpus(CorpusConfig(**data))
     init = str(resolve_folder(values["model"]["init"])) if values["model"]["init"] else ""
     tokenizer = load_tokenizer(tokenizer_name or init or "gpt2")
-    model, params = _model(values["model"], values["train"]["seed"], init, tokenizer)
+    model, params = _model(values["model"], init, tokenizer)
     train, dev = (_stream(tokenizer, texts) for texts in (corpus.train, corpus.dev))
     print(f"data: {corpus.origin}: {_size(train)} to train on, {_size(dev)} in dev")
     if len(train.tokens_T) < 3:
         raise UserError(f"{corpus.origin}: has {len(train.tokens_T)} tokens to train on; at least 3 are needed")
     settings = flat_settings(values) | {"data.fingerprint": fingerprint([train.tokens_T, dev.tokens_T])}
+    length = min(values["train"]["length"] or model.context, model.context)
+    check_heads(model)
+    if params is None:
+        _check_memory(values, model, min(length, len(train.tokens_T) - 1), None)
+        params = init_params(model, "lm", jax.random.key(values["train"]["seed"]))
     sample = _sampler(model, tokenizer, values["prompts"], values["sample_tokens"])
     with held(folder):
         claim(folder, settings)
         params = place_model(params, model)
         part = part_of(values["adapt"], model, params, "lm", values["train"]["seed"], (values["model"]["init"], init))
-        length = min(values["train"]["length"] or model.context, model.context)
         evaluate = evaluation(model, dev, length, values["train"]["batch_size"], sample)
         say_mesh(params, f"{values['train']['batch_size'] * length:,} tokens a step")
         rate = PART_RATES.get(part.config.method, TRAINED_RATE if init else FRESH_RATE)
         lesson, tuning = lesson_of(values["teacher"], model, part, "lm")
         phase = _phase(values["train"], model, train, length, evaluate, (rate, lesson))
-        rows, averaged = values["train"]["batch_size"], values["train"]["ema_decay"] > 0
-        check_training(
-            model, rows, rows, min(length, len(train.tokens_T) - 1), averaged, available(), head="lm", part=part.bytes
-        )
+        if init:
+            _check_memory(values, model, min(length, len(train.tokens_T) - 1), part.bytes)
         train_config = {name: values["train"][name] for name in ("seed", "patience", "keep", "wandb")}
-        loop = LoopConfig(**train_config, dtype=model.dtype, family=model.family)
+        loop = LoopConfig(**train_config, dtype=model.dtype, table=table_of(model))
         fitted = fit([phase], part.params, loop, folder, settings, tuning)
         params = part.whole(fitted.params)
         found: dict[str, Any] = {"best_step": fitted.best_step, "steps": fitted.steps, **part.figures(fitted.params)}
@@ -97,7 +99,13 @@ def _train(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     return found
 
 
-def _model(values: dict[str, Any], seed: int, init: str, tokenizer: Any) -> tuple[ModelConfig, Params]:
+def _check_memory(values: dict[str, Any], model: ModelConfig, length: int, part: int | None) -> None:
+    rows, averaged = values["train"]["batch_size"], values["train"]["ema_decay"] > 0
+    check_training(model, rows, rows, length, averaged, available(), head="lm", part=part)
+
+
+def _model(values: dict[str, Any], init: str, tokenizer: Any) -> tuple[ModelConfig, Params | None]:
+    """Returns the model and its parameters; None: fresh ones, to be drawn when it is known that they fit."""
     vocabulary = len(tokenizer)
     base = read_config(Path(init)) if init else from_size(values["size"])
     if not family_of(base).causal:
@@ -114,7 +122,7 @@ def _model(values: dict[str, Any], seed: int, init: str, tokenizer: Any) -> tupl
                 )
         options |= {"vocab_size": vocabulary, **end_tokens(tokenizer)}
         model = from_size(values["size"], **shape, **options)
-        return model, init_params(model, "lm", jax.random.key(seed))
+        return model, None
     if shape:
         raise UserError(f"model.init={init!r} fixes the shape: leave model.n_layer, n_embd and n_head at 0")
     model, params = load_model(init, "lm", **options)
@@ -129,7 +137,7 @@ def _model(values: dict[str, Any], seed: int, init: str, tokenizer: Any) -> tupl
 def _stream(tokenizer: Any, texts: list[str]) -> Stream:
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.pad_token_id or 0
     size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
-    return Stream(join(encode_cached(tokenizer, texts, WHOLE, empty_id=end), end), size)
+    return Stream(join(one_first(lambda: encode_cached(tokenizer, texts, WHOLE, empty_id=end)), end), size)
 
 
 def _size(stream: Stream) -> str:

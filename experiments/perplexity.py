@@ -14,7 +14,7 @@ from experiments._settings import settled
 from llmjax.data.tokenizer import load_tokenizer
 from llmjax.errors import UserError
 from llmjax.files import atomic_write
-from llmjax.infer.checkpoint import folder_tokenizer, language_model_folder, load_prepared
+from llmjax.infer.checkpoint import arranged, folder_tokenizer, language_model_folder, load_prepared
 from llmjax.infer.loop import Shape
 from llmjax.infer.memory import check_memory
 from llmjax.infer.perplexity import Perplexity, perplexity
@@ -24,7 +24,7 @@ from llmjax.memory import available
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import from_size
 from llmjax.models.folders import read_config
-from llmjax.models.params import Params, arranged, init_params
+from llmjax.models.params import Params, init_params
 from llmjax.parallel.mesh import current, whole_rows
 from llmjax.parallel.processes import own
 

@@ -38,6 +38,24 @@ def require(needed: Mapping[str, int], remedy: str, free: int | None) -> None:
         raise UserError(f"not enough memory: {size_text(total)} needed, {size_text(free)} free: {parts}; {remedy}.")
 
 
+def sharing(devices: int) -> int:
+    """Returns how many of so many devices have one memory between them: a host's simulated ones do."""
+    return min(devices, jax.local_device_count()) if jax.default_backend() == "cpu" else 1
+
+
+def held_bytes(tree: Any) -> int:
+    """Returns the bytes of a tree that one memory holds: of arrays that lie on a mesh, the parts of its devices."""
+
+    def held(leaf: Any) -> int:
+        sharding = getattr(leaf, "sharding", None)
+        if sharding is None:
+            return tree_bytes(leaf)
+        part = jax.ShapeDtypeStruct(sharding.shard_shape(leaf.shape), leaf.dtype)
+        return tree_bytes(part) * sharing(sharding.num_devices)
+
+    return sum(map(held, jax.tree.leaves(tree)))
+
+
 def tree_bytes(tree: Any) -> int:
     """Returns the bytes of a tree's arrays, or of abstract values' shapes."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")]

@@ -10,9 +10,10 @@ from llmjax.cycles.profile import runnable
 from llmjax.errors import UserError
 from llmjax.memory import available, require, size_text, tree_bytes
 from llmjax.models.families import from_size
+from llmjax.models.memory import divided
 from llmjax.models.params import param_shapes
 from llmjax.parallel.mesh import abstract_mesh, on_mesh
-from llmjax.train.memory import check_training, divided, training_bytes
+from llmjax.train.memory import check_training, training_bytes
 
 
 def test_what_is_needed_is_told_by_parts():
@@ -65,7 +66,7 @@ def test_a_mesh_that_would_fit_is_named():
 def test_a_device_holds_its_part_of_the_state_and_of_the_rows():
     needed = {"parameters": 800, "activations of 8 texts": 1600}
     assert divided(needed, (2, 4, 1)) == {"parameters": 200, "activations of 8 texts": 200}
-    assert divided(needed, (8, 1, 1), sharing=8) == {"parameters": 6400, "activations of 8 texts": 1600}
+    assert divided(needed, (8, 1, 1), here=8) == {"parameters": 6400, "activations of 8 texts": 1600}
 
 
 def test_programs_too_large_to_run_are_refused_before_they_are_compiled():

@@ -32,6 +32,7 @@ from llmjax.memory import available
 from llmjax.models.cache import bucket, empty_cache
 from llmjax.models.families import make_model
 from llmjax.models.folders import resolve_folder
+from llmjax.models.layout import table_of
 from llmjax.models.params import Head, Params, prepare
 from llmjax.train import (
     LoopConfig,
@@ -240,7 +241,7 @@ class Language:
         check_training(state.config, rows, rows, self.window // 2, False, free, head="lm", part=part.bytes)
         began = time.perf_counter()
         fitted = fit(
-            [phase], part.params, LoopConfig(self.budget.seed, family=state.config.family), folder, tuning=tuning
+            [phase], part.params, LoopConfig(self.budget.seed, table=table_of(state.config)), folder, tuning=tuning
         )
         seconds = time.perf_counter() - began
         return _trained(state, part._replace(tuning=tuning), fitted.params, seconds)

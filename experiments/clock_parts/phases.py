@@ -16,6 +16,7 @@ from llmjax.cycles import counters
 from llmjax.cycles.measured import Measured, measured
 from llmjax.cycles.profile import example, profile
 from llmjax.hlo import parse
+from llmjax.parallel.mesh import current
 from llmjax.targets.local import Program, compile_here
 
 LONGEST = 1.5  # seconds: a program that takes longer runs fewer times
@@ -53,23 +54,36 @@ def phases_of(settings: Settings) -> tuple[str, ...]:
     return ("prefill", "decode") if settings.generates else ("classify",)
 
 
-@functools.cache
 def built(shape: Shape) -> tuple[Phase, Program]:
-    """The phase and its compiled program for this machine."""
+    """The phase and its compiled program for the mesh in use, or this machine's one device."""
+    return _built(shape, current())
+
+
+@functools.cache
+def _built(shape: Shape, mesh: Any) -> tuple[Phase, Program]:
     phase = build(shape)
     return phase, compile_here(phase.function, *phase.args)
 
 
-@functools.cache
 def counted(shape: Shape) -> Analysis:
-    """What the program computes and moves, op by op; nothing runs."""
-    _, program = built(shape)
-    return analysis_of(parse(program.text), backend=program.backend, compiler=program.cost_analysis)
+    """What the program computes and moves on a device, op by op; nothing runs."""
+    return _counted(shape, current())
 
 
 @functools.cache
+def _counted(shape: Shape, mesh: Any) -> Analysis:
+    _, program = built(shape)
+    axes = None if mesh is None else dict(mesh.shape)
+    return analysis_of(parse(program.text), backend=program.backend, compiler=program.cost_analysis, mesh=axes)
+
+
 def ran(shape: Shape, runs: int) -> Run:
     """The program, run on values of no meaning and measured op by op."""
+    return _ran(shape, runs, current())
+
+
+@functools.cache
+def _ran(shape: Shape, runs: int, mesh: Any) -> Run:
     say(f"{shape.model} {shape.phase}, batch {shape.batch}, length {shape.length}")
     phase, program = built(shape)
     args = (values_of(shape), *phase.args[1:])
@@ -84,14 +98,14 @@ def ran(shape: Shape, runs: int) -> Run:
 
 
 @functools.lru_cache(maxsize=1)
-def _values(model: str, dtype: str, classifies: bool) -> Any:
+def _values(model: str, dtype: str, classifies: bool, mesh: Any) -> Any:
     shape = Shape(model, "classify" if classifies else "decode", 1, 2, 1, dtype)
     return jax.tree.map(example, build(shape).args[0])
 
 
 def values_of(shape: Shape) -> Any:
     """Weights of a model: those of the last one stay in memory, for the next program of it."""
-    return _values(shape.model, shape.dtype, shape.phase == "classify")
+    return _values(shape.model, shape.dtype, shape.phase == "classify", current())
 
 
 def caller(compiled: Any, args: tuple[Any, ...]) -> Callable[[], tuple[float, float]]:
@@ -101,7 +115,7 @@ def caller(compiled: Any, args: tuple[Any, ...]) -> Callable[[], tuple[float, fl
     """
     donated = [info.donated for info in jax.tree.leaves(compiled.args_info, is_leaf=lambda x: hasattr(x, "donated"))]
     leaves, structure = jax.tree.flatten(args)
-    leaves = [example(leaf) for leaf in leaves]
+    leaves = [example(leaf) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf for leaf in leaves]
 
     def call() -> tuple[float, float]:
         mine = [jax.numpy.copy(a) if d else a for a, d in zip(leaves, donated, strict=True)]

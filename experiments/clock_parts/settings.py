@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from jax.sharding import Mesh
+
 from experiments._settings import SECTIONS
 from llmjax.cycles.device import Device
 from llmjax.errors import UserError, did_you_mean
@@ -11,11 +13,14 @@ from llmjax.models.config import DTYPES
 from llmjax.models.families import SIZES, from_size
 from llmjax.targets.names import parse_target
 
+MANY = "devices"  # the section that a mesh has, and one device has not
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The settings of configs/clock.py, which says what each is."""
 
+    mesh: Mapping[str, int]
     subject: str
     model: str
     batch: int
@@ -40,16 +45,23 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """The machine that is here: its card, and whether it counts instructions (perf events)."""
+    """The machine that is here: its card, whether it counts instructions (perf events), and the mesh that was asked
+    for, None where it is one device.
+    """
 
     device: Device
     counters: bool
+    mesh: Mesh | None = None
 
 
 def read_settings(values: Mapping[str, Any]) -> Settings:
     """Makes settings of the config's checked values; what cannot work together raises `UserError`."""
     settings = Settings(**values)
-    settings = dataclasses.replace(settings, sections=settings.sections or SECTIONS)
+    alone = set(settings.mesh.values()) == {1}
+    chosen = settings.sections or tuple(name for name in SECTIONS if name != MANY or not alone)
+    if MANY in chosen and alone:
+        raise UserError(f"sections: {MANY!r} compares one device with several: give --config.mesh.tensor=2, or data=2.")
+    settings = dataclasses.replace(settings, sections=chosen)
     for size in (settings.model, *settings.models):
         _one_of("model" if size == settings.model else "models", size, tuple(SIZES))
     if not settings.generates:

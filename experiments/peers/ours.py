@@ -17,7 +17,10 @@ from llmjax.infer.sampling import Sampling
 from llmjax.kernels.formats import check_format
 from llmjax.models.cache import bucket
 from llmjax.models.folders import read_config
+from llmjax.models.layout import table_of
 from llmjax.models.params import init_params
+from llmjax.parallel.layout import place, place_rows
+from llmjax.parallel.mesh import current
 from llmjax.train.classification import classification_loss
 from llmjax.train.optimizer import OptimizerConfig, make_optimizer
 from llmjax.train.step import init_state, make_train_step
@@ -45,7 +48,7 @@ class Contestant:
 
     @functools.cached_property
     def _prepared(self) -> Any:
-        return load_prepared(self.folder, self.format)
+        return load_prepared(self.folder, self.format, current())
 
     def _decode(self, case: Case) -> Any:
         shape = Shape(case.batch, PROMPT, bucket(PROMPT + case.tokens), case.tokens)
@@ -76,17 +79,19 @@ class Contestant:
         classifier = Classifier.from_params(self.config, params, None)
         tokens_BL = np.array(prompt_tokens(case, self.config.vocab_size), np.int32)
         lengths_B = np.full(case.batch, case.tokens, np.int32)
-        return lambda: np.asarray(classifier.apply(params, tokens_BL, lengths_B))
+        args = classifier.params, *place_rows((tokens_BL, lengths_B))
+        return lambda: np.asarray(classifier.apply(*args))
 
     def _train(self, case: Case) -> Any:
         settings = OptimizerConfig(learning_rate=1e-5)
         loss = classification_loss(self.config, 0.0, 0.0, 0)
-        step = jax.jit(make_train_step(loss, settings, total_steps=1000), donate_argnums=0)
+        table = table_of(self.config)
+        step = jax.jit(make_train_step(loss, settings, total_steps=1000, table=table), donate_argnums=0)
         params = init_params(self.config, "classifier", jax.random.key(0))
-        state = init_state(params, make_optimizer(settings, 1000), seed=0, use_ema=False)
+        state = place(init_state(params, make_optimizer(settings, 1000), seed=0, use_ema=False), table)
         tokens_BL = np.array(prompt_tokens(case, self.config.vocab_size), np.int32)
         ones_B, rows_B = np.ones(case.batch, np.float32), np.arange(case.batch, dtype=np.int32)
-        batch = Batch(tokens_BL, np.ones(tokens_BL.shape, bool), rows_B % 2, ones_B, rows_B)
+        batch = place_rows(Batch(tokens_BL, np.ones(tokens_BL.shape, bool), rows_B % 2, ones_B, rows_B))
 
         def run() -> None:
             nonlocal state

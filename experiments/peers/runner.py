@@ -8,11 +8,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from experiments.peers.case import Case
+from llmjax.parallel.mesh import AXES
 from llmjax.processes import child
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,8 +57,8 @@ class Failed(Exception):
 class Workers:
     """The processes that are running; a context manager that ends them."""
 
-    def __init__(self, folder: Path, log: Path, threads: int, peer_python: str) -> None:
-        self.folder, self.threads, self.peer_python = folder, threads, peer_python
+    def __init__(self, folder: Path, log: Path, threads: int, peer_python: str, mesh: Mapping[str, int]) -> None:
+        self.folder, self.threads, self.peer_python, self.mesh = folder, threads, peer_python, mesh
         self.log = log.open("w")
         self.processes: dict[Contestant, subprocess.Popen[str]] = {}
 
@@ -88,7 +89,8 @@ class Workers:
         """Runs a case once and returns {"seconds", "once", "load"}; raises `Failed`."""
         if contestant not in self.processes:
             python = self.peer_python if contestant.name in PEERS else sys.executable
-            arguments = [contestant.name, str(self.folder), contestant.format, str(self.threads)]
+            sizes = ",".join(str(self.mesh[axis]) for axis in AXES)
+            arguments = [contestant.name, str(self.folder), contestant.format, str(self.threads), sizes]
             self.processes[contestant] = subprocess.Popen(
                 [python, "-m", "experiments.peers.worker", *arguments],
                 stdin=subprocess.PIPE,
@@ -152,15 +154,17 @@ def contestants(case: Case, present: set[str]) -> Iterator[Contestant]:
             yield Contestant(entry.name, entry.formats[case.width])
 
 
-def first_token(contestant: Contestant, folder: Path, threads: int, peer_python: str) -> dict[str, float]:
+def first_token(contestant: Contestant, workers: Workers) -> dict[str, float]:
     """Starts a fresh process and returns {"seconds"} until it has printed its first new token; raises `Failed`."""
+    folder, threads = workers.folder, workers.threads
     if contestant.name == "llmjax":
         settings = {"checkpoint": folder, "prompt": START_PROMPT, "stream": True, "max_new_tokens": 8}
+        settings |= {f"mesh.{axis}": workers.mesh[axis] for axis in AXES}
         flags = [f"--config.{key}={value}" for key, value in settings.items()]
         command = [sys.executable, "launch.py", "--config=configs/generate.py", *flags]
         given = len(START_PROMPT)
     else:
-        command = [peer_python, "-m", "experiments.peers.torch_first_token", str(folder), START_PROMPT]
+        command = [workers.peer_python, "-m", "experiments.peers.torch_first_token", str(folder), START_PROMPT]
         given = 0
     began = time.perf_counter()
     with child(

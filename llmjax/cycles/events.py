@@ -6,7 +6,8 @@ the mark before the continuation, and what waits for an op is notified last come
 (xla/backends/cpu/runtime: `ThunkExecutor::TracedExecute`; `AsyncValue::RunWaiters`): the thread that finished an op
 first runs the ops that waited for it, and marks the end after. So an op is over here when the thread that marks its
 end, having taken up a task of it, starts another op. Every instant of a run belongs to the innermost op that is
-running, in equal parts if there are several, so that the sum over ops is the part of the wall time they cover.
+running, in equal parts if there are several, so that the sum over ops is the part of the wall time they cover. Devices
+that run the same program are told apart first: what passes on one of them is no part of another's time.
 """
 
 from __future__ import annotations
@@ -24,13 +25,17 @@ _CONTROL = ("while", "call", "conditional")
 
 
 class Event(NamedTuple):
-    """A stretch of time of an op on a thread; seconds or any other unit. `link` is what its `end:` event has too."""
+    """A stretch of time of an op on a thread; seconds or any other unit. `link` is what its `end:` event has too.
+
+    `device` is the ordinal of the device that it is an op of: several may share a host's threads.
+    """
 
     start: float
     end: float
     name: str
     thread: str = ""
     link: int = 0
+    device: int = 0
 
 
 class Share(NamedTuple):
@@ -45,10 +50,24 @@ def control_names(module: Module) -> frozenset[str]:
     return frozenset(i.name for c in module.computations.values() for i in c if i.opcode in _CONTROL)
 
 
+def by_device(events: Sequence[Event]) -> list[list[Event]]:
+    """Returns the events of each device's ops, in the order of devices, each with all marks: those find their ops."""
+    marks = [event for event in events if _is_mark(event)]
+    ops: dict[int, list[Event]] = defaultdict(list)
+    for event in events:
+        if not _is_mark(event):
+            ops[event.device].append(event)
+    return [[*ops[device], *marks] for device in sorted(ops)]
+
+
+def _is_mark(event: Event) -> bool:
+    return event.name.startswith((END, TASK))
+
+
 def ends(events: Sequence[Event]) -> list[Event]:
     """The ops' events, each with the moment when the op was really over as its end."""
     marks = {event.link: event for event in events if event.name.startswith(END)}
-    ops = sorted(event for event in events if not event.name.startswith((END, TASK)))
+    ops = sorted(event for event in events if not _is_mark(event))
     starts: dict[tuple[str, bool], list[float]] = defaultdict(list)
     for event in sorted(events):
         if not event.name.startswith(END):

@@ -48,6 +48,7 @@ class MeasuredOp:
 class Profile:
     """What `profile` measured. `wall` is a run without the profiler, `traced` one with it; `ops` go by name.
 
+    Where several `devices` ran the program, an op's time is one device's: of all runs on all of them, one by one.
     `covered` is the share of the traced wall time in which some op of the program ran. `rounds` are the medians of
     `wall` in each round of measurement. `from_trace`: the user's own trace was read, so that `wall` is with the
     profiler.
@@ -61,3 +62,4 @@ class Profile:
     runs: int
     rounds: tuple[float, ...] = ()
     from_trace: bool = False
+    devices: int = 1

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from llmjax.cycles.events import END, TASK, Event, Share, control_names, exclusive
+from llmjax.cycles.events import END, TASK, Event, Share, by_device, control_names, exclusive
 from llmjax.cycles.measured import MeasuredOp, Profile, measured
 from llmjax.errors import UserError
 from llmjax.hlo import parse
-from llmjax.memory import available, require, tree_bytes
-from llmjax.targets.local import arguments_of, memory_use
+from llmjax.memory import available, held_bytes, require, sharing
+from llmjax.targets.local import arguments_of, devices_of, memory_use
 
 _RUN = "llmjax run"
 _KEYS = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
@@ -39,7 +39,9 @@ class Runnable(NamedTuple):
 
 
 class _Round(NamedTuple):
-    """What one round measured of a program: seconds without and with the profiler, and by op in each traced run."""
+    """What one round measured of a program: seconds without the profiler, and of each traced run, on each device,
+    those of the whole and by op.
+    """
 
     plain: list[float]
     walls: list[float]
@@ -108,8 +110,11 @@ def _round(subject: Runnable, runs: int) -> _Round:
     plain = [subject.call() for _ in range(runs)]
     windows, events, modules = _trace(subject.call, runs)
     mine = [event for event, owner in zip(events, modules, strict=True) if owner in (None, subject.module)]
-    shares = [exclusive([e for e in mine if start <= e.start < end], subject.control) for start, end in windows]
-    walls = [end - start for start, end in windows]
+    walls, shares = [], []
+    for start, end in windows:
+        for events in by_device([e for e in mine if start <= e.start < end]) or [[]]:
+            walls.append(end - start)
+            shares.append(exclusive(events, subject.control))
     return _Round(plain, walls, shares, mine)
 
 
@@ -117,7 +122,7 @@ def _summary(subject: Runnable, rounds: Sequence[_Round]) -> Profile:
     shares = [share for each in rounds for share in each.shares]
     if not any(shares):
         raise UserError(f"the profiler saw no op of {subject.module or 'the program'}: nothing was measured.")
-    walls = [wall for each in rounds for wall in each.walls]
+    walls, runs = [wall for each in rounds for wall in each.walls], sum(len(each.plain) for each in rounds)
     covered = [sum(s.seconds for s in found.values()) / wall for found, wall in zip(shares, walls, strict=True)]
     calls: dict[str, int] = defaultdict(int)
     threads: dict[str, set[str]] = defaultdict(set)
@@ -140,8 +145,9 @@ def _summary(subject: Runnable, rounds: Sequence[_Round]) -> Profile:
         measured(walls),
         {name: op(name) for name in dict.fromkeys(name for share in shares for name in share)},
         float(np.median(covered)),
-        len(shares),
+        runs,
         tuple(float(np.median(each.plain)) for each in rounds),
+        devices=len(shares) // runs,
     )
 
 
@@ -151,8 +157,9 @@ def runnable(program: Any, *args: Any, known: dict[Any, Any] | None = None, **kw
     free = available()
     compiled = compile_for_running(program, *args, **kwargs)
     if use := memory_use(compiled):
-        made = use.outputs - use.aliased
-        require({"arguments": use.arguments, "results": made, "temporaries": use.temporaries}, _SMALLER, free)
+        needed = {"arguments": use.arguments, "results": use.outputs - use.aliased, "temporaries": use.temporaries}
+        here = sharing(devices_of(compiled))
+        require({what: count * here for what, count in needed.items()}, _SMALLER, free)
     taken = arguments_of(compiled)
     if len(jax.tree.leaves(taken)) != len(jax.tree.leaves((args, kwargs))):
         args, kwargs = (
@@ -165,7 +172,7 @@ def runnable(program: Any, *args: Any, known: dict[Any, Any] | None = None, **kw
 
 def check_arguments(*args: Any, **kwargs: Any) -> None:
     """Raises `UserError` where a program's arguments are more than is free."""
-    require({"arguments": tree_bytes((args, kwargs))}, _SMALLER, available())
+    require({"arguments": held_bytes((args, kwargs))}, _SMALLER, available())
 
 
 def compile_for_running(program: Callable[..., Any] | Any, *args: Any, **kwargs: Any) -> Any:
@@ -190,8 +197,9 @@ def caller(compiled: Any, *args: Any, known: dict[Any, Any] | None = None, **kwa
     seen: dict[Any, int] = defaultdict(int)
     for n, leaf in enumerate(leaves):
         if isinstance(leaf, jax.ShapeDtypeStruct):
-            key = (leaf.shape, leaf.dtype, seen[leaf.shape, leaf.dtype])
-            seen[leaf.shape, leaf.dtype] += 1
+            kind = (leaf.shape, leaf.dtype, leaf.sharding)
+            key = (*kind, seen[kind])
+            seen[kind] += 1
             leaves[n] = known[key] = known[key] if key in known else example(leaf)
     donated = [info.donated for info in infos] if len(infos) == len(leaves) else [True] * len(leaves)
 
@@ -212,7 +220,11 @@ _NORMAL = np.random.default_rng(0).standard_normal(2**20, np.float32) * 0.02
 
 
 def example(leaf: jax.ShapeDtypeStruct) -> Any:
-    """An array for an abstract value: small normal numbers, ones, True."""
+    """An array for an abstract value, where its sharding says: small normal numbers, ones, True."""
+    return _example(leaf) if leaf.sharding is None else jax.device_put(_example(leaf), leaf.sharding)
+
+
+def _example(leaf: jax.ShapeDtypeStruct) -> Any:
     if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating):
         return jax.numpy.asarray(np.resize(_NORMAL, leaf.shape), leaf.dtype)
     if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -256,6 +268,7 @@ def _read(data: Any) -> tuple[list[tuple[float, float]], list[Event], list[str |
                 stats = dict(event.stats)
                 if "hlo_op" in stats:
                     name, module = str(stats["hlo_op"]), stats.get("hlo_module")
-                    events.append(Event(start, end, name, line.name, int(stats.get("_p", 0))))
+                    link, device = int(stats.get("_p", 0)), int(stats.get("device_ordinal", 0))
+                    events.append(Event(start, end, name, line.name, link, device))
                     modules.append(None if module is None else str(module))
     return sorted(windows), events, modules

@@ -1,5 +1,6 @@
 """Where a language model and its tokenizer are read from, and its weights in the form that inference reads."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ from llmjax.errors import UserError
 from llmjax.infer.kept import kept
 from llmjax.json_file import read_json
 from llmjax.kernels.formats import Format, Groups, Rows
+from llmjax.models.config import ModelConfig
 from llmjax.models.folders import TOKENIZER_FILES, adapter_base, is_gguf, resolve_folder, tokenizer_home
-from llmjax.models.params import Params, arranged, prepare
+from llmjax.models.layout import place_model, table_of
+from llmjax.models.params import Params, prepare
 from llmjax.models.weights import map_pretrained
-from llmjax.parallel.mesh import on_mesh
+from llmjax.parallel.layout import place
+from llmjax.parallel.mesh import current, on_mesh
 from llmjax.schema import many, maybe, text
 
 
@@ -50,17 +54,30 @@ def folder_tokenizer(folder: Path, tokenizer: str = "") -> Any:
 
 
 def load_prepared(folder: Path, format: Format, mesh: Any = None) -> Params:
-    """Returns a language model's parameters as `arranged` on a mesh; int4 takes a file's own 4-bit groups over, and an
-    adapter is merged into its base first.
+    """Returns a folder's language model `arranged`, on a mesh where one is given; int4 takes a file's own 4-bit groups
+    over, and an adapter is merged into its base first.
     """
     if adapter_base(folder) is not None:
         config, params = load_model(folder, "lm")
     else:
         config, params = map_pretrained(folder, "lm", packed=format == "int4")
-    if mesh is not None:
-        with on_mesh(mesh):  # one in use belongs to its thread
-            return jax.block_until_ready(arranged(params, config, format))
-    shapes = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), params)
-    identity = repr((config, format, shapes))
-    (arrange,) = kept(identity, lambda: (prepare.lower(params, config, format).compile(),), (Rows, Groups))
-    return jax.block_until_ready(arrange(params))
+    with on_mesh(mesh):  # one in use belongs to its thread
+        return jax.block_until_ready(arranged(params, config, format))
+
+
+def arranged(params: Params, config: ModelConfig, format: Format) -> Params:
+    """Returns parameters as `prepare` arranges them, where the mesh in use wants them; alone by a program that is kept
+    between runs.
+    """
+    if current() is not None:
+        return place(prepare(place_model(params, config), config, format), table_of(config))
+    leaves, structure = jax.tree.flatten(params)
+    return _arranging(config, format, structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))(params)
+
+
+@functools.lru_cache(maxsize=8)
+def _arranging(config: ModelConfig, format: Format, structure: Any, leaves: tuple[Any, ...]) -> Any:
+    """Returns the compiled program that arranges parameters of such a tree."""
+    identity = repr((config, format, structure.unflatten(leaves)))
+    shapes = structure.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
+    return kept(identity, lambda: (prepare.lower(shapes, config, format).compile(),), (Rows, Groups))[0]

@@ -22,8 +22,9 @@ from llmjax.infer.memory import check_forward
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import make_model
 from llmjax.models.folders import TOKENIZER_FILES, resolve_folder, tokenizer_home
+from llmjax.models.layout import place_model
 from llmjax.models.params import Params
-from llmjax.parallel.layout import place_model, place_rows
+from llmjax.parallel.layout import place_rows
 from llmjax.parallel.mesh import whole_rows
 from llmjax.parallel.processes import fetched
 

@@ -13,7 +13,7 @@ import numpy as np
 from llmjax.data.tokenizer import load_tokenizer
 from llmjax.errors import UserError, no_numbers
 from llmjax.infer.chat import end_ids, has_template, render
-from llmjax.infer.checkpoint import folder_tokenizer, language_model_folder, load_prepared
+from llmjax.infer.checkpoint import arranged, folder_tokenizer, language_model_folder, load_prepared
 from llmjax.infer.loop import ENDS, NO_TOKEN, News, Programs, Shape, State, compile_programs
 from llmjax.infer.memory import check_memory
 from llmjax.infer.plain_tokenizer import plain_tokenizer
@@ -25,9 +25,9 @@ from llmjax.models.cache import bucket
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import from_size
 from llmjax.models.folders import is_gguf, read_config
-from llmjax.models.params import Params, arranged, init_params, param_shapes, prepare
+from llmjax.models.layout import check_heads
+from llmjax.models.params import Params, init_params, param_shapes, prepare
 from llmjax.models.weights import check_sums
-from llmjax.parallel.layout import check_heads
 from llmjax.parallel.mesh import current, whole_rows
 from llmjax.parallel.processes import fetched
 

@@ -16,6 +16,7 @@ from llmjax.infer.sampling import Knobs, Plan, choose, logprob
 from llmjax.infer.step import decode_step, prefill
 from llmjax.models.cache import Cache, empty_cache
 from llmjax.models.config import ModelConfig
+from llmjax.models.layout import table_of
 from llmjax.models.params import Params, cache_dtype
 from llmjax.parallel.layout import divided, shaped
 from llmjax.parallel.mesh import current
@@ -98,12 +99,12 @@ def _compile(config: ModelConfig, structure: Any, leaves: tuple, shape: Shape, p
 
 
 def _compiled(config: ModelConfig, structure: Any, leaves: tuple, shape: Shape, plan: Plan) -> tuple[Any, Any]:
-    params = shaped(structure.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves]), config.family)
+    params = shaped(structure.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves]), table_of(config))
     named = dict(zip(ARGUMENTS, example_arguments(shape), strict=True))
-    arguments = [shaped(named, config.family)[name] for name in ARGUMENTS]
+    arguments = [shaped(named, table_of(config))[name] for name in ARGUMENTS]
     begin = functools.partial(start, config=config, shape=shape, plan=plan)
     further = functools.partial(advance, config=config, plan=plan)
-    state = shaped(jax.eval_shape(begin, params, *arguments)[0], config.family)
+    state = shaped(jax.eval_shape(begin, params, *arguments)[0], table_of(config))
     done_B, limit = jax.ShapeDtypeStruct((shape.batch,), bool), jax.ShapeDtypeStruct((), "int32")
     # `keep_unused`: a program that is kept is run with every argument.
     compiled_start = jax.jit(begin, keep_unused=True).lower(params, *arguments).compile()
@@ -171,7 +172,7 @@ def start(
         ends_E=ends_E,
     )
     state = _take(state, logits_BV, plan)
-    return divided((state, _news(state)), config.family)
+    return divided((state, _news(state)), table_of(config))
 
 
 def advance(
@@ -193,7 +194,7 @@ def advance(
         return _take(state._replace(cache=cache), logits_BV, plan)
 
     state = lax.while_loop(unfinished, step, state._replace(done_B=state.done_B | done_B))
-    return divided((state, _news(state)), config.family)
+    return divided((state, _news(state)), table_of(config))
 
 
 def _take(state: State, logits_BV: jax.Array, plan: Plan) -> State:

@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from llmjax.kernels.formats import Format, activation_dtype
-from llmjax.memory import available, require, tree_bytes
+from llmjax.memory import available, tree_bytes
 from llmjax.models.config import ModelConfig
+from llmjax.models.memory import require_model
 from llmjax.models.params import param_shapes, prepare
+from llmjax.parallel.mesh import whole_rows
 
 if TYPE_CHECKING:
     from llmjax.infer.loop import Shape
@@ -25,7 +27,7 @@ class Needs(NamedTuple):
 
 
 def needs(config: ModelConfig, format: Format, shape: "Shape") -> Needs:
-    """Returns the bytes that generating in batches of `shape` takes at its peak."""
+    """Returns the bytes that generating in batches of `shape` takes at its peak, on all devices together."""
     plain = param_shapes(config, "lm")
     prepared = jax.eval_shape(lambda params: prepare(params, config, format), plain)
     return Needs(tree_bytes(prepared), tree_bytes(plain), *_batch(config, activation_dtype(format), shape))
@@ -33,11 +35,11 @@ def needs(config: ModelConfig, format: Format, shape: "Shape") -> Needs:
 
 def _batch(config: ModelConfig, dtype: str, shape: "Shape") -> tuple[int, int]:
     """Returns the bytes of a cache in `dtype` and of the largest activations."""
-    spec = config.layer
+    spec, rows = config.layer, whole_rows(shape.batch)
     head = spec.head_width + 4 if config.kv_cache == "int8" else spec.head_width * jnp.dtype(dtype).itemsize
     slot = 2 * config.layers * spec.kv_heads * head
-    logits = 4 * 3 * shape.batch * config.vocab_size
-    return shape.batch * shape.slots * slot, _forward_bytes(config, shape.batch, shape.length) + logits
+    logits = 4 * 3 * rows * config.vocab_size
+    return rows * shape.slots * slot, _forward_bytes(config, rows, shape.length) + logits
 
 
 def _forward_bytes(config: ModelConfig, rows: int, length: int) -> int:
@@ -52,14 +54,14 @@ def check_batch(config: ModelConfig, dtype: str, shape: "Shape") -> None:
     """Raises `UserError` where a batch of `shape`, its cache in `dtype`, is more than is free beside the weights."""
     cache, activations = _batch(config, dtype, shape)
     needed = {f"cache of {shape.batch} rows of {shape.slots} tokens": cache, "activations": activations}
-    require(needed, "take a smaller batch_size or cache_length, or shorter prompts", available())
+    require_model(config, needed, "take a smaller batch_size or cache_length, or shorter prompts", available())
 
 
 @functools.lru_cache(maxsize=1024)  # asked for every batch, answered once a compiled shape
 def check_forward(config: ModelConfig, rows: int, length: int) -> None:
     """Raises `UserError` where reading `rows` texts of `length` tokens takes more than is free beside the weights."""
     needed = {f"activations of {rows} texts of {length} tokens": _forward_bytes(config, rows, length)}
-    require(needed, "take shorter texts, or a smaller model", available())
+    require_model(config, needed, "take shorter texts, or a smaller model", available())
 
 
 def check_memory(config: ModelConfig, format: Format, shape: "Shape", free: int | None) -> Needs:
@@ -70,5 +72,5 @@ def check_memory(config: ModelConfig, format: Format, shape: "Shape", free: int 
     loading = {"their other form while loading": need.loading}
     most = loading if need.loading > need.cache + need.activations else later
     remedy = "take a smaller model, format, batch_size or cache_length"
-    require({f"weights in {format}": need.weights} | most, remedy, free)
+    require_model(config, {f"weights in {format}": need.weights} | most, remedy, free)
     return need

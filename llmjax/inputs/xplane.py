@@ -100,15 +100,17 @@ def read_trace(file: Path) -> Trace:
             if plane.name == _METADATA:
                 modules |= _modules(plane)
             elif plane.name.startswith(_TPU):
-                found = _tpu_runs(plane)
+                found = {program: {0: mine} for program, mine in _tpu_runs(plane).items()}
             elif plane.name.startswith(_GPU) or (plane.name == _HOST and not devices):
                 found = _other_runs(plane)
             else:
                 continue
             if plane.name != _METADATA:
                 chip = chip or str(plane.stats.get("device_type_string", ""))
-                for program, mine in found.items():
-                    runs[program][plane.name.rpartition("/")[2]] = mine
+                place = plane.name.rpartition("/")[2]
+                for program, devices in found.items():
+                    for device, mine in devices.items():
+                        runs[program][place if len(devices) == 1 else f"{place} {device}"] = mine
     except OSError as error:
         raise UserError(f"{str(file)!r} cannot be read: {error.strerror or error}.") from error
     except (WireError, EOFError, ValueError) as error:
@@ -142,7 +144,8 @@ def profile_of(name: str, runs: Mapping[str, Sequence[Run]], module: Module | No
         sum(share.seconds for share in mine.values()) / wall for mine, wall in zip(shares, walls, strict=True) if wall
     ]
     wall = measured(walls)
-    return Profile(name, wall, wall, ops, median(covered) if covered else 0.0, len(every), from_trace=True)
+    share = median(covered) if covered else 0.0
+    return Profile(name, wall, wall, ops, share, len(every), from_trace=True, devices=len(runs))
 
 
 def _plane(data: bytes) -> _Plane:
@@ -221,27 +224,36 @@ def _op_name(name: str) -> str:
     return name.lstrip("%").partition(" = ")[0]
 
 
-def _other_runs(plane: _Plane) -> dict[Program, tuple[Run, ...]]:
-    """Runs on a GPU or the host: the ops of a run where events name it, else cut where the first op comes again."""
-    ops: dict[Program, dict[int, list[Event]]] = defaultdict(lambda: defaultdict(list))
+def _other_runs(plane: _Plane) -> dict[Program, dict[int, tuple[Run, ...]]]:
+    """Runs on a GPU or the host, by device: the ops of a run where events name it, else cut where the first op comes
+    again. A host may be several devices.
+    """
+    ops: dict[tuple[Program, int], dict[int, list[Event]]] = defaultdict(lambda: defaultdict(list))
     marks: list[Event] = []
     for line in plane.lines:
         thread, events = _opened(line)
         for start, end, key, stats in events:
             name = plane.names.get(key, "")
             if name.startswith((END, TASK)):
-                link = _stats(stats, plane.stat_names).get("_c", 0) if name != TASK else 0
-                marks.append(Event(start, end, name, thread, int(link) if isinstance(link, int) else 0))
+                link = _number(_stats(stats, plane.stat_names), "_c") if name != TASK else 0
+                marks.append(Event(start, end, name, thread, link))
                 continue
             told = _stats(stats, plane.stat_names)
             if "hlo_op" not in told:
                 continue
-            link, number, run = (told.get(key, 0) for key in ("_p", "program_id", "run_id"))
-            event = Event(start, end, str(told["hlo_op"]), thread, link if isinstance(link, int) else 0)
-            program = (str(told.get("hlo_module", "")), number if isinstance(number, int) else 0)
-            ops[program][run if isinstance(run, int) else 0].append(event)
+            link, number, run, device = (_number(told, key) for key in ("_p", "program_id", "run_id", "device_ordinal"))
+            event = Event(start, end, str(told["hlo_op"]), thread, link, device)
+            ops[(str(told.get("hlo_module", "")), number), device][run].append(event)
     marks.sort()
-    return {program: tuple(_cut(by_run, marks)) for program, by_run in ops.items()}
+    runs: dict[Program, dict[int, tuple[Run, ...]]] = defaultdict(dict)
+    for (program, device), by_run in ops.items():
+        runs[program][device] = tuple(_cut(by_run, marks))
+    return runs
+
+
+def _number(told: Stats, key: str) -> int:
+    value = told.get(key, 0)
+    return value if isinstance(value, int) else 0
 
 
 def _cut(by_run: Mapping[int, Sequence[Event]], marks: Sequence[Event]) -> list[Run]:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Num
 
+from llmjax.parallel.mesh import axis_size
+
 # Rows of a weight that one block of a product covers; long weights are padded to a whole number of blocks. Measured on
 # 2 cores, tokens/s of GPT-2 124M with blocks of 128 and of 256: 8 rows of float32 216 and 201 on jaxlib 0.12.0.1, 159
 # and 233 on 0.10.2; one row of int8 95 and 98, 50 and 73.
@@ -39,7 +41,8 @@ def _cpu(x_TD: jax.Array, kernel_ED: jax.Array) -> jax.Array:
     tokens, outputs = x_TD.shape[0], kernel_ED.shape[0]
     if tokens == 1 and kernel_ED.dtype != jnp.float32:
         return _cpu(jnp.pad(x_TD, ((0, 1), (0, 0))), kernel_ED)[:1]
-    if kernel_ED.dtype != jnp.bfloat16 and tokens <= 32 and outputs % BLOCK == 0:
+    # Blocks that devices cannot share would be gathered on each of them.
+    if kernel_ED.dtype != jnp.bfloat16 and tokens <= 32 and outputs % (BLOCK * axis_size("tensor")) == 0:
         kernel_PJD = kernel_ED.reshape(-1, BLOCK, kernel_ED.shape[1])
         x_PTD = jnp.broadcast_to(x_TD, (kernel_PJD.shape[0], *x_TD.shape))
         accumulator = jnp.int32 if kernel_ED.dtype == jnp.int8 else jnp.float32

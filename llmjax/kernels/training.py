@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from llmjax.parallel.draws import random_words
+
 
 def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
     """Zeroes each element with probability `rate` and scales the rest by 1 / (1 - rate).
@@ -12,7 +14,7 @@ def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
     generator, not the multiply, is what dropout costs.
     """
     width, threshold = x.shape[-1], round(rate * 2**16)
-    words = jax.random.bits(key, (*x.shape[:-1], -(-width // 2)), jnp.uint32)
+    words = random_words(key, (*x.shape[:-1], -(-width // 2)))
     keep = jnp.concatenate([(words & 0xFFFF) >= threshold, (words >> 16) >= threshold], axis=-1)[..., :width]
     # Behind a barrier the backward pass reads the mask, a byte an element, and does not draw it again.
     keep = jax.lax.optimization_barrier(keep)

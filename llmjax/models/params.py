@@ -12,11 +12,13 @@ from jax.core import Tracer
 from jaxtyping import PRNGKeyArray
 
 from llmjax.kernels.formats import Format, Groups, pack, pad_rows
-from llmjax.memory import available, require, tree_bytes
+from llmjax.memory import available, tree_bytes
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import make_model
+from llmjax.models.layout import table_of
+from llmjax.models.memory import require_model
 from llmjax.parallel.fused import in_parts
-from llmjax.parallel.layout import divided, place, place_model
+from llmjax.parallel.layout import divided
 from llmjax.parallel.mesh import axis_size
 
 Params = dict[str, Any]
@@ -50,11 +52,12 @@ def init_params(config: ModelConfig, head: Head, key: PRNGKeyArray | jax.Array) 
         UserError: there is not enough memory for them.
     """
     if not isinstance(key, Tracer):  # shapes alone take none
-        require({"parameters": tree_bytes(param_shapes(config, head))}, "take a smaller model", available())
+        needed = {"parameters": tree_bytes(param_shapes(config, head))}
+        require_model(config, needed, "take a smaller model", available())
     model = make_model(config, head)
 
     def draw(key: jax.Array) -> Params:
-        return divided(model.init(key, jnp.zeros((1, 1), jnp.int32))["params"], config.family)
+        return divided(model.init(key, jnp.zeros((1, 1), jnp.int32))["params"], table_of(config))
 
     return jax.jit(draw)(key)
 
@@ -117,11 +120,6 @@ def prepare(params: Params, config: ModelConfig, format: Format) -> Params:
 
     layers_apart = unstack_layers(params, config)
     return jax.tree_util.tree_map_with_path(arrange, layers_apart, is_leaf=lambda leaf: isinstance(leaf, Groups))
-
-
-def arranged(params: Params, config: ModelConfig, format: Format) -> Params:
-    """Returns `prepare`'s parameters where the mesh in use wants them."""
-    return place(prepare(place_model(params, config), config, format), config.family)
 
 
 def cache_dtype(params: Params) -> str:

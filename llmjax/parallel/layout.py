@@ -1,10 +1,9 @@
-"""Where each array of a model lies on a mesh: a table of path pattern -> PartitionSpec, made of a family's own names.
+"""Where each array of a tree lies on a mesh, by a table of path pattern -> PartitionSpec.
 
 The same table serves parameters, gradients, optimiser states, averages, caches and batches: it reads the end of a path,
-and that is the same in all of them. Matrices are divided; vectors and scalars lie whole on every device.
+and that is the same in all of them. What it does not name lies whole on every device.
 """
 
-import functools
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,9 +14,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from llmjax.errors import UserError
-from llmjax.models.config import ModelConfig
-from llmjax.models.families import FAMILIES
-from llmjax.parallel.mesh import AXES, ROWS, P, axis_size, current, names_of
+from llmjax.parallel.mesh import ROWS, P, current, names_of
 
 Tree = Any
 
@@ -34,39 +31,12 @@ class Rule(NamedTuple):
     by_rows: Sequence[PartitionSpec] | None = None
 
 
-# Of a vocabulary that `tensor` does not divide, the width is divided instead.
-_VOCABULARY = (P("tensor", "fsdp"), P(None, ("fsdp", "tensor")))
-_COMMON = (
-    Rule("(wte|embed_tokens|word_embeddings)/embedding", _VOCABULARY),
-    Rule("lm_head/kernel", (P("fsdp", "tensor"), P(("fsdp", "tensor"))), _VOCABULARY),
-    Rule("embedding", (P(None, "fsdp"), P())),
-    Rule("kernel", (P("fsdp"), P()), (P(None, "fsdp"), P())),
-    Rule(r"[kv]_NSK/\d+(/\w+)?", (P(AXES), P("tensor"))),
-    Rule(r"\w+_B[A-Z]*", (P(ROWS), P())),
-)
+Table = tuple[Rule, ...]
 _PACKED = ("values_ED", "packed_EPH", "scale_E", "scale_EP", "minimum_EP")
 
 
-@functools.cache
-def rules(family: str) -> tuple[Rule, ...]:
-    """Returns a family's table: of its layers' matrices, named as its config names them, then what all families have.
-
-    Products of inputs to heads or inner values are divided by outputs over `tensor`, those back by inputs. One product
-    for query, key and value is stored divided by inputs, since its outputs would be cut across heads: the layer
-    (`fused`) divides it by heads when it runs.
-    """
-    names = FAMILIES[family].config().layer.names
-    fused = names.qkv if len(names.qkv) == 1 else ()
-    out = Rule(f"({names.out}|{names.down})/kernel", (P("tensor", "fsdp"),), (P("fsdp", "tensor"),))
-    to_heads = "|".join([*(() if fused else names.qkv), *names.up])
-    own = [Rule(f"({to_heads})/kernel", (P("fsdp", "tensor"),), (P("tensor", "fsdp"),)), out]
-    own += [Rule(f"{name}/kernel", (P(("fsdp", "tensor")),), (P("tensor", "fsdp"),)) for name in fused]
-    return (*own, *_COMMON)
-
-
-def shardings(tree: Tree, family: str, mesh: Any) -> Tree:
+def shardings(tree: Tree, table: Table, mesh: Any) -> Tree:
     """Returns the `NamedSharding` of every leaf of a tree on `mesh`; sizes that do not divide raise `UserError`."""
-    table = rules(family)
 
     def sharding(at: tuple[Any, ...], leaf: Any) -> NamedSharding:
         return NamedSharding(mesh, _spec([_name(entry) for entry in at], np.shape(leaf), table, mesh))
@@ -74,34 +44,20 @@ def shardings(tree: Tree, family: str, mesh: Any) -> Tree:
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
-def check_heads(config: ModelConfig) -> None:
-    """Raises `UserError` where the devices of the mesh in use cannot share a model's heads."""
-    spec, tensor = config.layer, axis_size("tensor")
-    for count, what in ((spec.heads, "heads"), (spec.kv_heads, "key-value heads"), (spec.inner, "inner values")):
-        if count % tensor:
-            raise UserError(f"mesh.tensor={tensor} does not divide the model's {count} {what}: take one that does.")
-
-
-def place(tree: Tree, family: str) -> Tree:
+def place(tree: Tree, table: Table) -> Tree:
     """Returns a tree's arrays where the table says on the mesh in use; the tree itself without one."""
     mesh = current()
     if mesh is None:
         return tree
-    return jax.tree.map(_put, tree, shardings(tree, family, mesh))
+    return jax.tree.map(_put, tree, shardings(tree, table, mesh))
 
 
-def place_model(params: Tree, config: ModelConfig) -> Tree:
-    """Returns a model's parameters on the mesh in use; one that cannot share its heads raises `UserError`."""
-    check_heads(config)
-    return place(params, config.family)
-
-
-def divided(tree: Tree, family: str) -> Tree:
+def divided(tree: Tree, table: Table) -> Tree:
     """Returns values of a traced function, divided as `place` does it; the tree itself without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return tree
-    return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings(tree, family, mesh))
+    return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings(tree, table, mesh))
 
 
 def place_rows(tree: Tree) -> Tree:
@@ -116,7 +72,7 @@ def place_rows(tree: Tree) -> Tree:
     return jax.tree.map(lambda leaf: _put(leaf, sharding(leaf)), tree)
 
 
-def shaped(tree: Tree, family: str) -> Tree:
+def shaped(tree: Tree, table: Table) -> Tree:
     """Returns a tree's shapes with the shardings of the mesh in use, to compile for; without one the tree itself."""
     mesh = current()
     if mesh is None:
@@ -125,7 +81,7 @@ def shaped(tree: Tree, family: str) -> Tree:
     def shape(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    return jax.tree.map(shape, tree, shardings(tree, family, mesh))
+    return jax.tree.map(shape, tree, shardings(tree, table, mesh))
 
 
 def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
@@ -142,7 +98,7 @@ def _name(entry: Any) -> str:
     return str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry))))
 
 
-def _spec(path: list[str], shape: tuple[int, ...], table: Sequence[Rule], mesh: Any) -> PartitionSpec:
+def _spec(path: list[str], shape: tuple[int, ...], table: Table, mesh: Any) -> PartitionSpec:
     packed = bool(path) and path[-1] in _PACKED
     at = "/".join(path[:-1] if packed else path)
     rule = next((rule for rule in table if re.search(rf"(^|/)({rule.pattern})$", at)), None)

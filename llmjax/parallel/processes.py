@@ -11,10 +11,10 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from llmjax.errors import UserError
 from llmjax.parallel.watch import Watch, watch
 
+T = TypeVar("T")
 SECONDS = 120  # that a process waits for the others to come
 HEARTBEAT = 60  # seconds without a sign of life after which a host counts as lost
 
@@ -100,6 +101,17 @@ def _initialize(coordinator: str | None, missing: str, **options: Any) -> None:
         )
     except jax.errors.JaxRuntimeError as error:
         raise UserError(f"{missing} ({str(error).splitlines()[0][:200]}).") from error
+    _keep_output_apart()
+
+
+def _keep_output_apart() -> None:
+    """Leaves standard output to Python: what libraries print there, as the CPU's collectives do, goes to the other."""
+    sys.stdout.flush()
+    ours, theirs = sys.stdout.fileno(), sys.stderr.fileno()
+    lines = 1 if sys.stdout.isatty() else -1
+    kept = os.fdopen(os.dup(ours), "w", lines, encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+    os.dup2(theirs, ours)
+    sys.stdout = kept
 
 
 def _reach(host: str, port: int) -> None:
@@ -196,6 +208,16 @@ def wait_for_all(what: str) -> None:
         from jax.experimental.multihost_utils import sync_global_devices
 
         sync_global_devices(what)
+
+
+def one_first(work: Callable[[], T]) -> T:
+    """Returns what `work` gives in every process; process 0's turn comes first, so the others find what it kept."""
+    if leads():
+        found = work()
+        wait_for_all("one first")
+        return found
+    wait_for_all("one first")
+    return work()
 
 
 def fetched(array: Any) -> np.ndarray:

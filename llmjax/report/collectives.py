@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rich.table import Table
@@ -22,7 +23,8 @@ class Sent:
     """All executions of one kind of collective along the same axes.
 
     axes: "?" where the groups are none of the mesh's. beside: how many of the `runs` may run beside other ops. bytes:
-    that one device sends. seconds: None where no device was named. most_for: the path or role that sends the most.
+    that one device sends. seconds: predicted; None where no device was named. measured: seconds on one device; None
+    where the program was not run. most_for: the path or role that sends the most.
     """
 
     opcode: str
@@ -31,6 +33,7 @@ class Sent:
     beside: Number
     bytes: Number
     seconds: float | None
+    measured: float | None
     most_for: str
 
 
@@ -56,13 +59,16 @@ def collectives_table(report: Analysis, width: int) -> Table:
         Figures("runs", [f"{row.runs:,}" for row in rows]),
         Figures("beside", [f"{row.beside:,}" for row in rows], rank=2),
         Figures("sent a device", [quantity(row.bytes, "B") for row in rows]),
-        Figures("time", ["" if row.seconds is None else duration(row.seconds) for row in rows], rank=1),
+        *(
+            Figures(head, ["" if time is None else duration(time) for time in times], rank=1)
+            for head, times in (("predicted", [r.seconds for r in rows]), ("measured", [r.measured for r in rows]))
+            if any(time is not None for time in times)
+        ),
         Names("most for", [row.most_for for row in rows], 10, keeps_end=True),
     )
 
 
 def _sent(report: Analysis, opcode: str, axes: str, ops: list[AttributedOp]) -> Sent:
-    known = [seconds for op in ops if (seconds := report.predicted_of(op)) is not None]
     largest = max(ops, key=lambda op: op.total.collective_bytes)
     return Sent(
         opcode,
@@ -70,9 +76,15 @@ def _sent(report: Analysis, opcode: str, axes: str, ops: list[AttributedOp]) -> 
         sum(op.count for op in ops),
         sum(op.count for op in ops if _beside(report, op)),
         sum(op.total.collective_bytes for op in ops),
-        sum(known) if known else None,
+        _sum(report.predicted_of(op) for op in ops),
+        _sum(report.measured_of(op) for op in ops),
         largest.place.module_path or largest.place.role,
     )
+
+
+def _sum(times: Iterable[float | None]) -> float | None:
+    known = [seconds for seconds in times if seconds is not None]
+    return sum(known) if known else None
 
 
 def _beside(report: Analysis, op: AttributedOp) -> bool:

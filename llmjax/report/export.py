@@ -181,7 +181,7 @@ def _time(report: Analysis) -> dict[str, Any]:
     if report.measured:
         run = report.measured
         found |= {"measured": run.wall.median, "measured_low": run.wall.low, "measured_high": run.wall.high}
-        found |= {"covered": run.covered, "runs": run.runs}
+        found |= {"covered": run.covered, "runs": run.runs, "devices": run.devices}
         if report.hertz:
             found["measured_cycles"] = run.wall.median * report.hertz
         kinds |= dict.fromkeys(("measured_seconds", "measured_cycles"), "measured")

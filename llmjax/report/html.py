@@ -123,12 +123,12 @@ def _memory(memory: Json | None, device: Json | None) -> dict[str, Any] | None:
 
 def _exchange(row: Json) -> dict[str, str]:
     """A row of the table of collectives, as it is shown."""
-    seconds = row["seconds"]
+    times = {name: "–" if row.get(name) is None else duration(row[name]) for name in ("seconds", "measured")}
     return {
         **{name: str(row[name]) for name in ("opcode", "axes", "most_for")},
         **{name: f"{row[name]:,}" for name in ("runs", "beside")},
         "bytes": quantity(row["bytes"], "B"),
-        "seconds": "–" if seconds is None else duration(seconds),
+        **times,
     }
 
 

@@ -47,11 +47,14 @@ def reconciliation(run: Profile) -> str:
     """How the ops' times add up to the wall time."""
     ops = sum(op.time.median for op in run.ops.values())
     quartiles = f"quartiles {seconds(run.wall.low)} to {seconds(run.wall.high)}"
+    on = f" on {run.devices} devices, ops' times are one's" if run.devices > 1 else ""
     if run.from_trace:
-        return f"ops cover {run.covered:.0%} of the step ({seconds(ops)}); {quartiles}, {run.runs} runs in the trace"
+        return (
+            f"ops cover {run.covered:.0%} of the step ({seconds(ops)}); {quartiles}, {run.runs} runs in the trace{on}"
+        )
     return (
         f"ops cover {run.covered:.0%} of the step ({seconds(ops)} of {seconds(run.traced.median)} traced;"
-        f" {seconds(run.wall.median)} without the profiler, {quartiles}, {run.runs} runs)"
+        f" {seconds(run.wall.median)} without the profiler, {quartiles}, {run.runs} runs{on})"
     )
 
 

@@ -78,7 +78,17 @@ def compile_here(program: Callable[..., Any] | Any, *args: Any, **kwargs: Any) -
 
 def arguments_of(compiled: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments that a compiled program takes, by position and by name, as `jax.ShapeDtypeStruct`s."""
-    return jax.tree.map(lambda info: jax.ShapeDtypeStruct(info.shape, info.dtype), compiled.args_info)
+
+    def lying(info: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+        on = sharding if sharding is not None and sharding.num_devices > 1 else None
+        return jax.ShapeDtypeStruct(info.shape, info.dtype, sharding=on)
+
+    return jax.tree.map(lying, compiled.args_info, compiled.input_shardings)
+
+
+def devices_of(compiled: Any) -> int:
+    """Returns how many devices of a mesh run a compiled program together."""
+    return max((s.num_devices for s in jax.tree.leaves(compiled.input_shardings)), default=1)
 
 
 def _platform(compiled: Any) -> str:

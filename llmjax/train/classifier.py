@@ -12,6 +12,7 @@ from llmjax.data.batches import choose_buckets, steps_per_epoch, train_batches
 from llmjax.errors import UserError, did_you_mean
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import family_of
+from llmjax.models.layout import table_of
 from llmjax.train.classification import (
     METRICS,
     Split,
@@ -114,7 +115,7 @@ def fit_classifier(
     """
     lengths_N = np.concatenate([train.encoded.lengths_N, dev.encoded.lengths_N])
     buckets = choose_buckets(lengths_N, config.max_buckets, longest=model.context)
-    loop = LoopConfig(config.seed, config.patience, config.keep, config.wandb, model.dtype, model.family)
+    loop = LoopConfig(config.seed, config.patience, config.keep, config.wandb, model.dtype, table_of(model))
     on_dev = evaluation(model, dev, config.eval_batch_size, buckets, config.metric)
     if tuning is not None:  # an embedding that stays costs a step nothing: it is not narrowed
         phases = make_phases(model, train, config, buckets, replacement, on_dev)

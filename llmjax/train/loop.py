@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from llmjax.errors import UserError
-from llmjax.parallel.layout import place, place_rows
+from llmjax.parallel.layout import Table, place, place_rows
 from llmjax.parallel.mesh import current
 from llmjax.parallel.processes import fetched, largest, leads, several
 from llmjax.train.checkpoint import Checkpoints, Progress, go_on_from
@@ -32,7 +32,7 @@ class LoopConfig:
     patience: evaluations without a better value after which a phase ends; 0 = never.
     keep: whole states kept on disk, beside the best parameters.
     dtype: of the computation, for the matmul peak that progress is held against.
-    family: of the model, whose table says where arrays lie on the mesh in use.
+    table: of the model: it says where arrays lie on the mesh in use.
     """
 
     seed: int = 0
@@ -40,7 +40,7 @@ class LoopConfig:
     keep: int = 2
     wandb: bool = False
     dtype: str = "float32"
-    family: str = "gpt2"
+    table: Table = ()
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ def fit(
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    frozen = None if tuning is None else place(tuning.frozen, config.family)
-    stretches = _in_a_row(phases, config.family, tuning)
+    frozen = None if tuning is None else place(tuning.frozen, config.table)
+    stretches = _in_a_row(phases, config.table, tuning)
     with ExitStack() as stack:
         checkpoints = Checkpoints(workdir / "checkpoints", config.keep)
         stack.callback(checkpoints.close)
@@ -122,11 +122,11 @@ class _Stretch:
         return self.phase.save_every or self.phase.task.epoch_steps
 
 
-def _in_a_row(phases: Sequence[Phase], family: str, tuning: Tuning | None) -> list[_Stretch]:
+def _in_a_row(phases: Sequence[Phase], table: Table, tuning: Tuning | None) -> list[_Stretch]:
     stretches: list[_Stretch] = []
     for phase in phases:
         first = stretches[-1].end if stretches else 0
-        args = (phase.task.loss, phase.optimizer, phase.steps, first, phase.ema_decay, family)
+        args = (phase.task.loss, phase.optimizer, phase.steps, first, phase.ema_decay, table)
         step = make_train_step(*args, tuning=tuning)
         stretches.append(_Stretch(phase, first, jax.jit(step, donate_argnums=0)))
     return stretches
@@ -140,8 +140,8 @@ def _stretch_of(stretches: list[_Stretch], step: int) -> _Stretch:
 def _fresh(stretch: _Stretch, params: Params, config: LoopConfig, tuning: Tuning | None) -> TrainState:
     phase = stretch.phase
     optimizer = make_optimizer(phase.optimizer, phase.steps, tuning.around if tuning else None)
-    state = init_state(place(params, config.family), optimizer, config.seed, phase.ema_decay > 0)
-    state = place(replace(state, step=state.step + stretch.first), config.family)
+    state = init_state(place(params, config.table), optimizer, config.seed, phase.ema_decay > 0)
+    state = place(replace(state, step=state.step + stretch.first), config.table)
     if current() is not None:
         return state
     # What is restored is bound to its device: were this not, the step would be compiled anew for a run that goes on.

@@ -1,15 +1,9 @@
 """How much memory training needs at least, from shapes, before a parameter is made."""
 
-from collections.abc import Mapping, Sequence
-
-import jax
-
-from llmjax.memory import require, tree_bytes
+from llmjax.memory import tree_bytes
 from llmjax.models.config import ModelConfig
+from llmjax.models.memory import require_model
 from llmjax.models.params import Head, param_shapes
-from llmjax.parallel.mesh import AXES, current
-
-ROWS_OWN = ("activations", "evaluation")  # what is of the rows of a batch, not of a parameter
 
 
 def training_bytes(
@@ -40,19 +34,6 @@ def training_bytes(
     }
 
 
-def divided(needed: Mapping[str, int], sizes: Sequence[int], sharing: int = 1) -> dict[str, int]:
-    """Returns what of `training_bytes` one memory holds on a mesh of `data`, `fsdp` and `tensor` devices.
-
-    What is a parameter's is divided over `fsdp` x `tensor`, activations over all. `sharing`: devices that have one
-    memory between them, as a host's simulated ones do.
-    """
-    data, fsdp, tensor = sizes
-    return {
-        what: -(-count * sharing // (fsdp * tensor * (data if what.startswith(ROWS_OWN) else 1)))
-        for what, count in needed.items()
-    }
-
-
 def check_training(
     config: ModelConfig,
     rows: int,
@@ -73,31 +54,6 @@ def check_training(
     width = max(config.layer.inner, config.layer.heads * tokens)  # of one layer, computed and gone before the next
     texts = {f"evaluation of {eval_rows} texts of {tokens} tokens": 4 * eval_rows * tokens * width}
     smaller = (("train.batch_size", needed), ("train.eval_batch_size", state | texts))
-    mesh = current()
-    if mesh is None:
-        for setting, parts in smaller:
-            require(parts, f"take a smaller model, {setting} or data.max_length", free)
-        return
-    sizes = tuple(mesh.shape[axis] for axis in AXES)
-    sharing = jax.local_device_count() if jax.default_backend() == "cpu" else 1
+    length = "train.length" if head == "lm" else "data.max_length"
     for setting, parts in smaller:
-        remedy = f"a device's part of {mesh.size}: take a smaller model, {setting} or data.max_length"
-        fitting = _mesh_that_fits(config, parts, mesh.size, sharing, free)
-        if fitting:
-            remedy += "; or " + " ".join(f"--config.mesh.{axis}={n}" for axis, n in zip(AXES, fitting, strict=True))
-        require(divided(parts, sizes, sharing), remedy, free)
-
-
-def _mesh_that_fits(
-    config: ModelConfig, parts: Mapping[str, int], devices: int, sharing: int, free: int | None
-) -> tuple[int, int, int] | None:
-    """Returns the mesh of as many devices with the least of `tensor`, then of `fsdp`, that holds the parts."""
-    spec = config.layer
-    for tensor in (n for n in range(1, devices + 1) if devices % n == 0):
-        if any(count % tensor for count in (spec.heads, spec.kv_heads, spec.inner)):
-            continue
-        for fsdp in (n for n in range(1, devices // tensor + 1) if devices // tensor % n == 0):
-            sizes = (devices // tensor // fsdp, fsdp, tensor)
-            if config.width % (fsdp * tensor) == 0 and sum(divided(parts, sizes, sharing).values()) <= (free or 0):
-                return sizes
-    return None
+        require_model(config, parts, f"take a smaller model, {setting} or {length}", free)

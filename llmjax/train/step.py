@@ -10,7 +10,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int32
 
-from llmjax.parallel.layout import divided
+from llmjax.parallel.layout import Table, divided
 from llmjax.train.optimizer import OptimizerConfig, global_norm, make_optimizer, make_schedule, written
 from llmjax.train.task import LossFn, Params, Tuning
 
@@ -58,7 +58,7 @@ def make_train_step(
     total_steps: int,
     first_step: int = 0,
     ema_decay: float = 0.0,
-    family: str = "gpt2",
+    table: Table = (),
     *,
     tuning: Tuning | None = None,
 ) -> TrainStep:
@@ -68,7 +68,7 @@ def make_train_step(
 
     A loss or gradient norm that is not finite leaves parameters, average and optimizer as they were, and says so. The
     average moves at real updates only, by min(`ema_decay`, (1 + n) / (10 + n)) after n of them, so that it forgets the
-    first parameters fast. On a mesh the table of `family` says where gradients and the new state lie.
+    first parameters fast. On a mesh `table` says where gradients and the new state lie.
     """
     optimizer = make_optimizer(config, total_steps, tuning.around if tuning else None)
     schedule = make_schedule(config, max(1, total_steps // config.accumulate))
@@ -83,7 +83,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Any, frozen: Params | None = None) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(state.key, state.step)
         (loss, accuracy), grads = jax.value_and_grad(whole_loss, has_aux=True)(state.params, frozen, batch, key)
-        grads = divided(grads, family)
+        grads = divided(grads, table)
         grad_norm = global_norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         done = state.step - first_step
@@ -104,6 +104,6 @@ def make_train_step(
         # A condition, not a choice leaf by leaf: the old values are then not needed once the new ones are there.
         params, ema, opt_state = lax.cond(finite, updated, lambda: (state.params, state.ema, state.opt_state))
         metrics = StepMetrics(loss, accuracy, grad_norm, jnp.asarray(schedule(done // config.accumulate)), finite)
-        return divided(TrainState(state.step + 1, params, ema, opt_state, state.key), family), metrics
+        return divided(TrainState(state.step + 1, params, ema, opt_state, state.key), table), metrics
 
     return train_step

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmjax.analyser import analyze
-from llmjax.cycles.events import TASK, Event, ends, exclusive
+from llmjax.cycles.events import TASK, Event, by_device, ends, exclusive
 from llmjax.cycles.measured import Measured
 from llmjax.cycles.profile import example, interleave, profile, runnable
 from llmjax.errors import UserError
@@ -62,6 +62,13 @@ def test_exclusive_by_hand(events, expected):
 def test_what_ran_beside_others_is_told():
     found = exclusive([Event(0, 4, "a"), Event(2, 6, "b"), Event(7, 8, "c")])
     assert [found[name].beside for name in "abc"] == [1, 1, 0]
+
+
+def test_devices_are_told_apart():
+    one = [Event(0, 1, "a", "x", 7), Event(3, 3, "end: a", "y", 7)]  # what marks an end does not say of which device
+    two = [Event(1, 5, "a", "z", 8, 1), Event(5, 6, "b", "z", 9, 1)]
+    assert [shares(events) for events in by_device([*one, *two])] == [{"a": 3}, {"a": 4, "b": 1}]
+    assert shares([*one, *two])["a"] == 5  # not told apart, it is when any of them ran it
 
 
 spans = st.tuples(st.integers(0, 100), st.integers(1, 30), st.sampled_from("abcw"))

@@ -40,6 +40,7 @@ def read(**changes):
         ({"models": ()}, "models=() must be a list of 1 or more"),
         ({"dtype": "float16"}, "dtype='float16' must be one of"),
         ({"subject": "classify", "dtype": "int8"}, "dtype='int8' is none of"),
+        ({"sections": "devices"}, "compares one device with several: give --config.mesh.tensor=2"),
         ({"runs": 0}, "runs=0 must be a whole number, 1 to"),
         ({"length": 126}, "length=126: 130 tokens are more than the model's 128"),
         ({"lengths": (16, 999)}, "lengths: 999 tokens are more than the model's 128"),
@@ -54,7 +55,10 @@ def test_what_cannot_work_is_told_in_a_line(changes, said):
 
 
 def test_no_sections_named_means_all():
-    assert read().sections == SECTIONS
+    assert read().sections == tuple(name for name in SECTIONS if name != "devices")
+    mesh = get_config("tiny").mesh
+    mesh.tensor = 2
+    assert read(mesh=mesh).sections == SECTIONS
     assert read(sections="growth, token").sections == ("growth", "token")
 
 

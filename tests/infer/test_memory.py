@@ -14,6 +14,7 @@ from llmjax.memory import available
 from llmjax.models.cache import empty_cache
 from llmjax.models.families import from_size
 from llmjax.models.params import prepare
+from llmjax.parallel.mesh import abstract_mesh, on_mesh
 from tests.infer.models import random_model
 
 SHAPE = Shape(batch=3, length=16, slots=64, new=16)
@@ -56,6 +57,19 @@ def test_too_little_memory_is_one_line_with_every_part_of_the_peak(rows, parts):
     assert "\n" not in line and "1.00 GiB free" in line
     for part in parts:
         assert part in line
+
+
+def test_on_a_mesh_a_device_needs_its_part_and_a_mesh_that_would_do_is_named():
+    config, shape = from_size("gpt2"), Shape(8, 512, 1024, 512)
+    with pytest.raises(UserError, match=r"weights in float32 475\.\d MiB"):
+        check_memory(config, "float32", shape, free=2**29)
+    with on_mesh(abstract_mesh((8, 1, 1))), pytest.raises(UserError) as error:
+        check_memory(config, "float32", shape, free=2**29)
+    said = str(error.value)
+    assert "a device's part of 8" in said and "\n" not in said
+    assert said.endswith("; or --config.mesh.data=4 --config.mesh.fsdp=2 --config.mesh.tensor=1.")
+    with on_mesh(abstract_mesh((4, 2, 1))):
+        check_memory(config, "float32", shape, free=2**29)
 
 
 def test_enough_or_unknown_memory_passes():

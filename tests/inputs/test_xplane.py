@@ -90,6 +90,20 @@ def test_a_gpus_runs_begin_with_the_first_op(tmp_path):
     assert us(profile) == pytest.approx({"tanh.2": 3, "neg.4": 2})
 
 
+def test_devices_of_one_host_are_told_apart(tmp_path):
+    def op(name, start, length, device):
+        told = {"hlo_op": name, "hlo_module": "jit_f", "program_id": 7, "run_id": 9, "device_ordinal": device}
+        return (name, start * US, length * US, told)
+
+    lines = {"one": [op("tanh.2", 0, 2, 0), op("neg.4", 2, 1, 0)], "two": [op("tanh.2", 1, 4, 1), op("neg.4", 5, 3, 1)]}
+    trace = read_trace(write(tmp_path, plane("/host:CPU", lines, {}, {})))
+    assert set(trace.runs["jit_f", 7]) == {"host:CPU 0", "host:CPU 1"}
+    profile = profile_of("jit_f", trace.runs["jit_f", 7], parse(HLO))
+    assert (profile.devices, profile.runs, profile.covered) == (2, 2, 1)
+    assert us(profile) == pytest.approx({"tanh.2": 3, "neg.4": 2}) and profile.ops["tanh.2"].calls == 1
+    assert profile.wall.median * 1e6 == pytest.approx(5)  # of 3 and 7 us
+
+
 def test_times_join_a_module_that_was_brought_apart(tmp_path):
     (tmp_path / "f.hlo").write_text(HLO)
     trace = write(tmp_path / "trace", plane("/device:TPU:0", *tpu(), {}))

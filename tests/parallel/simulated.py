@@ -7,15 +7,19 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 
+from llmjax.analyser import analyze
 from llmjax.infer.classify import Classifier
 from llmjax.infer.embed import Embedder
 from llmjax.infer.generate import Generator
 from llmjax.infer.perplexity import perplexity
 from llmjax.models.families import from_size
+from llmjax.models.layout import place_model, table_of
 from llmjax.models.params import init_params, prepare
-from llmjax.parallel.layout import place, place_model
-from llmjax.parallel.mesh import MeshConfig, make_mesh, on_mesh
+from llmjax.parallel.draws import random_words
+from llmjax.parallel.layout import place
+from llmjax.parallel.mesh import MeshConfig, P, make_mesh, on_mesh
 from llmjax.train import LoopConfig, OptimizerConfig, Phase, fit
 from llmjax.train.lm import Stream, lm_task
 
@@ -71,7 +75,7 @@ def losses(config, sizes, folder):
     task = lm_task(config, Stream(tokens_T, 2000), 12, 8, 0)
     with on(sizes):
         params = place_model(randomised(config, "lm"), config)
-        fit([Phase(task, STEPS, OPTIMIZER, 0.9, save_every=10)], params, LoopConfig(family=config.family), folder)
+        fit([Phase(task, STEPS, OPTIMIZER, 0.9, save_every=10)], params, LoopConfig(table=table_of(config)), folder)
     return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -116,7 +120,7 @@ def inference(sizes):
     with on(sizes):
         classifier = Classifier.from_params(GPT2, randomised(GPT2, "classifier"), Bytes())
         embedder = Embedder(BERT, place_model(randomised(BERT, "none"), BERT), Bytes(), 64)
-        prepared = place(prepare(place_model(randomised(LLAMA, "lm"), LLAMA), LLAMA, "float32"), "llama")
+        prepared = place(prepare(place_model(randomised(LLAMA, "lm"), LLAMA), LLAMA, "float32"), table_of(LLAMA))
         ids = [int(n) for n in np.random.default_rng(1).integers(0, 256, 100)]
         return {
             "labels": [one.label for one in classifier.classify(TEXTS)],
@@ -126,12 +130,43 @@ def inference(sizes):
         }
 
 
+def measuring():
+    """What is measured of a program that all devices run: a product and a sum over them."""
+    mesh = make_mesh(MeshConfig())
+    x, w = (
+        jax.ShapeDtypeStruct((rows, 64), np.float32, sharding=NamedSharding(mesh, spec))
+        for rows, spec in ((512, P("data")), (64, P()))
+    )
+    report = analyze(lambda x, w: jax.numpy.tanh(x @ w).sum(0), x, w, measure=True)
+    times = report.measured
+    product = next(times.ops[op.name] for op in report.ops if op.total.matmul_flops)
+    return {
+        "devices": times.devices,
+        "runs": times.runs,
+        "calls": product.calls,
+        "product": product.time.median,
+        "traced": times.traced.high,
+        "covered": times.covered,
+        "said": str(report),
+    }
+
+
+def drawing():
+    """Whether the words of dropout on a mesh are one device's, and whether a device draws them all."""
+    key = jax.random.fold_in(jax.random.key(0, impl="unsafe_rbg"), 3)
+    alone = random_words(key, (16, 4, 6))
+    with on((4, 1, 2)):
+        program = jax.jit(lambda key: random_words(key, (16, 4, 6))).lower(key).compile()
+        return {"same": bool((program(key) == alone).all()), "all": "u32[16,4,6]" in program.as_text()}
+
+
 def main(folder: Path, part: str) -> None:
     whole = part == "whole"
     found = {"training": training(folder, whole), "bytes": bytes_a_device(), "generation": {}, "inference": {}}
     for config, format in ((GPT2, "float32"), (LLAMA, "float32"), (LLAMA, "int8")) if whole else ((GPT2, "float32"),):
         for sizes in (ONE, (2, 1, 4)):
             found["generation"][f"{config.family} {format} {sizes}"] = generation(sizes, config, format)
+    found |= {"measured": measuring(), "words": drawing()}
     for sizes in (ONE, (2, 2, 2)) if whole else ():
         found["inference"][str(sizes)] = inference(sizes)
     (folder / "found.json").write_text(json.dumps(found))

@@ -14,9 +14,10 @@ from llmjax.errors import UserError
 from llmjax.infer.step import decode_step
 from llmjax.models.cache import empty_cache
 from llmjax.models.families import FAMILIES, from_size
+from llmjax.models.layout import check_heads, table_of
 from llmjax.models.params import init_params, param_shapes, prepare
 from llmjax.parallel.fused import in_parts, out_of_parts
-from llmjax.parallel.layout import check_heads, shardings
+from llmjax.parallel.layout import shardings
 from llmjax.parallel.mesh import MeshConfig, abstract_mesh, make_mesh, mesh_sizes, on_mesh
 from tests import codegen
 
@@ -70,6 +71,17 @@ def test_a_device_holds_its_part(found):
     assert found["bytes"]["data 2, tensor 4"] < alone / 2.5
 
 
+def test_a_device_draws_the_dropout_of_its_rows(found):
+    assert found["words"] == {"same": True, "all": False}
+
+
+def test_a_measured_op_is_one_devices(found):
+    measured = found["measured"]
+    assert (measured["devices"], measured["runs"], measured["calls"]) == (8, 10, 1)
+    assert 0 < measured["product"] <= measured["traced"] and 0 < measured["covered"] <= 1
+    assert "10 runs on 8 devices, ops' times are one's" in " ".join(measured["said"].split())
+
+
 def same_tokens(found, model):
     one, four = (found["generation"][f"{model} {sizes}"] for sizes in ((1, 1, 1), (2, 1, 4)))
     assert one == four and len({tuple(ids) for ids in one}) == 3
@@ -118,10 +130,11 @@ def test_a_mesh_that_cannot_be_is_one_line(asked, said):
 
 
 def test_heads_and_sizes_that_do_not_divide_are_one_line():
+    tiny = from_size("tiny")
     with on_mesh(abstract_mesh((1, 1, 4))), pytest.raises(UserError, match=r"mesh.tensor=4 .* 3 key-value heads"):
         check_heads(from_size("smollm2-135m", num_attention_heads=12))
     with pytest.raises(UserError, match=r"h_0/attn/c_attn/kernel of 32 x 96 cannot be divided over fsdp=3, tensor=1"):
-        shardings(param_shapes(from_size("tiny"), "lm"), "gpt2", abstract_mesh((1, 3, 1)))
+        shardings(param_shapes(tiny, "lm"), table_of(tiny), abstract_mesh((1, 3, 1)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -134,7 +147,7 @@ def test_every_matrix_of_a_family_is_divided(family, stacked):
     shapes = param_shapes(config, "lm")
     if stacked:
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((3, *leaf.shape), leaf.dtype), shapes)
-    lie = shardings(shapes, family, abstract_mesh((1, 2, 2)))
+    lie = shardings(shapes, table_of(config), abstract_mesh((1, 2, 2)))
     for at, sharding in jax.tree_util.tree_leaves_with_path(lie):
         names = [entry.key for entry in at]
         used = {axis for entry in sharding.spec for axis in ((entry,) if isinstance(entry, str) else entry or ())}
@@ -143,6 +156,11 @@ def test_every_matrix_of_a_family_is_divided(family, stacked):
             assert used == {"fsdp", "tensor"}, names
         elif names[-1] in ("bias", "scale"):
             assert not used, names
+
+
+def test_the_mesh_knows_of_no_model(repo):
+    for file in (repo / "llmjax" / "parallel").glob("*.py"):
+        assert "llmjax.models" not in file.read_text("utf-8"), file.name
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4])
