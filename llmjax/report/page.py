@@ -108,7 +108,7 @@ class Plot:
     """Series over one pair of axes.
 
     `bars`: a group of bars for each x. `waterfall`: each bar begins where the one before ended, and the sum of all
-    follows. `lines`: lines, but points for what was measured. `points`: points.
+    follows. `lines`: lines, but points for what was measured. `points`: points. `equal` draws where y is as large as x.
     """
 
     title: str
@@ -119,6 +119,7 @@ class Plot:
     log_x: bool = False
     log_y: bool = False
     note: str = ""
+    equal: bool = False
 
     def __post_init__(self) -> None:
         if self.style not in get_args(Style):

@@ -6,7 +6,7 @@ import html
 import itertools
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmjax.report.units import quantity, scale_of
@@ -69,8 +69,19 @@ def _curves(plot: Plot) -> Json:
         elif ends and not named:  # bars of error would cross the names
             trace["error_y"] = _error(y, *ends)
         traces.append(trace)
+    if plot.equal:
+        traces.append(_equal(plot, x_of, size))
     layout = {"xaxis": x_axis, "yaxis": y_axis, "showlegend": len(plot.series) > 1 and not named}
     return {"traces": traces, "layout": layout, "height": _HEIGHT + (140 if named else 0)}
+
+
+def _equal(plot: Plot, x_of: Callable[[float], Any], size: float) -> Json:
+    """The line on which y is as large as x, as far as the points go."""
+    logarithmic = plot.log_x or plot.log_y
+    values = [_number(v) for s in plot.series for v in (*s.x, *s.y) if _can_stand(v, logarithmic)]
+    ends = [min(values), max(values)] if values else []
+    line = {"type": "scatter", "mode": "lines", "x": [x_of(v) for v in ends], "y": [v / size for v in ends]}
+    return line | {"name": "equal", "hoverinfo": "skip", "showlegend": False, "colour": 0, "kind": "", "equal": True}
 
 
 def _bars(plot: Plot) -> Json:

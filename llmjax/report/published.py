@@ -27,7 +27,8 @@ def _tiers(outcomes: Sequence[Outcome]) -> Section:
     )
     plot = Plot(
         "predicted over published", "points",
-        Column("published", "s", "published"), Column("predicted", "s", "modelled"), series, log_x=True, log_y=True,
+        Column("published", "s", "published"), Column("predicted", "s", "modelled"), series,
+        log_x=True, log_y=True, equal=True,
     )  # fmt: skip
     swapped = scores.inversions(scores.counted(outcomes))
     pairs = "1 pair of chips stands" if len(swapped) == 1 else f"{len(swapped)} pairs of chips stand"

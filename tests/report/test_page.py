@@ -152,6 +152,13 @@ def test_measured_is_points_and_predicted_a_line():
     assert band["band"] and band["y"][-1] == pytest.approx(0.8 * line["y"][0])
 
 
+def test_a_line_shows_where_y_is_as_large_as_x():
+    series = Series("chip", "modelled", (1e-3, 2e-1), (4e-3, 1e-1))
+    plot = Plot("both", "points", Column("published", "s"), Column("predicted", "s"), (series,), equal=True)
+    *_, line = page_charts.figure(plot)["traces"]
+    assert line["x"] == line["y"] == [pytest.approx(1), pytest.approx(200)] and line["equal"]
+
+
 def test_a_waterfall_adds_up():
     (trace,) = data_of(to_html(sample()))[0]["traces"]
     assert trace["base"][3] == pytest.approx(sum(trace["x"][:3])) and trace["base"][-1] == 0
@@ -195,7 +202,18 @@ def drawn_plots(draw):
     style = draw(st.sampled_from(["bars", "lines", "points", "waterfall"]))
     found = tuple(draw(st.lists(series(), max_size=3)))
     log_y = style != "waterfall" and draw(st.booleans())
-    return Plot(draw(words), style, draw(columns), draw(columns), found, draw(st.booleans()), log_y, draw(words))
+    numeric = style in ("lines", "points") and not any(isinstance(x, str) for one in found for x in one.x)
+    return Plot(
+        draw(words),
+        style,
+        draw(columns),
+        draw(columns),
+        found,
+        draw(st.booleans()),
+        log_y,
+        draw(words),
+        numeric and draw(st.booleans()),
+    )
 
 
 plots = drawn_plots()

@@ -11,8 +11,9 @@ function faded(colour, opacity) {
 }
 
 function styled(trace) {
-  const { colour: place, kind, band, total, ...rest } = trace;
+  const { colour: place, kind, band, total, equal, ...rest } = trace;
   const colour = SERIES_COLOURS[place % SERIES_COLOURS.length], soft = cssColour("soft");
+  if (equal) return { ...rest, line: { width: 1, color: soft, dash: "dot" } };
   if (band) return { ...rest, line: { width: 0 }, fillcolor: faded(colour, 0.18) };
   if (trace.type === "bar") {
     const colours = total ? trace.x.map((_, k) => k === trace.x.length - 1 ? soft : colour) : colour;
