@@ -54,6 +54,16 @@ def test_a_saved_folder_loads_again_and_agrees(gpt2_tokenizer, tmp_path):
     assert again.pad_token_id == 50256
 
 
+def test_a_folder_of_a_known_class_has_the_one_that_transformers_takes(bert_folder, tmp_path):
+    for name in ("gpt2", "gpt2-words"):
+        load_tokenizer(name).save_pretrained(tmp_path / name)
+        taken = type(transformers.AutoTokenizer.from_pretrained(tmp_path / name))
+        assert tokenizer._known_class(tmp_path / name) is taken
+    assert tokenizer._known_class(bert_folder) is None
+    (tmp_path / "gpt2" / "config.json").write_text('{"model_type": "qwen2"}')
+    assert tokenizer._known_class(tmp_path / "gpt2") is None
+
+
 def test_a_chinese_gpt2_with_its_bert_tokenizer(bert_folder):
     chinese = load_tokenizer(str(bert_folder))
     encoded = encode(chinese, ["我爱这部电影。", "I love movies", "我我我我我我我我"], 6)

@@ -102,11 +102,12 @@ def training(folder, whole):
 
 def bytes_a_device():
     """Bytes of a model's parameters on each device, by mesh."""
-    found = {}
-    for name, sizes in {"one": ONE, **MESHES}.items():
+    whole = randomised(GPT2, "lm")
+    found = {"one": sum(leaf.nbytes for leaf in jax.tree.leaves(whole))}
+    for name, sizes in MESHES.items():
         with on(sizes):
-            params = place_model(randomised(GPT2, "lm"), GPT2)
-            found[name] = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(params))
+            parts = jax.tree.leaves(place_model(whole, GPT2))
+            found[name] = sum(leaf.addressable_shards[0].data.nbytes for leaf in parts)
     return found
 
 
