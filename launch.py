@@ -128,7 +128,7 @@ def _way_to_start(error: ModuleNotFoundError) -> str:
     from llmjax.extras import told
 
     if not (ROOT / "setup.py").exists():  # the jobs of an installed wheel
-        return told(error)
+        return f"{told(error)}; every job needs no more than llmjax[models]"
     start = f"{error} in {sys.executable}:"
     made = next((p for p in (ROOT / ".venv/bin/python", ROOT / ".venv/Scripts/python.exe") if p.exists()), None)
     if made and Path(sys.prefix) != made.parent.parent:
