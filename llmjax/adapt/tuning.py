@@ -1,7 +1,7 @@
 """A method of fine-tuning: which parameters are trained, how the model is made of them, and what they come to."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 
@@ -11,7 +11,7 @@ from llmjax.adapt.targets import chosen
 from llmjax.errors import UserError
 from llmjax.models.config import ModelConfig
 from llmjax.models.families import family_of
-from llmjax.models.params import Params, flat_tree, nested_tree
+from llmjax.models.params import At, Params, flat_tree, nested_tree
 from llmjax.train.task import Tuning
 
 
@@ -40,7 +40,27 @@ def begin(
         penalty, around = lambda trained: weight * adalora.orthogonality(trained), adalora.allocator(budget)
     join = functools.partial(_joined, scale=adapt.scale, dropout=adapt.dropout)
     merge = jax.jit(functools.partial(lora.merged, scale=adapt.scale))
-    return nested_tree(parts), Tuning(frozen, join, merge, penalty, around)
+    work = _work(config, flat, parts)
+    return nested_tree(parts), Tuning(frozen, join, merge, penalty, around, work)
+
+
+def _work(config: ModelConfig, params: Mapping[At, jax.Array], trained: Mapping[At, jax.Array]) -> float:
+    """Returns a step's FLOPs over those of full tuning, by the products' sizes.
+
+    Full tuning multiplies by each weight three times: forward, for the gradient of its input, and for its own
+    (Chowdhery et al. 2022, "PaLM", appendix B). Of inputs there are gradients down to the lowest layer that is trained,
+    of weights where they are trained.
+    """
+    name = config.layer.names.layer
+    numbers = {f"{name}_{number}": number for number in range(config.layers)} | {name: 0}  # 0: layers are stacked
+    lowest = min((numbers[at[0]] for at in trained if at[0] in numbers), default=config.layers)
+
+    def size(leaves: Mapping[At, jax.Array]) -> int:
+        return sum(
+            leaf.size for at, leaf in leaves.items() if at[0] in numbers and at[-1] in ("kernel", lora.A, lora.B)
+        )
+
+    return (1 + (config.layers - lowest) / config.layers + size(trained) / size(params)) / 3
 
 
 def _pruned(kept: Params, trained: Params) -> Params:

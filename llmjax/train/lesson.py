@@ -116,4 +116,4 @@ def taught(tuning: Tuning | None, teacher: Params) -> Tuning:
     def merge(frozen: Params, trained: Params) -> Params:
         return own.merge(frozen[STUDENT], trained)
 
-    return Tuning({STUDENT: own.frozen, TEACHER: teacher}, join, merge, own.penalty, own.around)
+    return Tuning({STUDENT: own.frozen, TEACHER: teacher}, join, merge, own.penalty, own.around, own.work)

@@ -242,7 +242,7 @@ class _Run:
         tokens, flops = task.work(batch)
         shapes = (task.name, *(leaf.shape for leaf in jax.tree.leaves(batch)))
         if shapes in self.compiled:  # else the time is the compiler's
-            self.speed.add(seconds, tokens, flops)
+            self.speed.add(seconds, tokens, flops * (self.tuning.work if self.tuning else 1.0))
         self.compiled.add(shapes)
         timing = {"seconds": seconds, "tokens_per_second": self.speed.tokens_per_second(), "mfu": self.speed.mfu()}
         epoch = (step - stretch.first - 1) // task.epoch_steps + 1

@@ -69,6 +69,7 @@ class Tuning:
     merge: (frozen, trained) -> those that an evaluation takes.
     penalty: trained -> what is added to the loss; None: nothing.
     around: (optimizer, updates in all) -> the optimizer that takes its place.
+    work: FLOPs of a step over those of a step that trains everything.
     """
 
     frozen: Params
@@ -76,6 +77,7 @@ class Tuning:
     merge: Callable[[Params, Params], Params]
     penalty: Callable[[Params], jax.Array] | None = None
     around: Around | None = None
+    work: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -172,3 +172,15 @@ def test_sizes_that_do_not_fit_the_model_are_refused(adapt: AdaptConfig, says: s
 def test_rank_stabilised_scaling_divides_by_the_root() -> None:
     assert AdaptConfig("lora", rank=16, alpha=8.0).scale == 0.5
     assert AdaptConfig("lora", rank=16, alpha=8.0, rank_stabilised=True).scale == 2.0
+
+
+@pytest.mark.parametrize(
+    ("method", "share"), [("last-layer", (1 + 1 / 2 + 1 / 2) / 3), ("biases", 2 / 3), ("lora", None), ("nonzeros", 1)]
+)
+def test_a_step_that_trains_a_part_does_less_work(method: str, share: float | None) -> None:
+    _, tuning = begin(settings(method), FAMILIES["gpt2"], drawn("gpt2"), "classifier", jax.random.key(0))
+    assert tuning is not None
+    if share is None:
+        assert 2 / 3 < tuning.work < 1
+    else:
+        assert tuning.work == pytest.approx(share)
