@@ -78,6 +78,12 @@ def test_a_missing_extra_is_named(hlo: str, tmp_path: Path, monkeypatch: pytest.
     assert capsys.readouterr().err == "error: this needs plotly: pip install 'llmjax[report]'\n"
 
 
+def test_without_a_word_it_lists_the_commands(capsys) -> None:
+    assert main([]) == 2
+    said = capsys.readouterr().err
+    assert all(command in said for command in (*COMMANDS, *JOBS))
+
+
 @pytest.mark.parametrize("command", [*COMMANDS, *JOBS])
 def test_help_has_an_example(command: str, capsys) -> None:
     with pytest.raises(SystemExit) as left:
