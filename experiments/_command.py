@@ -96,7 +96,10 @@ def _run(file: str, function: Callable[[], Any]) -> Any:
 
 
 def launch_command(config: str, *words: str) -> str:
-    """Returns the command that runs a job here, as one types it in the present folder: by the Python that runs now."""
+    """Returns the command that runs a job here, as one types it in the present folder: by the Python that runs now, or
+    by the `llmjax` of an installed wheel."""
+    if not (ROOT / "setup.py").exists():
+        return " ".join(["llmjax run", shlex.quote(f"configs/{config}"), *words])
     found = shutil.which("python")
     active = found is not None and os.path.abspath(found) == os.path.abspath(sys.executable)
     python = "python" if active else _path_here(Path(os.path.abspath(sys.executable)))

@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             flags = [word for word in words[1:] if word != "--json" and not word.startswith("--workdir=")]
             workdir = next((word.partition("=")[2] for word in words if word.startswith("--workdir=")), "")
             return commands.run_named(words[0], JOBS[words[0]].result, flags, workdir, "--json" in words)
+        if not words:
+            parser().print_help(sys.stderr)
+            return 2
         arguments = parser().parse_args(words)
         return COMMANDS[arguments.command].act(arguments)
     except UserError as error:

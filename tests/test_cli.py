@@ -78,6 +78,12 @@ def test_a_missing_extra_is_named(hlo: str, tmp_path: Path, monkeypatch: pytest.
     assert capsys.readouterr().err == "error: this needs plotly: pip install 'llmjax[report]'\n"
 
 
+def test_without_a_word_it_lists_the_commands(capsys) -> None:
+    assert main([]) == 2
+    said = capsys.readouterr().err
+    assert all(command in said for command in (*COMMANDS, *JOBS))
+
+
 @pytest.mark.parametrize("command", [*COMMANDS, *JOBS])
 def test_help_has_an_example(command: str, capsys) -> None:
     with pytest.raises(SystemExit) as left:
@@ -121,6 +127,20 @@ def test_a_folder_of_modules_is_a_table_and_one_is_chosen(tmp_path: Path, hlo: s
     assert json.loads(capsys.readouterr().out)["module"] == "jit_b"
     assert main(["explain", str(tmp_path), "MLP"]) == 2
     assert "--only NAME chooses one" in capsys.readouterr().err
+
+
+def test_many_modules_are_grouped_by_name_the_largest_first(tmp_path: Path, capsys) -> None:
+    for n in range(1, 46):
+        text = (
+            f"HloModule jit_{'ab'[n % 2]}\n\nENTRY e {{\n  p = f32[{n}] parameter(0)\n  ROOT t = f32[{n}] tanh(p)\n}}\n"
+        )
+        (tmp_path / f"module_{n}.after_optimizations.txt").write_text(text)
+    assert main(["cost", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    rows = [line.split() for line in printed.out.splitlines() if line.startswith("jit_")]
+    assert [row[:2] for row in rows] == [["jit_b", "x23"], ["jit_a", "x22"]]
+    assert [row[-2] for row in rows] == ["360", "352"]  # bytes of the largest: 45 and 44 numbers, read and written
+    assert "45 modules of 2 names" in printed.err
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

@@ -75,10 +75,10 @@ def the_one(sources: Sequence[Source], named: str) -> Source:
     """
     if len(sources) == 1:
         return sources[0]
-    names = [source.module.name or source.label for source in sources]
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    names = list(dict.fromkeys(source.module.name or source.label for source in sources))
+    more = f" and {len(names) - 5} more names" if len(names) > 5 else ""
     raise UserError(
-        f"{named!r} holds {len(names)} modules ({', '.join(names[:5])}{more}): name the file of one;"
+        f"{named!r} holds {len(sources):,} modules ({', '.join(names[:5])}{more}): name the file of one;"
         " of llmjax cost and explain --only NAME chooses one."
     )
 

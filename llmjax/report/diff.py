@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +26,8 @@ class Change:
 
     @property
     def change(self) -> float:
-        return self.after - self.before
+        """The difference; 0 of two sums that differ by rounding alone."""
+        return 0.0 if math.isclose(self.before, self.after, rel_tol=1e-12) else self.after - self.before
 
     @property
     def share(self) -> float | None:

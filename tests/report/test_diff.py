@@ -187,3 +187,7 @@ def test_the_page_escapes_what_programs_say():
     page = to_html(diff(hostile(), NEW), HOSTILE, HOSTILE, "b")
     assert "<img" not in page and "<script" not in page and "&lt;img src=x" in page
     assert "LOWER BOUND" in page and "default-src 'none'" in page
+
+
+def test_sums_that_differ_by_rounding_are_the_same():
+    assert Change(0.1 + 0.2, 0.3).change == 0 and Change(0.3, 0.3000001).change > 0
