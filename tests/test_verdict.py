@@ -40,7 +40,7 @@ def test_a_product_of_few_rows_is_bound_by_memory_and_wants_bandwidth_or_rows():
     assert bound.startswith("Main memory (HBM) bounds ") and "of the chip's bf16 peak" in bound
     assert "Look at c" in ops and "1 of 1 kinds of op make up 80% of it" in ops
     assert "twice the bandwidth of HBM" in change and re.search(
-        r"half of a batch twice as large (1\.[5-9]|2\.0)", change
+        r"a batch twice as large \(per row\) (1\.[5-9]|2\.0)", change
     )
 
 

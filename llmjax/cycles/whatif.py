@@ -198,7 +198,7 @@ def _words(name: str, device: Device, ops: Ops) -> str:
         "dtype": f"{narrower} instead of {main_dtype(ops)}",
         "fusing": "elementwise ops and copies fused away",
         "sharding": "half of it on each of two devices",
-        "batch": "half of a batch twice as large",
+        "batch": "a batch twice as large (per row)",
     }
     return words[name]
 
