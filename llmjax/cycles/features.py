@@ -135,13 +135,13 @@ def features(cost: ModuleCost, device: Device) -> tuple[Features, ...]:
                 overfetched=overfetched(op, cost.module, cache) if device.kind == "gpu" else 0.0,
                 estimated=scheduled_cycles(op.instruction) if device.kind == "tpu" else 0.0,
                 devices=max(1, cost.module.replica_count) * max(1, cost.module.num_partitions),
-                nodes=_nodes(op, cost.module, device) if term == "collective" else 1,
+                nodes=nodes_of(op, cost.module, device) if term == "collective" else 1,
             )
         )
     return tuple(found)
 
 
-def _nodes(op: OpCost, module: Module, device: Device) -> int:
+def nodes_of(op: OpCost, module: Module, device: Device) -> int:
     """On how many hosts the devices of a collective's group lie; as few as hold them where the text lists no groups."""
     if device.host_devices is None:
         return 1

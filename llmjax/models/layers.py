@@ -105,7 +105,13 @@ class Embed(nn.Module):
         self.embedding = _weight(self, "embedding", init, (self.rows, self.width), self.param_dtype)
 
     def __call__(self, numbers: Int[Array, "..."]) -> Float[Array, "... D"]:
-        return lookup(self.embedding, numbers, self.dtype)
+        if numbers.ndim < 2 or axis_size(*AXES) == 1:
+            return lookup(self.embedding, numbers, self.dtype)
+        # Each device takes its columns of the rows that devices with other columns need too, and these then exchange.
+        x_BLD = lookup(self.embedding, spread(numbers, "data"), self.dtype)
+        if self.rows % axis_size("tensor"):
+            x_BLD = spread(x_BLD, "data", None, ("fsdp", "tensor"))
+        return spread(spread(x_BLD, "data", None, "fsdp"), row_axes(len(numbers)))
 
 
 class Norm(nn.Module):

@@ -12,6 +12,7 @@ from llmjax.cost import asynchronous
 from llmjax.cost.attribution import AttributedOp
 from llmjax.cost.collectives import axes_crossed, collective_in, exchanges
 from llmjax.cost.values import Number
+from llmjax.cycles.links import links_of
 from llmjax.cycles.timeline import is_asynchronous
 from llmjax.report.terminal import Figures, Names, table
 from llmjax.report.units import quantity
@@ -23,8 +24,9 @@ class Sent:
     """All executions of one kind of collective along the same axes.
 
     axes: "?" where the groups are none of the mesh's. beside: how many of the `runs` may run beside other ops. bytes:
-    that one device sends. seconds: predicted; None where no device was named. measured: seconds on one device; None
-    where the program was not run. most_for: the path or role that sends the most.
+    that one device sends. links: that it sends them on; "" where no device was named. seconds: predicted; None where
+    none was named. measured: seconds on one device; None where the program was not run. most_for: the path or role that
+    sends the most.
     """
 
     opcode: str
@@ -32,6 +34,7 @@ class Sent:
     runs: Number
     beside: Number
     bytes: Number
+    links: str
     seconds: float | None
     measured: float | None
     most_for: str
@@ -59,6 +62,7 @@ def collectives_table(report: Analysis, width: int) -> Table:
         Figures("runs", [f"{row.runs:,}" for row in rows]),
         Figures("beside", [f"{row.beside:,}" for row in rows], rank=2),
         Figures("sent a device", [quantity(row.bytes, "B") for row in rows]),
+        *([Figures("links", [row.links for row in rows], rank=3)] if any(row.links for row in rows) else []),
         *(
             Figures(head, ["" if time is None else duration(time) for time in times], rank=1)
             for head, times in (("predicted", [r.seconds for r in rows]), ("measured", [r.measured for r in rows]))
@@ -76,6 +80,7 @@ def _sent(report: Analysis, opcode: str, axes: str, ops: list[AttributedOp]) -> 
         sum(op.count for op in ops),
         sum(op.count for op in ops if _beside(report, op)),
         sum(op.total.collective_bytes for op in ops),
+        links_of(largest.op, report.cost.module, report.device) if report.device else "",
         _sum(report.predicted_of(op) for op in ops),
         _sum(report.measured_of(op) for op in ops),
         largest.place.module_path or largest.place.role,

@@ -126,6 +126,7 @@ def _exchange(row: Json) -> dict[str, str]:
     times = {name: "–" if row.get(name) is None else duration(row[name]) for name in ("seconds", "measured")}
     return {
         **{name: str(row[name]) for name in ("opcode", "axes", "most_for")},
+        "links": row.get("links") or "–",
         **{name: f"{row[name]:,}" for name in ("runs", "beside")},
         "bytes": quantity(row["bytes"], "B"),
         **times,

@@ -61,7 +61,7 @@ def test_too_little_memory_is_one_line_with_every_part_of_the_peak(rows, parts):
 
 def test_on_a_mesh_a_device_needs_its_part_and_a_mesh_that_would_do_is_named():
     config, shape = from_size("gpt2"), Shape(8, 512, 1024, 512)
-    with pytest.raises(UserError, match=r"weights in float32 475\.\d MiB"):
+    with pytest.raises(UserError, match=r"weights in float32 47\d\.\d MiB"):
         check_memory(config, "float32", shape, free=2**29)
     with on_mesh(abstract_mesh((8, 1, 1))), pytest.raises(UserError) as error:
         check_memory(config, "float32", shape, free=2**29)

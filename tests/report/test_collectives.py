@@ -8,7 +8,9 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from llmjax.analysis import analysis_of
-from llmjax.cost.collectives import axes_crossed
+from llmjax.cost.collectives import axes_crossed, exchanges
+from llmjax.cycles.device import load_device
+from llmjax.cycles.links import links_of
 from llmjax.hlo import parse
 from llmjax.parallel.mesh import abstract_mesh
 from llmjax.report.collectives import collectives, collectives_table
@@ -52,7 +54,10 @@ def test_collectives_of_a_program_for_eight_devices():
     assert {row.axes for row in found} >= {"tensor"} and {row.opcode for row in found} == {"all-reduce"}
     (sums,) = [row for row in found if row.axes == "tensor"]
     assert sums.bytes == 16 * 64 * 4  # of two devices' rows each sends half twice
-    assert (sums.runs, sums.beside, sums.seconds) == (1, 0, None) and "mlp" in sums.most_for
+    assert (sums.runs, sums.beside, sums.seconds, sums.links) == (1, 0, None, "") and "mlp" in sums.most_for
+    (op, *_) = [op.op for op in report.ops if exchanges(op.op, report.cost.module)]
+    links = {chip: links_of(op, report.cost.module, load_device(chip)) for chip in ("tpu:v5e", "gpu:h100")}
+    assert links["tpu:v5e"].endswith(" ICI") and links["gpu:h100"] == "in a host"
     assert found == sorted(found, key=lambda row: -row.bytes)
     cost = to_object(report)
     assert cost["mesh"] == MESH and [row["axes"] for row in cost["collectives"]] == [row.axes for row in found]
