@@ -112,7 +112,7 @@ class _Board:
         predicted = self.predicted(function, args)
         row = Row(
             strategy=name, quality=quality.value, low=quality.low, high=quality.high, seconds=seconds,
-            flops=cost.flops, bytes=cost.bytes, parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+            flops=cost.flops, bytes=cost.bytes, parameters=_parameters(state),
             weights=tree_bytes(readied(state)), predicted=predicted, **training,
         )  # fmt: skip
         self.keep(file, row)
@@ -196,6 +196,12 @@ def _kept(folder: Path) -> State:
     arrays = read_tensors(folder / WEIGHTS_FILE)
     params = nested_tree({tuple(name.split("/")): jnp.asarray(array) for name, array in arrays.items()})
     return State(read_config(folder), params)
+
+
+def _parameters(state: State) -> int:
+    """Returns how many parameters a model has, packed ones counted one by one."""
+    whole = jax.eval_shape(lambda: plain(state).params)
+    return sum(leaf.size for leaf in jax.tree.leaves(whole))
 
 
 def _key(steps: tuple[str, ...]) -> str:

@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.board import _parameters
 from experiments.board_parts.strategies import SHOWN, State, change_of, check_saved, plain, steps_of
 from llmjax.errors import UserError
 from llmjax.kernels.formats import Groups
@@ -69,6 +70,7 @@ def test_steps_do_what_they_are_called(state: State) -> None:
     assert after("layers-50").config.layers == 1
     assert after("int8").format == "int8" and after("int8").params is state.params
     packed = after("round-4")
+    assert _parameters(packed) == _parameters(state) == sum(leaf.size for leaf in jax.tree.leaves(state.params))
     assert packed.format == "int4"
     assert isinstance(packed.params["layers_0"]["mlp"]["up_proj"]["kernel"], Groups)
     assert plain(packed).params["layers_0"]["mlp"]["up_proj"]["kernel"].shape == (64, 128)
