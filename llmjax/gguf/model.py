@@ -173,7 +173,7 @@ def hf_config(file: GGUF) -> dict[str, Any]:
         allowed = family.only.get(key)
         known = allowed is not None or key in family.keys or key in _SAID_ELSEWHERE or _ROPE.fullmatch(key)
         if not known or (allowed is not None and value not in allowed):
-            raise UserError(f"{file.path}: the key {name}.{key}={value!r} is not supported.")
+            raise UserError(f"{file.path}: the key {name}.{repr(key)[1:-1]}={value!r} is not supported.")
         if isinstance(value, np.ndarray) and len(set(value.tolist())) != 1:
             raise UserError(f"{file.path}: {name}.{key} differs from layer to layer, which is not supported.")
     own = {key: value[0].item() if isinstance(value, np.ndarray) else value for key, value in own.items()}

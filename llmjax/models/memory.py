@@ -1,12 +1,13 @@
 """Whether what a model needs fits where it will lie: on one device, or a part of it on each of a mesh."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import jax
 
 from llmjax.memory import require, sharing
 from llmjax.models.config import ModelConfig
-from llmjax.parallel.mesh import AXES, current
+from llmjax.parallel.mesh import AXES, axis_size, in_use
 
 ROWS_OWN = ("activations", "evaluation", "cache")  # what is of the rows of a batch, not of a parameter
 
@@ -17,14 +18,14 @@ def require_model(config: ModelConfig, needed: Mapping[str, int], remedy: str, f
     `free`: bytes of one memory; None is "unknown", and everything passes. `remedy` says what the user may change. Where
     there are several devices, the line names a mesh of them that would do.
     """
-    mesh, devices = current(), jax.device_count()
-    sizes = (1, 1, 1) if mesh is None else tuple(mesh.shape[axis] for axis in AXES)
-    if mesh is not None:
-        devices = max(devices, mesh.size)
-        remedy = f"a device's part of {mesh.size}: {remedy}"
+    sizes = tuple(axis_size(axis) for axis in AXES)
+    divides, devices = math.prod(sizes), jax.device_count()
+    if in_use():
+        devices = max(devices, divides)
+        remedy = f"a device's part of {divides}: {remedy}"
     if devices > 1 and (fitting := _mesh_that_fits(config, needed, devices, free)):
         remedy += "; or " + " ".join(f"--config.mesh.{axis}={n}" for axis, n in zip(AXES, fitting, strict=True))
-    require(divided(needed, sizes, 1 if mesh is None else sharing(mesh.size)), remedy, free)
+    require(divided(needed, sizes, sharing(divides) if in_use() else 1), remedy, free)
 
 
 def divided(needed: Mapping[str, int], sizes: Sequence[int], here: int = 1) -> dict[str, int]:

