@@ -22,7 +22,11 @@ from llmjax.train.lesson import Lesson, check_lesson, taught
 from llmjax.train.task import Tuning
 
 # What reads the folder best/ of a method; where none is said, transformers does.
-_READERS = {"lora": "peft loads it on its base", "adalora": "peft loads it on its base", "adapters": "of this project"}
+_READERS = {
+    "lora": "peft loads it on its base",
+    "adalora": "peft loads it on its base",
+    "adapters": "the jobs here read it",
+}
 
 
 def best_told(method: str) -> str:

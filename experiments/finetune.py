@@ -306,7 +306,7 @@ def _print_data(dataset: Dataset, splits: dict[str, Split], about: list[str], ma
 
 def _print_results(results: dict[str, Any], folder: Path) -> None:
     print_figures(results)
-    files = f"{best_told(results['method'])}, eval.json, metrics.jsonl, checkpoints/, TensorBoard events"
+    files = f"{best_told(results.get('method', 'full'))}, eval.json, metrics.jsonl, checkpoints/, TensorBoard events"
     print(f"\nwritten to {folder}: {files}")
     best, text = shlex.quote(str(folder / "best")), shlex.quote(results["examples"][0]["text"][:100])
     commands = (

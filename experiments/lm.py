@@ -182,6 +182,6 @@ def _print_results(found: dict[str, Any], folder: Path) -> None:
         )
     for text in found.get("samples", []):
         print(f"  {text!r}")
-    print(f"\nwritten to {folder}: {best_told(found['method'])}, {RESULTS}, metrics.jsonl, checkpoints/")
+    print(f"\nwritten to {folder}: {best_told(found.get('method', 'full'))}, {RESULTS}, metrics.jsonl, checkpoints/")
     print("try next:")
     print("  " + launch_command("generate.py", f"--config.checkpoint={folder / 'best'}", "--config.prompt='The '"))

@@ -84,5 +84,6 @@ def test_a_copy_that_runs_beside_an_op_shares_main_memorys_bandwidth_with_it():
     time = predict(cost, device)
     traffic = sum(op.memory.get("HBM", 0.0) for op in time.ops)
     assert time.by_name["start"].memory["HBM"] > 0 and time.by_name["e"].memory["HBM"] > 0
-    assert time.overlapped >= traffic
+    assert traffic > time.by_name["e"].seconds + time.by_name["z"].seconds  # which is all that one after another take
+    assert time.overlapped - time.dispatch == pytest.approx(traffic)
     assert without_copies(cost, time) < time.overlapped
