@@ -142,9 +142,8 @@ def _held_out_shift(
     """Returns what added to the logits of whole texts, each from a fit without its fold, makes cross-entropy least."""
     if np.count_nonzero(whole_N) < FEW:
         return 0.0
-    from scipy.optimize import (
-        minimize_scalar,  # slow to import: every job that trains comes by here, few have a teacher
-    )
+    # Slow to import: every job that trains comes by this module, few have a teacher.
+    from scipy.optimize import minimize_scalar
 
     logits_N = np.zeros(len(is_N))
     for fold in range(FOLDS):
