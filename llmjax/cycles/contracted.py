@@ -15,6 +15,7 @@ from llmjax.hlo.ir import Instruction, Module
 
 MATRIX = ("dot", "convolution", "scaled-dot", "ragged-dot")
 _ATTENTION = re.compile(r"fmha|fused_attn|attention|flash", re.IGNORECASE)
+_PLAIN = re.compile(r"gemm|matmul|conv", re.IGNORECASE)
 # What a dot algorithm computes in, and how often (xla.proto's PrecisionConfig.Algorithm; jax.lax.DotAlgorithmPreset).
 _ALGORITHM = re.compile(r"(?:alg_)?dot_(?P<unit>any_f8|bf16|tf32|f16|f32|f64)_.*?(?:_x(?P<passes>\d))?", re.IGNORECASE)
 _UNITS = {"any_f8": "f8"}
@@ -62,6 +63,8 @@ def is_attention(op: OpCost) -> bool:
     """Whether an op is a fused attention kernel: a custom call named so that computes products."""
     i = op.instruction
     if not i.opcode.startswith("custom-call") or not op.cost.matmul_flops:
+        return False
+    if _PLAIN.search(i.custom_call_target):  # a library's product, in whatever layer it stands
         return False
     named = (i.custom_call_target, i.attr("name", ""), i.metadata.op_name or "")
     return any(_ATTENTION.search(str(name)) for name in named)

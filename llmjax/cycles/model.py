@@ -56,7 +56,10 @@ def _laid_out(cost: ModuleCost, times: Sequence[OpTime]) -> float:
     ran = [op for op in cost.ops if op.count]
     pairs = [(op, time) for op, time in zip(ran, times, strict=True) if time.count]
     seconds = {(op.computation, op.name): time.seconds / time.count for op, time in pairs}
-    return elapsed(cost, seconds)
+    # Many copies are under way at a time: what one takes to begin passes while others move.
+    copies = [(op, time) for op, time in pairs if time.term != "collective" and time.seconds]
+    starts = {(op.computation, op.name): time.overhead / time.count for op, time in copies}
+    return elapsed(cost, seconds, starts)
 
 
 def without_copies(cost: ModuleCost, time: ProgramTime) -> float:

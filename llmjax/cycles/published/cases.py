@@ -88,7 +88,7 @@ def case_of(row: Row) -> Case | str:
     layout = _layout(row, model, chip)
     if layout is None:
         return f"how it is spread over {row.chips} chips ({row.parallel or 'not said'}) is not known here"
-    made = _programs(row, model, dtype, (batch, length), layout)
+    made = _programs(row, model, dtype, (batch, length), layout, chip.device.main_memory.capacity.value)
     if isinstance(made, str):
         return made
     programs, tokens, layout = made
@@ -140,17 +140,16 @@ def _layout(row: Row, model: Model, chip: Chip) -> Layout | None:
 
 
 def _programs(
-    row: Row, model: Model, dtype: str, sizes: tuple[int, int], layout: Layout
+    row: Row, model: Model, dtype: str, sizes: tuple[int, int], layout: Layout, memory: float
 ) -> tuple[tuple[tuple[Program, float], ...], float, Layout] | str:
     """Programs of one device and how often each runs, tokens that they make or read on all, and the layout."""
     batch, length = sizes
     replicas = layout.fsdp * layout.data * layout.slices
     rows, phase = max(1, batch // replicas), row.phase.lower()
     share = model.shared(layout.tensor)
-    fused = bool(re.search("flash|splash|sdpa|cudnn", row.attention.lower()))
-    program = Program(share, "forward", rows, length, dtype, fused, head=model.vocabulary > 0)
+    program = Program(share, "forward", rows, length, dtype, _fused(row), head=model.vocabulary > 0)
     if phase.startswith("train step") or "backward" in phase:
-        return _training(row, program, layout, batch * length)
+        return _training(row, program, layout, batch * length, memory)
     if replicas > 1:
         return "inference over replicas is not read"
     if phase.startswith("decode"):
@@ -171,16 +170,50 @@ def _programs(
     return f"{row.phase} is none of the phases that are built"
 
 
+def _fused(row: Row) -> bool:
+    """Whether the row's attention is one fused kernel.
+
+    Of "materialised for 126M, flash for 5B" the part that names the row's model counts; of "flash from row 5" the rows
+    count that add something to those before them, as "+ flash attention" in the dtype's column.
+    """
+    text = row.attention.lower()
+    for part in text.split(","):
+        form, _, models = part.partition(" for ")
+        if any(name and name.strip() in row.model.lower() for name in models.split("/")):
+            text = form
+    if " from row" in text:
+        return row.dtype.startswith("+")
+    return bool(re.search("flash|splash|sdpa|cudnn", text))
+
+
 def _training(
-    row: Row, program: Program, layout: Layout, tokens: float
+    row: Row, program: Program, layout: Layout, tokens: float, memory: float
 ) -> tuple[tuple[tuple[Program, float], ...], float, Layout]:
     text = f"{row.parallel} {row.note}".lower()
     steps = int(found[1]) if (found := re.search(r"grad accum (\d+)", text)) else 1
-    remat = "act ckpt true" in text or ("remat" in text and "minimal" not in text)
+    if steps == 1 and (found := re.search(r"microbatch (\d+)", text)):
+        steps = max(1, round(program.batch / int(found[1])))
     alone = layout.devices == 1 and row.phase.startswith("train")
     phase = "train" if alone else "gradients"
-    program = replace(program, phase=phase, remat=remat, batch=max(1, program.batch // steps))
-    return ((program, float(steps)),), tokens, replace(layout, steps=steps)
+    program = replace(program, phase=phase, batch=max(1, program.batch // steps))
+    if re.search("act ckpt|remat", text):
+        remat = "act ckpt true" in text or ("remat" in text and "minimal" not in text)
+    else:
+        remat = _kept_bytes(program, layout) > memory
+    return ((replace(program, remat=remat), float(steps)),), tokens, replace(layout, steps=steps)
+
+
+def _kept_bytes(program: Program, layout: Layout) -> float:
+    """Bytes that a step of one text needs at least if it computes nothing again: weights, gradients, what layers keep.
+
+    A layer keeps 34 bytes a token and column of its width, in 16 bits, and 2 a score that is written (Korthikanti et
+    al. 2022, "Reducing Activation Recomputation in Large Transformer Models", eq. 1, without dropout on scores).
+    """
+    model, tokens = program.model, program.length
+    weights = 8.0 * model.layers * model.layer_parameters / layout.fsdp
+    scores = 0 if program.fused else 2 * tokens**2 * model.heads
+    width = 2 if program.dtype in ("float32", "tf32") else 1
+    return weights + model.layers * width * (34 * tokens * model.width / layout.tensor + scores)
 
 
 def _seconds(row: Row, model: Model, sizes: tuple[int, int], tokens: float) -> float | None:
@@ -212,6 +245,8 @@ def _told(row: Row, chip: Chip, programs: tuple[tuple[Program, float], ...], lay
         said.append("computed in bfloat16, whose rates are float16's there")
     if re.search(r"mpt|opt", row.model, re.IGNORECASE):
         said.append("blocks of GPT-2 in the model's sizes")
+    if any(p.remat for p, _ in programs) and not re.search("act ckpt|remat", f"{row.parallel} {row.note}".lower()):
+        said.append("layers computed again in the backward pass, as memory does not hold what they keep")
     if layout.devices > 1:
         said.append(f"one device's share of {layout.devices}, collectives added by the card's links")
     if DEVICES_A_CHIP.get(chip.device.name, 1) > 1:
