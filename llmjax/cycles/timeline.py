@@ -50,9 +50,7 @@ def is_asynchronous(i: Instruction) -> bool:
     return i.opcode.endswith("-start") and not synchronous
 
 
-def _once(
-    module: Module, computation: Computation, seconds: Mapping[str, float], starts: Mapping[str, float]
-) -> float:
+def _once(module: Module, computation: Computation, seconds: Mapping[str, float], starts: Mapping[str, float]) -> float:
     now = 0.0
     free: dict[object, float] = {}  # from when what moves bytes is free
     ends: dict[object, float] = {}

@@ -129,3 +129,19 @@ def test_fused_attention_is_one_kernel_and_a_mask_halves_it():
     assert f.term == "attention" and f.attention.blocks == 4 * 16 * 16 and f.attention.queries == 2048
     roof = f.matmul / H100.matmul["bf16"].value
     assert full.seconds > roof and causal.seconds > roof / 2 and 1.5 < full.seconds / causal.seconds < 2.1
+
+
+def test_a_library_product_in_an_attention_layer_is_a_product():
+    text = """HloModule m
+ENTRY main {
+  x = bf16[4096,1024] parameter(0)
+  w = bf16[1024,1024] parameter(1)
+  ROOT y = (bf16[4096,1024], s8[4194304]) custom-call(x, w), custom_call_target="__cublas$lt$matmul",
+    metadata={op_name="jit(f)/layer_0/attention/query/dot_general"}, backend_config={"gemm_backend_config":
+    {"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],"rhs_contracting_dimensions":["0"],
+    "lhs_batch_dimensions":[],"rhs_batch_dimensions":[]},"epilogue":"DEFAULT"}}
+}
+"""
+    op, f = only(text)
+    assert (f.term, f.m, f.n, f.k) == ("gemm", 4096, 1024, 1024)
+    assert op.seconds == pytest.approx(only(dot(4096, 1024, 1024, "bf16"))[0].seconds, rel=0.01)

@@ -87,3 +87,28 @@ def test_a_copy_that_runs_beside_an_op_shares_main_memorys_bandwidth_with_it():
     assert traffic > time.by_name["e"].seconds + time.by_name["z"].seconds  # which is all that one after another take
     assert time.overlapped - time.dispatch == pytest.approx(traffic)
     assert without_copies(cost, time) < time.overlapped
+
+
+BOTH_WAYS = """HloModule m, is_scheduled=true
+ENTRY main {
+  x = f32[1024]{0} parameter(0)
+  v = f32[1024]{0:S(1)} negate(x)
+  in = (f32[1024]{0:S(1)}, f32[1024]{0}, u32[]) copy-start(x)
+  second = (f32[1024]{0:SPACE}, f32[1024]{0}, u32[]) copy-start(SOURCE)
+  first = f32[1024]{0:SPACE} copy-done(second)
+  ROOT last = f32[1024]{0:S(1)} copy-done(in)
+}
+"""
+
+
+def test_copies_the_same_way_queue_and_copies_the_other_way_pass():
+    seconds = {("main", "v"): 1.0, ("main", "in"): 5.0, ("main", "second"): 2.0, ("main", "first"): 0.5}
+
+    def taken(space, source, starts=None):
+        text = BOTH_WAYS.replace("SPACE", space).replace("SOURCE", source)
+        return elapsed(cost_module(parse(text)), seconds, starts)
+
+    assert taken("S(1)", "x") == pytest.approx(1 + 5 + 2 + 0.5)
+    assert taken("S(0)", "v") == pytest.approx(1 + max(2 + 0.5, 5))
+    # What the first takes before it moves anything passes while the second moves.
+    assert taken("S(1)", "x", {("main", "in"): 3.0}) == pytest.approx(1 + max(2 + 2 + 0.5, 5))

@@ -74,18 +74,21 @@ def fit_chips(names: tuple[str, ...], folder: Path | None, neusight: Path | None
 
 def _left_out(truth: Kind, machine: Device, result: Result, results: list[Result]) -> Result:
     """The result with its error by the terms of the other chips of which the same was measured."""
-    others = [r for r in results if r.kind == result.kind and r.chip != result.chip]
-    if result.kind == COLLECTIVE:
-        others = [r for r in others if _alike(r.chip, machine)]
+    others = [r for r in results if r.kind == result.kind and r.chip != result.chip and _alike(r, machine)]
     if not others:
         return result
     terms = {**known.values(machine), **carried(tuple(result.terms), [r.terms for r in others])}
     return replace(result, by_chip=check(truth, terms))
 
 
-def _alike(chip: str, device: Device) -> bool:
-    """Whether a chip's links are like the device's: a switch says nothing of a bus."""
-    return on_bus(load_device(chip)) == on_bus(device)
+def _alike(result: Result, device: Device) -> bool:
+    """Whether a result's chip says something of the device: of its links if both have a switch or both a bus, of its
+    kernels if both have HBM or neither. NeuSight measured too few chips to part them."""
+    other = load_device(result.chip)
+    if result.kind == COLLECTIVE:
+        return on_bus(other) == on_bus(device)
+    same_memory = (other.main_memory.name == "HBM") == (device.main_memory.name == "HBM")
+    return same_memory or result.source == tables.NEUSIGHT_SOURCE
 
 
 def _kinds(
@@ -134,7 +137,7 @@ def _neusight(chip: str, device: Device, folder: Path) -> Iterator[tuple[str, st
 
 
 def card(chip: str, results: list[Result]) -> Device:
-    """The chip's card with all terms: fitted ones, those it had, the other chips' median, what most chips have.
+    """The chip's card with all terms: fitted ones, those it had, the median of chips alike, what most chips have.
 
     A term that its fit drove to the end of its range is not taken: something else was measured.
     """
@@ -146,14 +149,14 @@ def card(chip: str, results: list[Result]) -> Device:
         others = {
             r.chip: r.terms[name]
             for r in results
-            if r.chip != chip and term.holds(r.terms.get(name)) and (r.kind != COLLECTIVE or _alike(r.chip, device))
+            if r.chip != chip and term.holds(r.terms.get(name)) and _alike(r, device)
         }
         if own:
             terms[name] = _figure(own[-1][0], "published", own[-1][1])
         elif had and had.provenance != "estimate" and term.holds(had.value):
             terms[name] = had
         elif others:
-            source = f"not measured here: the median of {len(others)} chips that were"
+            source = f"not measured here: the median of {len(others)} like it that were"
             terms[name] = _figure(float(np.median(list(others.values()))), "estimate", source)
         else:
             terms[name] = had or Figure(term.typical, "estimate", known.TYPICAL)

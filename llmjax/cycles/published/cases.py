@@ -12,6 +12,7 @@ from llmjax.cycles.published.chips import DEVICES_A_CHIP, Chip, chip_of
 from llmjax.cycles.published.models import Model, model_of, step_flops
 from llmjax.cycles.published.table import Row
 
+HALF = 2  # bytes of a cached value
 PHASES = ("forward", "gradients", "train", "prefill", "decode")
 
 
@@ -95,7 +96,30 @@ def case_of(row: Row) -> Case | str:
     seconds = _seconds(row, model, (batch, length), tokens)
     if seconds is None:
         return f"{row.metric} in {row.unit} is not read as a time"
+    if seconds < _roof(model, programs, layout, chip, batch):
+        return (
+            "the published time is shorter than the chips' data sheet allows for what the row says: it is of less work"
+        )
     return Case(row, chip, programs, layout, seconds, _told(row, chip, programs, layout))
+
+
+def _roof(model: Model, programs: tuple[tuple[Program, float], ...], layout: Layout, chip: Chip, batch: int) -> float:
+    """The least seconds that a data sheet allows: products of the weights at its highest peak; of decoding, weights and
+    the cache from main memory at its whole bandwidth. Other work is left out."""
+    peak = max(figure.value for figure in chip.device.matmul.values()) * layout.devices
+    bandwidth = chip.device.main_memory.bandwidth.value * layout.devices
+    weights = model.layers * model.layer_parameters
+    whole = 0.0
+    for program, times in programs:
+        rows = min(batch, program.batch * layout.devices // layout.tensor)
+        if program.phase == "decode":
+            width = {"int8": 1, "float32": 4, "tf32": 4}.get(program.dtype, 2)
+            cache = 2 * HALF * rows * program.length * model.groups * model.head_width * model.layers
+            whole += times * (width * weights + cache) / bandwidth
+        else:
+            passes = 3 if program.phase in ("gradients", "train") else 1
+            whole += times * 2 * passes * weights * rows * program.length / peak
+    return whole
 
 
 def _whole(text: str) -> int | None:

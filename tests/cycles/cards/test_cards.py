@@ -112,6 +112,16 @@ def test_a_card_comes_out_of_published_tables(tmp_path):
     assert device.matmul == H100.matmul and device.memory == H100.memory
 
 
+def test_a_chip_takes_what_was_not_measured_of_it_from_chips_with_its_kind_of_memory():
+    def result(chip, share):
+        error = fit.Check(0.1, 0.0, 1)
+        return build.Result(chip, "product", tables.SOURCE, {"product.share": share}, error, None)
+
+    results = [result("gpu:h100", 0.8), result("gpu:h200", 0.7), result("gpu:l40s", 0.5)]
+    assert build.card("gpu:v100", results).terms["product.share"].value == pytest.approx(0.75)
+    assert build.card("gpu:l4", results).terms["product.share"].value == pytest.approx(0.5)
+
+
 def test_neusights_csv_files_are_read_once(tmp_path):
     fields = ("OPName", "Latency", "Device", "B", "M", "N", "K", "H")
     rows = [

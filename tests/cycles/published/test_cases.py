@@ -44,10 +44,49 @@ def test_a_share_has_its_part_of_the_heads_and_the_mlp():
 def test_training_alone_has_an_optimiser_and_spread_out_gradients():
     ((program, times),) = case().programs
     assert (program.phase, program.batch, program.dtype, program.fused, times) == ("train", 4, "bfloat16", True, 1.0)
-    many = case(chips=8, batch="512", parallel="DP8", note="grad accum 4, act ckpt True")
+    many = case(chips=8, batch="512", parallel="DP8", note="grad accum 4, act ckpt True", value=5000.0)
     ((program, times),) = many.programs
     assert (program.phase, program.batch, program.remat, times) == ("gradients", 16, True, 4.0)
     assert many.layout == Layout(data=8, steps=4)
+    (_, times) = case(batch="64", note="microbatch 32 a GPU", value=500.0).programs[0]
+    assert times == 2.0
+
+
+def test_layers_are_computed_again_where_memory_says_so():
+    large = {
+        "model": "GPT-175B 96L/12288/96H",
+        "chips": 256,
+        "batch": "1536",
+        "length": "2048",
+        "parallel": "FSDP256",
+        "value": 1e5,
+    }
+    assert case(**large).programs[0][0].remat and any("computed again" in told for told in case(**large).told)
+    assert not case(**large, note="act ckpt False").programs[0][0].remat
+    assert not case().programs[0][0].remat
+
+
+@pytest.mark.parametrize(
+    ("changes", "fused"),
+    [
+        ({"attention": "flash (SDPA)"}, True),
+        ({"attention": "materialised"}, False),
+        ({"attention": "materialised for 124M, flash for 5B/175B"}, False),
+        ({"attention": "materialised for 126M, flash for 124M/175B"}, True),
+        ({"attention": "flash from row 5"}, False),
+        ({"attention": "flash from row 5", "dtype": "+ flash attention"}, True),
+    ],
+)
+def test_attention_is_fused_where_the_row_says_so(changes, fused):
+    assert case(**changes).programs[0][0].fused == fused
+
+
+def test_a_time_that_no_chip_could_reach_is_of_other_work():
+    decode = {"phase": "decode", "model": "Llama-2-7B", "batch": "1", "length": "2048", "unit": "ms"}
+    weights = 6.5e9 * 2 / 2.04e12  # seconds that an A100 of 80 GB needs to read them
+    assert case(**decode, value=1.2e3 * weights).seconds > weights
+    found = case_of(replace(ROW, **decode, value=0.9e3 * weights))
+    assert isinstance(found, str) and "data sheet" in found
 
 
 @pytest.mark.parametrize(
@@ -62,7 +101,7 @@ def test_training_alone_has_an_optimiser_and_spread_out_gradients():
     ],
 )
 def test_layouts_are_read_from_their_usual_words(words, chips, layout):
-    assert case(parallel=words, chips=chips, batch="1024").layout == layout
+    assert case(parallel=words, chips=chips, batch="1024", value=5000.0).layout == layout
 
 
 @pytest.mark.parametrize(
