@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from experiments._published import compiled, is_kept, taken_of
 from experiments._settings import values_of
 from llmjax.cycles.device import device_names
-from llmjax.cycles.published.cases import Case, Program, case_of
+from llmjax.cycles.published.cases import LESS_WORK, Case, Program, case_of, of_less_work
 from llmjax.cycles.published.chips import chip_of
 from llmjax.cycles.published.kernels import kernel_seconds
 from llmjax.cycles.published.pricing import Taken, assembled, layers_to_compile, once_a_step
@@ -70,8 +70,9 @@ def run(config: ConfigDict, workdir: str) -> None:
     compiler = _Compiler(Path(workdir) / "programs", began + 60 * settings.minutes)
     outcomes: list[Outcome] = []
     left: dict[str, str] = {}
+    refuted = of_less_work(rows)
     for number, row in enumerate(rows, start=1):
-        found = _outcome(row, compiler)
+        found = LESS_WORK if row.id in refuted else _outcome(row, compiler)
         if isinstance(found, str):
             left[row.id] = found
             continue

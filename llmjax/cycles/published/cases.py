@@ -6,6 +6,7 @@ No JAX import.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from llmjax.cycles.published.chips import DEVICES_A_CHIP, Chip, chip_of
@@ -13,6 +14,8 @@ from llmjax.cycles.published.models import Model, model_of, step_flops
 from llmjax.cycles.published.table import Row
 
 HALF = 2  # bytes of a cached value
+LESS_WORK = "the published time is shorter than the chips' data sheet allows for what the row says: it is of less work"
+SAME = 0.02  # by which two published times may differ that are taken for the same
 PHASES = ("forward", "gradients", "train", "prefill", "decode")
 
 
@@ -97,10 +100,24 @@ def case_of(row: Row) -> Case | str:
     if seconds is None:
         return f"{row.metric} in {row.unit} is not read as a time"
     if seconds < _roof(model, programs, layout, chip, batch):
-        return (
-            "the published time is shorter than the chips' data sheet allows for what the row says: it is of less work"
-        )
+        return LESS_WORK
     return Case(row, chip, programs, layout, seconds, _told(row, chip, programs, layout))
+
+
+def of_less_work(rows: Sequence[Row]) -> frozenset[str]:
+    """Ids of rows whose time is that of a longer one that `LESS_WORK` rules out, all else the same.
+
+    What does not grow with the length that the table gives is not of that length.
+    """
+    series: dict[Row, list[Row]] = {}
+    for row in rows:
+        kind = replace(row, id="", length="", value=0.0, source="", note="")
+        series.setdefault(kind, []).append(row)
+    found: set[str] = set()
+    for alike in series.values():
+        refuted = [row for row in alike if case_of(row) == LESS_WORK] if len(alike) > 1 else []
+        found |= {r.id for r in alike for other in refuted if abs(r.value / other.value - 1) <= SAME}
+    return frozenset(found)
 
 
 def _roof(model: Model, programs: tuple[tuple[Program, float], ...], layout: Layout, chip: Chip, batch: int) -> float:

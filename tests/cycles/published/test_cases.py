@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from llmjax.cycles.published.cases import Case, Layout, case_of
+from llmjax.cycles.published.cases import LESS_WORK, Case, Layout, case_of, of_less_work
 from llmjax.cycles.published.models import model_of, step_flops
 from llmjax.cycles.published.table import Row
 
@@ -86,7 +86,16 @@ def test_a_time_that_no_chip_could_reach_is_of_other_work():
     weights = 6.5e9 * 2 / 2.04e12  # seconds that an A100 of 80 GB needs to read them
     assert case(**decode, value=1.2e3 * weights).seconds > weights
     found = case_of(replace(ROW, **decode, value=0.9e3 * weights))
-    assert isinstance(found, str) and "data sheet" in found
+    assert found == LESS_WORK
+
+
+def test_a_time_that_does_not_grow_with_the_length_is_of_no_length():
+    row = replace(ROW, phase="prefill", batch="64", value=100.0)
+    rows = [replace(row, id=f"{n}", length=str(n)) for n in (512, 65536)]
+    other = replace(row, id="twice as long", length="1024", value=200.0)
+    assert isinstance(case_of(rows[0]), Case) and case_of(rows[1]) == LESS_WORK
+    assert of_less_work([*rows, other]) == {"512", "65536"}
+    assert of_less_work([rows[0], other]) == frozenset()
 
 
 @pytest.mark.parametrize(
