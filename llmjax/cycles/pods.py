@@ -15,7 +15,7 @@ from llmjax.cycles import terms as known
 from llmjax.cycles.device import Device, peak
 from llmjax.cycles.published.cases import Layout, Program
 from llmjax.cycles.published.models import Model
-from llmjax.cycles.published.pricing import collective, gathered_weights, shared_layer
+from llmjax.cycles.published.pricing import added_up, collective, gathered_weights
 
 STATE = 16  # bytes a parameter: float32 weights, their gradients and Adam's two moments
 SUMS = 4  # bytes a parameter more, where gradients of several microbatches are added up
@@ -133,7 +133,7 @@ def estimate(work: Work, spread: Spread, device: Device) -> Estimate:
     held = work.parameters / (spread.fsdp * spread.tensor)
     moved = _moved(work, spread, tokens) * spread.microbatches + (STATE + 12) * held
     layers = model.layers * spread.microbatches
-    tensor = layers * shared_layer(program, spread.layout, device)
+    tensor = layers * added_up(program, spread.layout, device, "all-reduce")
     each = compute / model.layers
     fsdp = layers * max(0.0, gathered_weights(program, spread.layout, device) - each)
     replicas = collective(device, "all-reduce", spread.data, 4 * held, spread.fsdp * spread.tensor, spread.devices)

@@ -61,7 +61,7 @@ def assembled(program: Program, layout: Layout, device: Device, layers: Sequence
     busy, _ = _apart(layers, [one.busy for one in taken])
     shared = max(0.0, busy + shared_layer(program, layout, device) - each)  # beside it copies go on
     beside = fused_attention(program, device) + shared
-    waits = max(0.0, gathered_weights(program, layout, device) - each - beside)
+    waits = max(0.0, gathered_layer(program, layout, device) - each - beside)
     whole = rest + program.model.layers * each
     return whole + program.model.layers * (beside + waits)
 
@@ -117,24 +117,47 @@ def _attention(device: Device, flops: float, scores: float, program: Program, mo
 
 
 def shared_layer(program: Program, layout: Layout, device: Device) -> float:
-    """Seconds a layer in which devices that share it add up their results: after attention and after the MLP.
+    """Seconds a layer in which devices that share it add up their results, and nothing hides it.
+
+    Of sequences on TPUs that is a reduce-scatter of the tokens' results (`_split`), of all else an all-reduce.
+    """
+    return added_up(program, layout, device, "reduce-scatter" if _split(program, device) else "all-reduce")
+
+
+def gathered_layer(program: Program, layout: Layout, device: Device) -> float:
+    """Seconds a layer of collectives that run beside its computation: the longer of the two counts.
+
+    Weights are gathered, forward and backward, and their gradients scattered (Rajbhandari et al. 2020, "ZeRO"); of
+    sequences on TPUs, tokens' results are gathered too.
+    """
+    tokens = added_up(program, layout, device, "all-gather") if _split(program, device) else 0.0
+    return tokens + gathered_weights(program, layout, device)
+
+
+def _split(program: Program, device: Device) -> bool:
+    """Whether devices that share a layer have a part of the tokens each between its halves (Korthikanti et al. 2022).
+
+    MaxText does so, and has libtpu gather beside products (`xla_tpu_enable_async_collective_fusion_fuse_all_gather`).
+    """
+    return device.kind == "tpu" and program.phase != "decode"
+
+
+def added_up(program: Program, layout: Layout, device: Device, name: str) -> float:
+    """Seconds a layer of one kind of collective after attention and after the MLP.
 
     Forward twice, backward twice, and twice more where the forward pass is done again (Shoeybi et al. 2019,
-    "Megatron-LM"). Nothing hides them.
+    "Megatron-LM").
     """
     if layout.tensor == 1:
         return 0.0
     times = {"gradients": 6 if program.remat else 4, "train": 4}.get(program.phase, 2)
     tokens = program.batch * (1 if program.phase == "decode" else program.length)
     size = HALF * tokens * program.model.width
-    return times * collective(device, "all-reduce", layout.tensor, size, 1, layout.devices)
+    return times * collective(device, name, layout.tensor, size, 1, layout.devices)
 
 
 def gathered_weights(program: Program, layout: Layout, device: Device) -> float:
-    """Seconds a layer in which its weights are gathered, forward and backward, and its gradients scattered.
-
-    They run beside the layer's computation: the longer of the two counts (Rajbhandari et al. 2020, "ZeRO").
-    """
+    """Seconds a layer in which its weights are gathered, forward and backward, and its gradients scattered."""
     if layout.fsdp == 1:
         return 0.0
     size = float(HALF * program.model.layer_parameters)

@@ -11,10 +11,12 @@ from llmjax.cycles.published.kernels import kernel_seconds
 from llmjax.cycles.published.models import model_of
 from llmjax.cycles.published.pricing import (
     Taken,
+    added_up,
     assembled,
     between_slices,
     collective,
     fused_attention,
+    gathered_layer,
     gathered_weights,
     layers_to_compile,
     once_a_step,
@@ -125,3 +127,15 @@ def test_kernels_need_no_compiler():
     layer = replace(product, model="phi-2 mlp_up_proj, 4096 tokens", value=0.3, unit="ms")
     assert kernel_seconds(layer)[0] > 2 * 4096 * 2560 * 10240 / H100.matmul["bf16"].value  # pyright: ignore
     assert "no operation" in str(kernel_seconds(replace(layer, model="phi-2 dream, 4096 tokens")))
+
+
+def test_on_tpus_tokens_are_scattered_in_turn_and_gathered_beside_the_layer():
+    layout = Layout(tensor=16)
+    scattered, gathered = shared_layer(TRAIN, layout, V5E), gathered_layer(TRAIN, layout, V5E)
+    assert scattered == pytest.approx(gathered) and scattered > 0
+    whole = added_up(TRAIN, layout, V5E, "all-reduce")
+    assert whole < scattered + gathered < 1.2 * whole  # the same bytes, and twice the hops
+    assert gathered_layer(TRAIN, layout, H100) == 0 and shared_layer(TRAIN, layout, H100) > 0
+    decode = replace(TRAIN, phase="decode")
+    assert gathered_layer(decode, layout, V5E) == 0
+    assert shared_layer(decode, layout, V5E) == added_up(decode, layout, V5E, "all-reduce")
