@@ -22,8 +22,8 @@ from llmjax.files import atomic_write
 
 NOTE = (
     "Median |error| on what no fit saw, and its bias. By shape: sizes that were held out (products: of the median of"
-    " those who measured it). By source: besides, a framework that was left out. By chip: with the median terms of the"
-    " other chips."
+    " those who measured it). By source: besides, a framework that was left out. By chip: with the median terms of"
+    " other chips like it."
 )
 
 

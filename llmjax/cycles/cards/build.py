@@ -35,7 +35,7 @@ class Result:
     """What one kind of kernel of a chip gave: its terms, and errors on what the fit did not see.
 
     `by_shape` is against sizes that were held out (of products the median of those who measured a shape), `by_source`
-    besides against a framework that was left out of the fit, `by_chip` by the median terms of the other chips.
+    besides against a framework that was left out of the fit, `by_chip` by the median terms of chips like it.
     """
 
     chip: str
@@ -73,7 +73,7 @@ def fit_chips(names: tuple[str, ...], folder: Path | None, neusight: Path | None
 
 
 def _left_out(truth: Kind, machine: Device, result: Result, results: list[Result]) -> Result:
-    """The result with its error by the terms of the other chips of which the same was measured."""
+    """The result with its error by the terms of chips like it of which the same was measured."""
     others = [r for r in results if r.kind == result.kind and r.chip != result.chip and _alike(r, machine)]
     if not others:
         return result
