@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import gzip
 import hashlib
 import importlib.metadata
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+import llmjax
 from experiments._phases import PHASES, decoding
 from experiments._programs import Shape
 from llmjax.analysis import analysis_of
@@ -130,8 +132,17 @@ def function_of(program: Program, layers: int) -> tuple[Callable[..., Any], tupl
 def _file(program: Program, layers: int, target: str, folder: Path) -> Path:
     made = dataclasses.replace(program, model=dataclasses.replace(program.model, layers=layers))
     versions = [importlib.metadata.version(name) for name in ("jax", "jaxlib")]
-    name = hashlib.sha256(repr((made, config_of(program, layers), target, versions)).encode()).hexdigest()[:24]
+    name = hashlib.sha256(repr((made, config_of(program, layers), target, versions, _code())).encode()).hexdigest()[:24]
     return folder / f"{name}.hlo.gz"
+
+
+@functools.cache
+def _code() -> str:
+    """What programs are made by: a kept one is of this code or made anew."""
+    folders = [Path(llmjax.__file__).parent / name for name in ("models", "kernels", "train", "infer")]
+    files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
+    files += [Path(__file__), Path(__file__).with_name("_phases.py"), Path(__file__).with_name("_programs.py")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def is_kept(program: Program, layers: int, target: str, folder: Path) -> bool:
