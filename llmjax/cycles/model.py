@@ -36,7 +36,7 @@ def timed(cost: ModuleCost, device: Device, ops: Sequence[Features]) -> ProgramT
     times = tuple(op_time(f, device) for f in ops)
     dispatch = _dispatch(cost, device)
     busy = sum(time.seconds for time in times)
-    overlapped = dispatch + max(_laid_out(cost, times), _main_memory(times, device))
+    overlapped = dispatch + max(_laid_out(cost, times, device), _main_memory(times, device))
     sequential = busy + dispatch
     scale = overlapped / sequential if sequential else 1.0
     low = (sum(time.low for time in times) + dispatch) * scale
@@ -52,14 +52,15 @@ def _main_memory(times: Sequence[OpTime], device: Device) -> float:
     return sum(time.memory.get(device.main_memory.name, 0.0) for time in times)
 
 
-def _laid_out(cost: ModuleCost, times: Sequence[OpTime]) -> float:
+def _laid_out(cost: ModuleCost, times: Sequence[OpTime], device: Device) -> float:
     ran = [op for op in cost.ops if op.count]
     pairs = [(op, time) for op, time in zip(ran, times, strict=True) if time.count]
     seconds = {(op.computation, op.name): time.seconds / time.count for op, time in pairs}
     # Many copies are under way at a time: what one takes to begin passes while others move.
     copies = [(op, time) for op, time in pairs if time.term != "collective" and time.seconds]
     starts = {(op.computation, op.name): time.overhead / time.count for op, time in copies}
-    return elapsed(cost, seconds, starts)
+    beside = value(device, "collective.beside") if device.kind == "gpu" and physical(device) else 1.0
+    return elapsed(cost, seconds, starts, beside)
 
 
 def without_copies(cost: ModuleCost, time: ProgramTime) -> float:
@@ -69,7 +70,7 @@ def without_copies(cost: ModuleCost, time: ProgramTime) -> float:
     """
     copies = {op.name for op in cost.ops if op.instruction.opcode in ("copy-start", "slice-start")}
     kept = [replace(each, seconds=0.0) if each.name in copies else each for each in time.ops]
-    return time.dispatch + _laid_out(cost, kept)
+    return time.dispatch + _laid_out(cost, kept, time.device)
 
 
 def between(cost: ModuleCost) -> dict[str, float]:

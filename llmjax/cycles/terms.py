@@ -72,6 +72,11 @@ def _collectives() -> dict[str, Term]:
     found["collective.contention"] = Term(
         "exponent", 0.0, 2.5, 0.0, "bandwidth falls as (2 / devices)^this: 0 on a switch, above 1 on shared PCIe"
     )
+    # NCCL's kernels take SMs and main memory's bandwidth from what runs beside them: products were measured 30 to 40%
+    # slower on H100 (PyTorch's pull request 179937, 2026).
+    found["collective.beside"] = Term(
+        "share", 0.4, 1.0, 0.74, "how fast kernels are while a collective moves bytes beside them"
+    )
     return found
 
 

@@ -17,20 +17,24 @@ from llmjax.hlo.ir import Computation, Instruction, Module
 
 
 def elapsed(
-    cost: ModuleCost, seconds: Mapping[tuple[str, str], float], starts: Mapping[tuple[str, str], float] | None = None
+    cost: ModuleCost,
+    seconds: Mapping[tuple[str, str], float],
+    starts: Mapping[tuple[str, str], float] | None = None,
+    beside: float = 1.0,
 ) -> float:
     """Seconds of one execution of a module.
 
     Args:
         seconds: of one execution of an op, by (computation, name); what is not named takes none.
         starts: of these, what an asynchronous op takes before anything moves, while others of its kind still move.
+        beside: how fast other ops are while a collective moves, as a share.
     """
     counts: dict[str, float] = {}
     for op in cost.ops:
         counts[op.computation] = max(counts.get(op.computation, 0.0), float(op.count))
     module, times, before = cost.module, _by_computation(seconds), _by_computation(starts or {})
     return sum(
-        counts[name] * _once(module, module.computations[name], each, before.get(name, {}))
+        counts[name] * _once(module, module.computations[name], each, before.get(name, {}), beside)
         for name, each in times.items()
     )
 
@@ -50,7 +54,13 @@ def is_asynchronous(i: Instruction) -> bool:
     return i.opcode.endswith("-start") and not synchronous
 
 
-def _once(module: Module, computation: Computation, seconds: Mapping[str, float], starts: Mapping[str, float]) -> float:
+def _once(
+    module: Module,
+    computation: Computation,
+    seconds: Mapping[str, float],
+    starts: Mapping[str, float],
+    beside: float,
+) -> float:
     now = 0.0
     free: dict[object, float] = {}  # from when what moves bytes is free
     ends: dict[object, float] = {}
@@ -77,8 +87,13 @@ def _once(module: Module, computation: Computation, seconds: Mapping[str, float]
             else:
                 ends[i.name] = end
         else:
-            now += seconds.get(i.name, 0.0)
+            now += slowed(seconds.get(i.name, 0.0), free.get(_LINKS, 0.0) - now, beside)
     return max([now, *ends.values()])
+
+
+def slowed(seconds: float, busy: float, beside: float) -> float:
+    """Seconds of what is as fast as `beside` says for the first `busy` seconds and takes `seconds` by itself."""
+    return max(seconds, min(seconds / beside, seconds + (1 - beside) * busy))
 
 
 _LINKS = "links"

@@ -5,7 +5,7 @@ import pytest
 from llmjax.cost import cost_module
 from llmjax.cycles.device import load_device
 from llmjax.cycles.model import predict, without_copies
-from llmjax.cycles.timeline import elapsed, is_asynchronous
+from llmjax.cycles.timeline import elapsed, is_asynchronous, slowed
 from llmjax.hlo import parse
 
 TEXT = """HloModule m, num_partitions=2, is_scheduled=true
@@ -33,6 +33,18 @@ def test_only_what_stands_between_start_and_done_hides_it():
     assert total(3.0, 1.0, 5.0) == pytest.approx(3.0 + 5.0)
     assert total(3.0, 4.0, 5.0) == pytest.approx(4.0 + 5.0)
     assert total(3.0, 4.0, 5.0, SYNC) == pytest.approx(3.0 + 4.0 + 5.0)
+
+
+def test_ops_are_slower_while_a_collective_moves_beside_them():
+    cost = cost_module(parse(TEXT.replace("CONFIG", BESIDE)))
+
+    def taken(start, e):
+        return elapsed(cost, {("main", "start"): start, ("main", "e"): e}, beside=0.5)
+
+    assert taken(3.0, 0.0) == pytest.approx(3.0)
+    assert taken(3.0, 1.0) == pytest.approx(3.0)  # it ends at 2
+    assert taken(3.0, 4.0) == pytest.approx(3.0 + 2.5)  # of 4, 1.5 are done by 3
+    assert slowed(4.0, -1.0, 0.5) == 4.0
 
 
 def test_a_name_makes_nothing_asynchronous():

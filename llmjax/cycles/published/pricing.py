@@ -13,6 +13,7 @@ from llmjax.cycles.gpu import exchange as gpu_exchange
 from llmjax.cycles.gpu import unit
 from llmjax.cycles.kernels import prompt
 from llmjax.cycles.published.cases import Layout, Program
+from llmjax.cycles.timeline import slowed
 from llmjax.cycles.tpu import exchange as tpu_exchange
 
 HALF = 2  # bytes of an activation, a weight or its gradient on the links
@@ -60,10 +61,13 @@ def assembled(program: Program, layout: Layout, device: Device, layers: Sequence
     each, rest = _apart(layers, [one.whole for one in taken])
     busy, _ = _apart(layers, [one.busy for one in taken])
     shared = max(0.0, busy + shared_layer(program, layout, device) - each)  # beside it copies go on
-    beside = fused_attention(program, device) + shared
-    waits = max(0.0, gathered_layer(program, layout, device) - each - beside)
-    whole = rest + program.model.layers * each
-    return whole + program.model.layers * (beside + waits)
+    alone, gathered = each + fused_attention(program, device) + shared, gathered_layer(program, layout, device)
+    return rest + program.model.layers * max(slowed(alone, gathered, _beside(device)), gathered)
+
+
+def _beside(device: Device) -> float:
+    """How fast a device computes while a collective moves beside: a TPU's links take nothing of its cores."""
+    return known.value(device, "collective.beside") if device.kind == "gpu" else 1.0
 
 
 def _apart(layers: Sequence[int], seconds: Sequence[float]) -> Stack:
@@ -85,7 +89,9 @@ def once_a_step(program: Program, layout: Layout, device: Device, compute: float
     replicas = collective(device, "all-reduce", layout.data, 4 * weights, layout.fsdp * layout.tensor, layout.devices)
     share = known.value(device, "hbm.bandwidth" if device.kind == "tpu" else "stream.bandwidth")
     update = ADAM * weights / (device.main_memory.bandwidth.value * share)
-    return max(0.0, replicas - 2 / 3 * compute) + between_slices(device, layout.slices, 4 * weights) + update
+    backward = 2 / 3 * compute
+    exchanged = max(slowed(backward, replicas, _beside(device)), replicas) - backward
+    return exchanged + between_slices(device, layout.slices, 4 * weights) + update
 
 
 def fused_attention(program: Program, device: Device) -> float:

@@ -89,7 +89,9 @@ def test_gathered_weights_hide_behind_long_layers_and_not_behind_short_ones():
     layout, plain = Layout(fsdp=8), replace(TRAIN, fused=False)
     wait = gathered_weights(plain, layout, H100)
     assert wait > 3 * 7 / 8 * 2 * MODEL.layer_parameters / H100.link.value
-    assert assembled(plain, layout, H100, (1, 2), (Taken(1, 1), Taken(2, 2))) == pytest.approx(32)
+    slower = (1 - H100.terms["collective.beside"].value) * wait  # while NCCL runs beside
+    assert assembled(plain, layout, H100, (1, 2), (Taken(1, 1), Taken(2, 2))) == pytest.approx(32 * (1 + slower))
+    assert assembled(plain, layout, V5E, (1, 2), (Taken(1, 1), Taken(2, 2))) == pytest.approx(32)
     assert assembled(plain, layout, H100, (1, 2), (Taken(0, 0), Taken(1e-9, 1e-9))) == pytest.approx(
         32 * wait, rel=1e-3
     )
