@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -138,10 +139,13 @@ def seen_by_fit(row: Row, device: Device) -> str:
 def expected(outcomes: Iterable[Outcome]) -> dict[str, dict[str, dict[str, float]]]:
     """Median |error| of whole programs by chip and kind ("train", "decode", ...), and of how many rows, from two on.
 
-    TensorFlow's rows are left out: their times hold what its session took.
+    TensorFlow's rows are left out: their times hold what its session took. So are eager PyTorch's, where there are two
+    others: it starts every operation from the host.
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
     whole = [o for o in counted(outcomes) if o.row.tier != "K" and "TensorFlow" not in o.row.stack]
+    kinds = Counter((o.chip, o.phase) for o in whole if o.row.tier != "D")
+    whole = [o for o in whole if o.row.tier != "D" or kinds[o.chip, o.phase] < 2]
     for name, each in grouped(whole, lambda o: f"{o.chip} {o.phase}").items():
         if each.rows > 1:
             chip, _, phase = name.partition(" ")

@@ -82,6 +82,9 @@ def test_expected_errors_are_of_whole_programs_and_of_two_rows():
     rows = [outcome(1.2, 1.0), outcome(1.2, 1.0, tier="K"), outcome(9.0, 1.0, stack="TensorFlow + XLA")]
     assert expected(rows) == {}
     assert expected([*rows, outcome(1.2, 1.0)]) == {"gpu:a100": {"train": {"error": 0.2, "rows": 2}}}
+    eager = [outcome(1.0, 1.5, tier="D"), outcome(1.0, 1.5, tier="D")]
+    assert expected(eager) == {"gpu:a100": {"train": {"error": 0.5, "rows": 2}}}
+    assert expected([*eager, *rows, outcome(1.2, 1.0)]) == {"gpu:a100": {"train": {"error": 0.2, "rows": 2}}}
 
 
 def test_a_chip_without_rows_borrows_from_its_likes():
