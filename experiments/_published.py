@@ -139,7 +139,7 @@ def _file(program: Program, layers: int, target: str, folder: Path) -> Path:
 @functools.cache
 def _code() -> str:
     """What programs are made by: a kept one is of this code or made anew."""
-    folders = [Path(llmjax.__file__).parent / name for name in ("models", "kernels", "train", "infer")]
+    folders = [Path(llmjax.__file__).parent / name for name in ("models", "kernels", "parallel", "train", "infer")]
     files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
     files += [Path(__file__), Path(__file__).with_name("_phases.py"), Path(__file__).with_name("_programs.py")]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

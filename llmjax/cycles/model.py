@@ -19,7 +19,7 @@ from llmjax.cycles.device import Device, peak
 from llmjax.cycles.features import Features, features
 from llmjax.cycles.fitted import BETWEEN, fitted_parts
 from llmjax.cycles.gpu import gpu_parts
-from llmjax.cycles.terms import value
+from llmjax.cycles.terms import beside, value
 from llmjax.cycles.timeline import elapsed
 from llmjax.cycles.times import OpTime, Parts, ProgramTime
 from llmjax.cycles.tpu import tpu_parts
@@ -59,8 +59,7 @@ def _laid_out(cost: ModuleCost, times: Sequence[OpTime], device: Device) -> floa
     # Many copies are under way at a time: what one takes to begin passes while others move.
     copies = [(op, time) for op, time in pairs if time.term != "collective" and time.seconds]
     starts = {(op.computation, op.name): time.overhead / time.count for op, time in copies}
-    beside = value(device, "collective.beside") if device.kind == "gpu" and physical(device) else 1.0
-    return elapsed(cost, seconds, starts, beside)
+    return elapsed(cost, seconds, starts, beside(device) if physical(device) else 1.0)
 
 
 def without_copies(cost: ModuleCost, time: ProgramTime) -> float:

@@ -112,6 +112,11 @@ def value(device: Device, name: str) -> float:
     return figure(device, name).value
 
 
+def beside(device: Device) -> float:
+    """How fast kernels are while a collective moves beside them, as a share; TPUs' links take nothing of theirs."""
+    return value(device, "collective.beside") if device.kind == "gpu" and device.terms else 1.0
+
+
 def values(device: Device) -> dict[str, float]:
     """All terms of the chip's kind by name."""
     return {name: value(device, name) for name in TERMS.get(device.kind, ())}

@@ -42,16 +42,21 @@ def unembed(x: Float[Array, "... D"], table: Array | Packed, vocabulary: int) ->
     """Returns float32 logits: the product of `x` with every row of a vocabulary's weight [V, D]."""
     if isinstance(table, Packed):
         return product(x, table, vocabulary)
-    return _logits(x, table.astype(x.dtype))
+    form = _plain_logits if x.dtype == jnp.float32 else _logits
+    return form(x, table.astype(x.dtype))
+
+
+def _plain_logits(x: Float[Array, "... D"], table_VD: Float[Array, "V D"]) -> Float[Array, "... V"]:
+    return jnp.einsum("...d,vd->...v", x, table_VD, preferred_element_type=jnp.float32)
 
 
 @jax.custom_vjp
 def _logits(x: Float[Array, "... D"], table_VD: Float[Array, "V D"]) -> Float[Array, "... V"]:
-    """Float32 logits whose gradient is rounded to the operands' type.
+    """The same of 16-bit operands, and a gradient rounded to their type.
 
     Products of float32 gradients and 16-bit operands would run at float32's rate, a half or less of theirs.
     """
-    return jnp.einsum("...d,vd->...v", x, table_VD, preferred_element_type=jnp.float32)
+    return _plain_logits(x, table_VD)
 
 
 def _logits_forward(x: Any, table_VD: Any) -> tuple[Any, tuple[Any, Any]]:

@@ -42,6 +42,12 @@ def test_gradients_are_those_of_the_plain_product(dtype, tolerance):
         np.testing.assert_allclose(np.asarray(found, np.float32), want, rtol=tolerance, atol=tolerance)
 
 
+def test_float32_logits_have_derivatives_in_both_directions():
+    x, table = operands(jnp.float32)
+    _, tangent = jax.jvp(lambda x: unembed(x, table, VOCABULARY), (x,), (x,))
+    np.testing.assert_allclose(tangent, unembed(x, table, VOCABULARY), rtol=1e-5)
+
+
 def test_products_of_a_16_bit_gradient_read_16_bits():
     text = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(*operands(jnp.bfloat16)))
     products = [line for line in text.splitlines() if "dot_general" in line]

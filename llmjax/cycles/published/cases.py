@@ -13,7 +13,7 @@ from llmjax.cycles.published.chips import DEVICES_A_CHIP, Chip, chip_of
 from llmjax.cycles.published.models import Model, model_of, step_flops
 from llmjax.cycles.published.table import Row
 
-HALF = 2  # bytes of a cached value
+HALF = 2  # bytes of what is cached, and of activations, weights and their gradients on the links
 LESS_WORK = "the published time is shorter than the chips' data sheet allows for what the row says: it is of less work"
 SAME = 0.02  # by which two published times may differ that are taken for the same
 PHASES = ("forward", "gradients", "train", "prefill", "decode")
@@ -237,11 +237,17 @@ def _training(
     alone = layout.devices == 1 and row.phase.startswith("train")
     phase = "train" if alone else "gradients"
     program = replace(program, phase=phase, batch=max(1, program.batch // steps))
-    if re.search("act ckpt|remat", text):
-        remat = "act ckpt true" in text or ("remat" in text and "minimal" not in text)
-    else:
-        remat = _kept_bytes(program, layout) > memory
+    said = _recomputes(row)
+    remat = _kept_bytes(program, layout) > memory if said is None else said
     return ((replace(program, remat=remat), float(steps)),), tokens, replace(layout, steps=steps)
+
+
+def _recomputes(row: Row) -> bool | None:
+    """Whether layers are computed again in the backward pass; None where the row does not say."""
+    text = f"{row.parallel} {row.note}".lower()
+    if not re.search("act ckpt|remat", text):
+        return None
+    return "act ckpt true" in text or ("remat" in text and "minimal" not in text)
 
 
 def _kept_bytes(program: Program, layout: Layout) -> float:
@@ -286,7 +292,7 @@ def _told(row: Row, chip: Chip, programs: tuple[tuple[Program, float], ...], lay
         said.append("computed in bfloat16, whose rates are float16's there")
     if re.search(r"mpt|opt", row.model, re.IGNORECASE):
         said.append("blocks of GPT-2 in the model's sizes")
-    if any(p.remat for p, _ in programs) and not re.search("act ckpt|remat", f"{row.parallel} {row.note}".lower()):
+    if any(p.remat for p, _ in programs) and _recomputes(row) is None:
         said.append("layers computed again in the backward pass, as memory does not hold what they keep")
     if layout.devices > 1:
         said.append(f"one device's share of {layout.devices}, collectives added by the card's links")

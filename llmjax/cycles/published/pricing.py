@@ -12,11 +12,10 @@ from llmjax.cycles.device import Device, peak
 from llmjax.cycles.gpu import exchange as gpu_exchange
 from llmjax.cycles.gpu import unit
 from llmjax.cycles.kernels import prompt
-from llmjax.cycles.published.cases import Layout, Program
+from llmjax.cycles.published.cases import HALF, Layout, Program
 from llmjax.cycles.timeline import slowed
 from llmjax.cycles.tpu import exchange as tpu_exchange
 
-HALF = 2  # bytes of an activation, a weight or its gradient on the links
 BACKWARD = 2.5  # products of fused attention's backward pass over its forward's: five for two (Dao, FlashAttention-2)
 ADAM = 28  # bytes a parameter: gradient, parameter and two moments read, the last three written, in float32
 
@@ -62,12 +61,7 @@ def assembled(program: Program, layout: Layout, device: Device, layers: Sequence
     busy, _ = _apart(layers, [one.busy for one in taken])
     shared = max(0.0, busy + shared_layer(program, layout, device) - each)  # beside it copies go on
     alone, gathered = each + fused_attention(program, device) + shared, gathered_layer(program, layout, device)
-    return rest + program.model.layers * max(slowed(alone, gathered, _beside(device)), gathered)
-
-
-def _beside(device: Device) -> float:
-    """How fast a device computes while a collective moves beside: a TPU's links take nothing of its cores."""
-    return known.value(device, "collective.beside") if device.kind == "gpu" else 1.0
+    return rest + program.model.layers * max(slowed(alone, gathered, known.beside(device)), gathered)
 
 
 def _apart(layers: Sequence[int], seconds: Sequence[float]) -> Stack:
@@ -90,7 +84,7 @@ def once_a_step(program: Program, layout: Layout, device: Device, compute: float
     share = known.value(device, "hbm.bandwidth" if device.kind == "tpu" else "stream.bandwidth")
     update = ADAM * weights / (device.main_memory.bandwidth.value * share)
     backward = 2 / 3 * compute
-    exchanged = max(slowed(backward, replicas, _beside(device)), replicas) - backward
+    exchanged = max(slowed(backward, replicas, known.beside(device)), replicas) - backward
     return exchanged + between_slices(device, layout.slices, 4 * weights) + update
 
 
